@@ -1,0 +1,46 @@
+import type { Failure } from '../errors.ts';
+import type { EngineLoss } from '../engines/engine.ts';
+import type { TaskState } from '../machines/task.ts';
+import type { PlacementDecision } from '../scheduling/placement.ts';
+import type { TaskRecord } from './task-record.ts';
+
+/** What happened, for logs, metrics and pages. Observers only look: nothing they do reaches a machine. */
+export type Observation =
+  | { type: 'task.admitted'; record: TaskRecord }
+  | { type: 'task.refused'; failure: Failure; engine: string; correlation_id: string }
+  | { type: 'task.moved'; record: TaskRecord; from: TaskState; to: TaskState }
+  | { type: 'task.closed'; record: TaskRecord }
+  | { type: 'placement.decided'; decision: PlacementDecision }
+  | { type: 'pool.moved'; pool_id: string; from: string; to: string; failure: Failure | undefined }
+  | {
+      type: 'replica.moved';
+      pool_id: string;
+      replica_id: string;
+      from: string;
+      to: string;
+      failure: Failure | undefined;
+      exit: EngineLoss | undefined;
+    }
+  | { type: 'child.crashed'; child: string; error: unknown };
+
+export type Observer = (observation: Observation) => void;
+
+/** Calls every observer; one that throws is reported once to the others' stead and never reaches the caller. */
+export class Observers {
+  readonly #all = new Set<Observer>();
+
+  add(observer: Observer): () => void {
+    this.#all.add(observer);
+    return () => void this.#all.delete(observer);
+  }
+
+  tell(observation: Observation): void {
+    for (const observer of this.#all) {
+      try {
+        observer(observation);
+      } catch (error) {
+        process.emitWarning(`an observer failed on ${observation.type}: ${String(error)}`);
+      }
+    }
+  }
+}

@@ -1,0 +1,375 @@
+import { createActor } from 'xstate';
+import type { Clock } from '../clock.ts';
+import type { EngineInput, EngineOutcome, EngineProperties, EngineFamily } from '../engines/engine.ts';
+import type { Failure } from '../errors.ts';
+import { failure } from '../errors.ts';
+import { poolMachine, unreadyFailure, type PoolActor, type PoolFact, type PoolSnapshot } from '../machines/pool.ts';
+import type { PreparedModel } from '../machines/provisioner.ts';
+import type { ReplicaFact, ReplicaInput } from '../machines/replica.ts';
+import { dispatch } from '../scheduling/dispatch.ts';
+import { predictStart, smooth, type Rates } from '../scheduling/estimate.ts';
+import type { PlacementPool } from '../scheduling/placement.ts';
+import { TaskQueue, type Priority } from '../scheduling/queue.ts';
+import type { LogWriter } from '../streams/log-writer.ts';
+import { engineCallOf } from './engine-call.ts';
+import type { Observers } from './observation.ts';
+import { startProvisioner, type ModelSource } from './provisioner.ts';
+import { Replica, stateName, type EngineFactory } from './replica.ts';
+import { link } from './supervision.ts';
+import type { TaskRecord } from './task-record.ts';
+import type { TaskHome, Tasks } from './tasks.ts';
+
+export interface PoolSpec {
+  id: string;
+  engine: EngineFamily;
+  /** The reference tasks name. */
+  model: string;
+  slots: number;
+  ctx: number | undefined;
+  max_tokens_out: number | undefined;
+  capacity: number;
+  preload: boolean;
+}
+
+export interface PoolOptions {
+  spec: PoolSpec;
+  clock: Clock;
+  random: () => number;
+  observers: Observers;
+  tasks: Tasks;
+  models: ModelSource;
+  /** Called once the model is prepared; the replica owns what it returns. */
+  engine: (model: PreparedModel) => EngineFactory;
+  replica: Omit<ReplicaInput, 'id' | 'now' | 'random'>;
+  stopped: () => void;
+}
+
+interface Lease {
+  record: TaskRecord;
+  replica: Replica;
+  granted_at: number;
+}
+
+/** A queue and the replicas that serve it, under the pool machine. */
+export class Pool implements TaskHome {
+  readonly spec: PoolSpec;
+  readonly queue: TaskQueue<TaskRecord>;
+  readonly rates: Rates = { first_token_ms: undefined, service_ms: undefined, load_ms: undefined };
+  readonly #options: PoolOptions;
+  readonly #actor: PoolActor;
+  readonly #leases = new Map<number, Lease>();
+  readonly #provisioning = new Set<TaskRecord>();
+  #replica: Replica | undefined;
+  #model: PreparedModel | undefined;
+  #cancelProvisioner: (() => void) | undefined;
+  #lastLease = 0;
+  #asked_at: number | undefined;
+
+  constructor(options: PoolOptions) {
+    const { spec, clock, observers } = options;
+    this.#options = options;
+    this.spec = spec;
+    this.queue = new TaskQueue(spec.capacity);
+    this.#actor = createActor(poolMachine, {
+      id: spec.id,
+      clock,
+      input: {
+        id: spec.id,
+        replicas_total: 1,
+        retry: {
+          initial_ms: options.replica.restart.initial_ms,
+          factor: options.replica.restart.factor,
+          max_ms: options.replica.restart.max_ms,
+        },
+      },
+    });
+    this.#actor.on('*', (fact) => this.#do(fact));
+    let state: string = 'cold';
+    this.#actor.subscribe((snapshot) => {
+      if (snapshot.value === state) return;
+      observers.tell({
+        type: 'pool.moved',
+        pool_id: spec.id,
+        from: state,
+        to: snapshot.value,
+        failure: snapshot.context.last_error,
+      });
+      state = snapshot.value;
+    });
+    link(this.#actor, {
+      completed: options.stopped,
+      crashed: (error) => {
+        observers.tell({ type: 'child.crashed', child: `pool ${spec.id}`, error });
+        this.#refuse(failure('INTERNAL', `pool ${spec.id} crashed`, { pool_id: spec.id }));
+        options.stopped();
+      },
+    });
+    this.#actor.start();
+    if (spec.preload) this.#actor.send({ type: 'pool.ensure' });
+  }
+
+  get snapshot(): PoolSnapshot {
+    return this.#actor.getSnapshot();
+  }
+
+  get phase(): string {
+    return this.snapshot.value;
+  }
+
+  get queue_depth(): number {
+    return this.queue.length;
+  }
+
+  get replica(): Replica | undefined {
+    return this.#replica;
+  }
+
+  get properties(): EngineProperties | undefined {
+    return this.#replica?.properties;
+  }
+
+  get model(): PreparedModel | undefined {
+    return this.#model;
+  }
+
+  get slots_total(): number {
+    return this.properties?.slots_total ?? this.spec.slots;
+  }
+
+  get slots_free(): number {
+    return this.snapshot.hasTag('ready') ? Math.max(0, this.slots_total - this.#leases.size) : 0;
+  }
+
+  get leases(): number {
+    return this.#leases.size;
+  }
+
+  drain(deadline_ms: number): void {
+    this.#actor.send({ type: 'pool.drain', deadline_ms });
+  }
+
+  /** What placement needs to know of this pool. */
+  candidate(priority: Priority): PlacementPool {
+    const { snapshot } = this;
+    return {
+      id: this.spec.id,
+      engine: this.spec.engine,
+      model: this.spec.model,
+      ctx_max: this.properties?.ctx_max ?? this.spec.ctx,
+      max_tokens_out: this.spec.max_tokens_out,
+      workloads: this.properties?.workloads ?? ['completion'],
+      admits: snapshot.hasTag('accepting')
+        ? { kind: 'yes' }
+        : { kind: 'refuses', failure: unreadyFailure(snapshot.context) },
+      predicted_start_ms: this.predictedStart(this.queue.positionOfNewcomer(priority)),
+      waiting: this.queue.length,
+    };
+  }
+
+  /** @returns milliseconds from now until a task with so many ahead of it gets a slot */
+  predictedStart(ahead: number): number {
+    const { clock } = this.#options;
+    const now = clock.now();
+    const isReady = this.snapshot.hasTag('ready');
+    const waited = this.#asked_at === undefined ? 0 : now - this.#asked_at;
+    return predictStart({
+      rates: this.rates,
+      ahead,
+      slots_total: this.slots_total,
+      slots_free: isReady ? Math.max(0, this.slots_free - this.queue.length) : this.slots_total,
+      until_ready_ms: isReady ? 0 : Math.max(0, (this.rates.load_ms ?? 1000) - waited),
+      held_ms: [...this.#leases.values()].map((lease) => now - lease.granted_at),
+    });
+  }
+
+  /** @returns tokens of the input, or undefined where no engine is there to ask */
+  async count(input: EngineInput, signal: AbortSignal): Promise<number | undefined> {
+    return this.#replica?.count(input, signal);
+  }
+
+  enqueue(record: TaskRecord): void {
+    this.queue.enqueue(record);
+    this.#dispatch();
+  }
+
+  requeue(record: TaskRecord): void {
+    this.queue.returnToFront(record);
+    this.#dispatch();
+  }
+
+  /** The task is over, or gone elsewhere. */
+  leave(record: TaskRecord): void {
+    const waited = this.queue.remove(record);
+    this.#provisioning.delete(record);
+    if (waited) this.#dispatch();
+  }
+
+  run(record: TaskRecord, lease: number, writer: LogWriter): void {
+    const held = this.#leases.get(lease);
+    if (!held) return;
+    const { tasks, clock } = this.#options;
+    let streaming = false;
+    const sink = {
+      delta: (delta: Parameters<LogWriter['token']>[0]): void => {
+        writer.token(delta);
+        if (streaming) return;
+        streaming = true;
+        const at = clock.now();
+        this.rates.first_token_ms = smooth(this.rates.first_token_ms, at - held.granted_at);
+        tasks.send(record, { type: 'engine.streamed', at });
+      },
+    };
+    void held.replica.run(engineCallOf(record, lease), sink).then(async (outcome) => {
+      await writer.settled();
+      this.#close(lease, held, outcome);
+    });
+  }
+
+  abort(lease: number): void {
+    this.#leases.get(lease)?.replica.abort(lease);
+  }
+
+  release(lease: number): void {
+    if (this.#leases.delete(lease)) this.#actor.send({ type: 'lease.closed' });
+  }
+
+  #close(lease: number, held: Lease, outcome: EngineOutcome): void {
+    const { tasks, clock } = this.#options;
+    const at = clock.now();
+    this.#leases.delete(lease);
+    const { record } = held;
+    if (outcome.kind === 'finished') {
+      this.rates.service_ms = smooth(this.rates.service_ms, at - held.granted_at);
+      tasks.send(record, { type: 'engine.finished', at, reason: outcome.reason, usage: outcome.usage });
+    } else if (outcome.kind === 'failed') {
+      tasks.send(record, { type: 'engine.failed', at, failure: outcome.failure, usage: outcome.usage });
+    } else {
+      // An abort the task did not ask for: its replica was stopped under it.
+      tasks.send(record, {
+        type: 'engine.failed',
+        at,
+        failure: failure('WORKER_RESET', 'the engine was stopped', { pool_id: this.spec.id }),
+        usage: outcome.usage,
+      });
+    }
+    this.#actor.send({ type: 'lease.closed' });
+  }
+
+  #dispatch(): void {
+    const { snapshot } = this;
+    const ready = snapshot.hasTag('ready');
+    const accepting = snapshot.hasTag('accepting');
+    const free = this.slots_free;
+    // The common case under load: every slot is taken and nobody waits for provisioning.
+    if (ready && free === 0 && this.#provisioning.size === 0) return;
+    const { ensure, grants, provision, wait } = dispatch<TaskRecord>({
+      places: ready ? 'now' : accepting ? 'soon' : 'never',
+      cold: snapshot.value === 'cold',
+      replicas: this.#replica
+        ? [{ id: this.#replica.id, slots_free: free, leases: this.#leases.size }]
+        : [],
+      slots_total: this.slots_total,
+      next: this.queue.take(ready ? free : this.slots_total),
+      provisioning: this.#provisioning,
+    });
+    const at = this.#options.clock.now();
+    for (const { task } of grants) this.#grant(task, at);
+    for (const record of wait) {
+      this.#provisioning.delete(record);
+      this.#options.tasks.send(record, { type: 'task.wait' });
+    }
+    for (const record of provision) {
+      this.#provisioning.add(record);
+      this.#options.tasks.send(record, { type: 'task.provision', at });
+    }
+    if (ensure) this.#actor.send({ type: 'pool.ensure' });
+  }
+
+  #grant(record: TaskRecord, at: number): void {
+    const replica = this.#replica;
+    if (!replica) return;
+    this.queue.remove(record);
+    this.#provisioning.delete(record);
+    const lease = ++this.#lastLease;
+    this.#leases.set(lease, { record, replica, granted_at: at });
+    this.#actor.send({ type: 'lease.granted' });
+    this.#options.tasks.place(record, lease, replica.id);
+  }
+
+  #do(fact: PoolFact): void {
+    switch (fact.type) {
+      case 'model.prepare':
+        this.#asked_at = this.#options.clock.now();
+        this.#cancelProvisioner = startProvisioner(this.spec.model, this.#options.models, (told) => {
+          this.#cancelProvisioner = undefined;
+          if (told.type === 'model.prepared') this.#model = told.model;
+          this.#actor.send(told.type === 'model.prepared' ? { type: 'model.prepared' } : told);
+        });
+        return;
+      case 'replicas.start':
+        this.#asked_at = this.#options.clock.now();
+        this.#replica ??= this.#createReplica();
+        return this.#replica.start();
+      case 'replicas.stop':
+        this.#cancelProvisioner?.();
+        if (!this.#replica) return this.#actor.send({ type: 'replicas.stopped' });
+        return this.#replica.stop();
+      case 'leases.revoke':
+        for (const { record } of this.#leases.values())
+          this.#options.tasks.send(record, {
+            type: 'task.cancel',
+            at: this.#options.clock.now(),
+            reason: 'drain',
+          });
+        return;
+      case 'queue.dispatch':
+        return this.#dispatch();
+      case 'queue.refuse':
+        return this.#refuse(fact.failure);
+    }
+  }
+
+  #createReplica(): Replica {
+    const { clock, random, observers, engine, replica } = this.#options;
+    return new Replica({
+      input: { id: `${this.spec.id}/r0`, ...replica },
+      clock,
+      random,
+      engine: engine(this.#model as PreparedModel),
+      told: (fact) => this.#hear(fact),
+      moved: (from, snapshot) =>
+        observers.tell({
+          type: 'replica.moved',
+          pool_id: this.spec.id,
+          replica_id: `${this.spec.id}/r0`,
+          from,
+          to: stateName(snapshot),
+          failure: snapshot.context.last_error,
+          exit: snapshot.context.exit,
+        }),
+    });
+  }
+
+  #hear(fact: ReplicaFact): void {
+    switch (fact.type) {
+      case 'replica.readied':
+        this.rates.load_ms = smooth(
+          this.rates.load_ms,
+          this.#options.clock.now() - (this.#asked_at ?? this.#options.clock.now()),
+        );
+        return this.#actor.send({ type: 'replica.readied' });
+      case 'replica.lost':
+        return this.#actor.send({ type: 'replica.lost' });
+      case 'replica.broken':
+        return this.#actor.send(fact);
+      case 'replica.stopped':
+        this.#replica = undefined;
+        return this.#actor.send({ type: 'replicas.stopped' });
+    }
+  }
+
+  #refuse(cause: Failure): void {
+    for (const record of this.queue.take(this.queue.length))
+      this.#options.tasks.send(record, { type: 'task.fail', at: this.#options.clock.now(), failure: cause });
+  }
+}

@@ -1,0 +1,148 @@
+import { createActor, fromPromise } from 'xstate';
+import type { Clock } from '../clock.ts';
+import type {
+  Engine,
+  EngineCall,
+  EngineHost,
+  EngineInput,
+  EngineOutcome,
+  EngineProperties,
+  EngineSink,
+} from '../engines/engine.ts';
+import { failure, TaskchartError } from '../errors.ts';
+import {
+  replicaMachine,
+  type ReplicaActor,
+  type ReplicaFact,
+  type ReplicaInput,
+  type ReplicaSnapshot,
+} from '../machines/replica.ts';
+import { link, SUPERVISION } from './supervision.ts';
+
+export type EngineFactory = (host: EngineHost) => Promise<Engine>;
+
+export interface ReplicaOptions {
+  input: Omit<ReplicaInput, 'now' | 'random'>;
+  clock: Clock;
+  random: () => number;
+  engine: EngineFactory;
+  told: (fact: ReplicaFact) => void;
+  moved: (from: string, to: ReplicaSnapshot) => void;
+}
+
+/** One engine under the replica machine: loads, probes, restarts, and runs calls on its slots. */
+export class Replica {
+  readonly id: string;
+  readonly #actor: ReplicaActor;
+  readonly #runs = new Map<number, AbortController>();
+  readonly #options: ReplicaOptions;
+  #engine: Promise<Engine> | undefined;
+
+  constructor(options: ReplicaOptions) {
+    this.id = options.input.id;
+    this.#options = options;
+    this.#actor = createActor(
+      replicaMachine.provide({
+        actors: {
+          loadEngine: fromPromise(async ({ signal }) => (await this.#ensureEngine()).load(signal)),
+          probeEngine: fromPromise(async ({ signal }) => (await this.#ensureEngine()).health(signal)),
+          unloadEngine: fromPromise(async () => this.#unload()),
+        },
+      }),
+      {
+        input: { ...options.input, now: () => options.clock.now(), random: options.random },
+        clock: options.clock,
+      },
+    );
+    this.#actor.on('*', options.told);
+    let state = 'idle';
+    this.#actor.subscribe((snapshot) => {
+      const next = stateName(snapshot);
+      if (next === state) return;
+      options.moved(state, snapshot);
+      state = next;
+    });
+    link(this.#actor, {
+      completed() {},
+      crashed: (error) => {
+        void this.#unload();
+        options.told({ type: 'replica.broken', failure: failure('INTERNAL', `replica ${this.id} crashed: ${String(error)}`) });
+      },
+    });
+    this.#actor.start();
+  }
+
+  get snapshot(): ReplicaSnapshot {
+    return this.#actor.getSnapshot();
+  }
+
+  /** What the engine turned out to be; undefined until it was loaded once. */
+  get properties(): EngineProperties | undefined {
+    return this.snapshot.context.properties;
+  }
+
+  start(): void {
+    this.#actor.send({ type: 'replica.start' });
+  }
+
+  stop(): void {
+    this.#actor.send({ type: 'replica.stop' });
+  }
+
+  /**
+   * Runs a call on a slot; the slot is taken until the promise resolves, also after an abort.
+   * Never rejects. The same lease twice is refused.
+   */
+  async run(call: EngineCall, sink: EngineSink): Promise<EngineOutcome> {
+    if (this.#runs.has(call.lease)) throw new Error(`lease ${call.lease} runs already`);
+    const abort = new AbortController();
+    this.#runs.set(call.lease, abort);
+    try {
+      const engine = await this.#ensureEngine();
+      return await engine.run(call, sink, abort.signal);
+    } catch (error) {
+      return {
+        kind: 'failed',
+        failure: failure('INTERNAL', `the engine adapter failed: ${String(error)}`),
+        usage: { tokens_in: 0, tokens_cached: 0, tokens_out: 0 },
+      };
+    } finally {
+      this.#runs.delete(call.lease);
+    }
+  }
+
+  /** Safe to repeat, and for a lease that is over. */
+  abort(lease: number): void {
+    this.#runs.get(lease)?.abort();
+  }
+
+  async count(input: EngineInput, signal: AbortSignal): Promise<number | undefined> {
+    if (!this.snapshot.hasTag('ready')) return undefined;
+    return (await this.#ensureEngine()).count(input, signal);
+  }
+
+  #ensureEngine(): Promise<Engine> {
+    this.#engine ??= this.#options.engine({ lost: (loss) => this.#actor.send({ type: 'engine.lost', loss }) });
+    return this.#engine;
+  }
+
+  async #unload(): Promise<void> {
+    for (const abort of this.#runs.values()) abort.abort();
+    if (!this.#engine) return;
+    const { promise: late, reject } = Promise.withResolvers<never>();
+    const timer = this.#options.clock.setTimeout(
+      () => reject(new TaskchartError(failure('INTERNAL', 'the engine did not stop in time'))),
+      SUPERVISION.replica.shutdown.within_ms,
+    );
+    try {
+      await Promise.race([(await this.#engine).unload(), late]);
+    } finally {
+      this.#options.clock.clearTimeout(timer);
+    }
+  }
+}
+
+/** Top-level state: what a replica is, without the details of how. */
+export function stateName(snapshot: ReplicaSnapshot): string {
+  return typeof snapshot.value === 'string' ? snapshot.value : (Object.keys(snapshot.value)[0] ?? '');
+}

@@ -1,0 +1,68 @@
+import type { AnyActorRef } from 'xstate';
+import type { RestartRule } from '../machines/restart-policy.ts';
+
+/** What to do with a child of each kind when it fails, and how it is stopped. */
+export interface SupervisionRule {
+  /** `on failure`: started again by its own machine within the budget; `never`: its failure is an outcome. */
+  restart: 'on failure' | 'never';
+  /** How the child is asked to stop, and how long it may take in milliseconds before it is stopped by force. */
+  shutdown: { how: string; within_ms: number };
+  budget: RestartRule | undefined;
+  /** What the parent does when the budget is spent, or at once where there is none. */
+  when_spent: string;
+}
+
+/**
+ * The one table of restart rules. Stop goes in the reverse order of start: tasks, replicas, provisioner, pool,
+ * orchestrator.
+ */
+export const SUPERVISION = {
+  orchestrator: {
+    restart: 'never',
+    shutdown: { how: 'drains its pools', within_ms: 10_000 },
+    budget: undefined,
+    when_spent: 'the process logs the error and exits',
+  },
+  pool: {
+    restart: 'never',
+    shutdown: { how: 'drains, then revokes the leases that are left', within_ms: 10_000 },
+    budget: undefined,
+    when_spent: 'its queued tasks fail with INTERNAL and it refuses new ones',
+  },
+  provisioner: {
+    restart: 'never',
+    shutdown: { how: 'aborts the step it is in', within_ms: 1000 },
+    budget: undefined,
+    when_spent: 'the pool becomes unready with the cause and asks again after its backoff',
+  },
+  replica: {
+    restart: 'on failure',
+    shutdown: { how: 'unloads its engine; SIGTERM, then SIGKILL', within_ms: 5000 },
+    budget: {
+      initial_ms: 1000,
+      factor: 2,
+      max_ms: 60_000,
+      jitter: 0.1,
+      max_restarts: 5,
+      window_ms: 60_000,
+    },
+    when_spent: 'the pool becomes unready with the last error',
+  },
+  task: {
+    restart: 'never',
+    shutdown: { how: 'aborts its run; the slot stays leased until the engine let go', within_ms: 5000 },
+    budget: undefined,
+    when_spent: 'a failure is its `error` state; one that died before its first token is queued again',
+  },
+} as const satisfies Record<string, SupervisionRule>;
+
+/**
+ * Links a root actor to its owner. Exactly one of the two is called, once, when the actor is over: the owner drops
+ * its reference there, so no corpse stays behind.
+ */
+export function link(
+  actor: AnyActorRef,
+  on: { completed: () => void; crashed: (error: unknown) => void },
+): void {
+  actor.subscribe({ complete: on.completed, error: on.crashed });
+}

@@ -1,0 +1,269 @@
+import { createActor } from 'xstate';
+import type { Clock } from '../clock.ts';
+import { failure } from '../errors.ts';
+import {
+  isOver,
+  taskMachine,
+  type CancelReason,
+  type TaskActor,
+  type TaskEvent,
+  type TaskFact,
+} from '../machines/task.ts';
+import { onTimeProbability } from '../scheduling/estimate.ts';
+import { LogWriter } from '../streams/log-writer.ts';
+import type { Cursor, NewLogEvent, TaskLog } from '../streams/task-log.ts';
+import type { Observers } from './observation.ts';
+import { link } from './supervision.ts';
+import { taskStepper, type TaskRecord } from './task-record.ts';
+
+/** What a task asks of its pool. The pool answers with task events. */
+export interface TaskHome {
+  readonly queue_depth: number;
+  readonly phase: string;
+  readonly slots_total: number;
+  run(record: TaskRecord, lease: number, writer: LogWriter): void;
+  abort(lease: number): void;
+  /** The lease was never used. */
+  release(lease: number): void;
+  requeue(record: TaskRecord): void;
+  leave(record: TaskRecord): void;
+}
+
+interface Flight {
+  actor: TaskActor;
+  writer: LogWriter;
+}
+
+export interface TasksOptions {
+  log: TaskLog;
+  clock: Clock;
+  observers: Observers;
+  home: (pool_id: string) => TaskHome;
+  /** Tasks that ran may be queued again this often before they fail. */
+  max_attempts: number;
+  metrics_period_ms: number;
+  closed: (record: TaskRecord) => void;
+}
+
+/**
+ * Owns every task: a record while it waits or is over, a root actor in a map while it is in flight. Events go in
+ * here, what the machine asks for is done here, and nothing else writes a task's state or its log's lifecycle.
+ */
+export class Tasks {
+  readonly #options: TasksOptions;
+  readonly #flights = new Map<string, Flight>();
+
+  constructor(options: TasksOptions) {
+    this.#options = options;
+  }
+
+  get inFlight(): number {
+    return this.#flights.size;
+  }
+
+  /** Tokens written so far, for a task in flight. */
+  tokensOf(record: TaskRecord): number {
+    return this.#flights.get(record.id)?.writer.tokens ?? record.context.usage.tokens_out;
+  }
+
+  /** Brings a new record to `admitted`, which writes the first event of its log. */
+  admit(
+    record: Omit<TaskRecord, 'state' | 'context'>,
+    estimate: { queue_position: number; predicted_start_ms: number },
+  ): TaskRecord {
+    const { state, context, facts } = taskStepper.begin({
+      id: record.id,
+      at: this.#options.clock.now(),
+      max_attempts: this.#options.max_attempts,
+      metrics_period_ms: this.#options.metrics_period_ms,
+      ...estimate,
+    });
+    const admitted: TaskRecord = Object.assign(record, { state, context });
+    for (const fact of facts) this.#do(admitted, fact);
+    return admitted;
+  }
+
+  /** Takes a waiting record into flight on a slot. */
+  place(record: TaskRecord, lease: number, replica_id: string): void {
+    const { log, clock } = this.#options;
+    const tail = log.tail(record.id);
+    const begin = (cursor: Cursor): void => {
+      // Somebody may have canceled it while a remote log was asked for its tail.
+      if (isOver(record.state)) return this.#options.home(record.pool_id).release(lease);
+      const actor = createActor(taskMachine, {
+        id: record.id,
+        clock,
+        input: undefined as never,
+        snapshot: taskMachine.resolveState({ value: record.state, context: record.context }),
+      });
+      const writer = new LogWriter(log, record.id, cursor, record.context.usage.tokens_out, () =>
+        this.send(record, {
+          type: 'task.fail',
+          at: clock.now(),
+          failure: failure('WORKER_RESET', 'another run of this task has taken over'),
+        }),
+      );
+      this.#flights.set(record.id, { actor, writer });
+      actor.on('*', (fact) => this.#do(record, fact));
+      actor.subscribe((snapshot) => this.#moved(record, snapshot.value, snapshot.context));
+      link(actor, { completed: () => this.#land(record), crashed: (error) => this.#crashed(record, error) });
+      actor.start();
+      actor.send({ type: 'task.place', at: clock.now(), lease, replica_id });
+    };
+    if (tail instanceof Promise) void tail.then(begin);
+    else begin(tail);
+  }
+
+  /** An event for a task, wherever it is; ignored once the task is over, as its machine says. */
+  send(record: TaskRecord, event: TaskEvent): void {
+    const flight = this.#flights.get(record.id);
+    if (flight) {
+      if ((event.type === 'task.cancel' || event.type === 'task.fail') && !event.usage)
+        event = { ...event, usage: { ...record.context.usage, tokens_out: flight.writer.tokens } };
+      flight.actor.send(event);
+      return;
+    }
+    const { state, context, facts } = taskStepper.step(record, event);
+    this.#moved(record, state, context);
+    for (const fact of facts) this.#do(record, fact);
+  }
+
+  /** Resolves when the log is closed: no token can follow. */
+  async cancel(record: TaskRecord, reason: CancelReason): Promise<void> {
+    const writer = this.#flights.get(record.id)?.writer;
+    this.send(record, { type: 'task.cancel', at: this.#options.clock.now(), reason });
+    await writer?.settled();
+  }
+
+  #moved(record: TaskRecord, state: TaskRecord['state'], context: TaskRecord['context']): void {
+    const from = record.state;
+    record.state = state;
+    record.context = context;
+    if (from !== state) this.#options.observers.tell({ type: 'task.moved', record, from, to: state });
+  }
+
+  #do(record: TaskRecord, fact: TaskFact): void {
+    const home = this.#options.home(record.pool_id);
+    const flight = this.#flights.get(record.id);
+    // An actor emits before its subscribers hear of the new state; what is written below must tell the new one.
+    if (flight) {
+      const { value, context } = flight.actor.getSnapshot();
+      this.#moved(record, value, context);
+    }
+    switch (fact.type) {
+      case 'log.started':
+        return this.#write(record, { type: 'started', data: startedData(record, fact) });
+      case 'log.provisioning':
+        return this.#write(record, {
+          type: 'metrics',
+          data: { ...this.#metrics(record, home), state: 'provisioning', phase: home.phase },
+        });
+      case 'log.metrics':
+        return this.#write(record, { type: 'metrics', data: this.#metrics(record, home) });
+      case 'log.end':
+        return this.#write(record, { type: 'end', data: endData(record) });
+      case 'log.error':
+        return this.#write(record, {
+          type: 'error',
+          data: { engine: record.request.engine, pool_id: record.pool_id, ...fact.failure },
+        });
+      case 'engine.start':
+        if (flight) home.run(record, fact.lease, flight.writer);
+        return;
+      case 'engine.abort':
+        return home.abort(fact.lease);
+      case 'task.requeued':
+        this.#land(record);
+        return home.requeue(record);
+      case 'task.closed':
+        home.leave(record);
+        this.#options.closed(record);
+        return this.#options.observers.tell({ type: 'task.closed', record });
+    }
+  }
+
+  #write(record: TaskRecord, event: NewLogEvent): void {
+    const flight = this.#flights.get(record.id);
+    if (flight) return flight.writer.append(event);
+    const { log } = this.#options;
+    const tail = log.tail(record.id);
+    if (tail instanceof Promise) void tail.then((cursor) => log.append(record.id, cursor, [event]));
+    else void log.append(record.id, tail, [event]);
+  }
+
+  #metrics(record: TaskRecord, home: TaskHome): { queue_depth: number; on_time_probability: number } {
+    const { times } = record.context;
+    const elapsed = this.#options.clock.now() - times.admitted;
+    return {
+      queue_depth: home.queue_depth,
+      on_time_probability: onTimeProbability(
+        elapsed + this.#remaining(record, elapsed),
+        record.request.deadline_ms,
+      ),
+    };
+  }
+
+  /** Milliseconds still to go at the speed so far; an upper bound, since a task may stop before max_tokens. */
+  #remaining(record: TaskRecord, elapsed: number): number {
+    const { times } = record.context;
+    const done = this.tokensOf(record);
+    if (times.first_token === undefined || done === 0) return Math.max(0, record.context.predicted_start_ms - elapsed);
+    const decoding = this.#options.clock.now() - times.first_token;
+    return (decoding / done) * Math.max(0, record.request.max_tokens - done);
+  }
+
+  #land(record: TaskRecord): void {
+    const flight = this.#flights.get(record.id);
+    if (!flight) return;
+    this.#flights.delete(record.id);
+    const { status, value, context } = flight.actor.getSnapshot();
+    this.#moved(record, value, context);
+    if (status === 'active') flight.actor.stop();
+  }
+
+  /** A bug in the machine or in what it was told, not a failing task: the task still ends, with a cause. */
+  #crashed(record: TaskRecord, error: unknown): void {
+    this.#flights.delete(record.id);
+    this.#options.observers.tell({ type: 'child.crashed', child: `task ${record.id}`, error });
+    const lease = record.context.lease;
+    if (lease !== undefined) this.#options.home(record.pool_id).abort(lease);
+    this.send(record, {
+      type: 'task.fail',
+      at: this.#options.clock.now(),
+      failure: failure('INTERNAL', 'the task’s actor crashed'),
+    });
+  }
+}
+
+function startedData(
+  record: TaskRecord,
+  estimate: { queue_position: number; predicted_start_ms: number },
+): { queue_position: number; predicted_start_ms: number; [extra: string]: unknown } {
+  return {
+    queue_position: estimate.queue_position,
+    predicted_start_ms: estimate.predicted_start_ms,
+    engine: record.request.engine,
+    pool_id: record.pool_id,
+    seed: record.seed,
+    correlation_id: record.correlation_id,
+    ...(record.tokens_in === undefined ? {} : { tokens_in: record.tokens_in }),
+  };
+}
+
+function endData(record: TaskRecord): {
+  tokens_out: number;
+  decode_ms: number;
+  decode_time_ms: number;
+  canceled?: true;
+  [extra: string]: unknown;
+} {
+  const { outcome, usage, times } = record.context;
+  const decode = times.first_token === undefined ? 0 : Math.round((times.ended ?? 0) - times.first_token);
+  return {
+    tokens_out: usage.tokens_out,
+    decode_ms: decode,
+    decode_time_ms: decode,
+    ...(outcome?.kind === 'finished' ? { finish_reason: outcome.reason, tokens_in: usage.tokens_in } : {}),
+    ...(outcome?.kind === 'canceled' ? { canceled: true as const, cancel_reason: outcome.reason } : {}),
+  };
+}

@@ -1,0 +1,113 @@
+import type { Capabilities, PoolHealth, PoolSummary, TaskInfo } from '../contract/generated/types.ts';
+import type { LogEvent } from '../streams/task-log.ts';
+import type { Orchestrator } from './orchestrator.ts';
+import type { Pool } from './pool.ts';
+import type { TaskRecord } from './task-record.ts';
+
+export const API_VERSION = '1.0.0';
+
+/** What `GET /v1/tasks/{id}` says: the record as it is now, with its text so far. */
+export async function taskInfo(orchestrator: Orchestrator, record: TaskRecord): Promise<TaskInfo> {
+  const { context, request, state } = record;
+  const { outcome, times, usage } = context;
+  const { text, last_event_id } = await textOf(orchestrator, record.id);
+  const since = (at: number | undefined): number | undefined =>
+    at === undefined ? undefined : Math.max(0, Math.round(at - times.admitted));
+  const isWaiting = state === 'admitted' || state === 'provisioning';
+  return defined({
+    task_id: record.id,
+    session_id: record.session_id,
+    state,
+    workload: request.workload,
+    model_ref: request.model_ref,
+    engine: request.engine,
+    priority: request.priority,
+    pool_id: record.pool_id,
+    replica_id: context.replica_id,
+    ...(isWaiting ? orchestrator.place(record) : {}),
+    canceled: outcome?.kind === 'canceled' ? true : undefined,
+    finish_reason: outcome?.kind === 'finished' ? outcome.reason : undefined,
+    seed: record.seed,
+    text,
+    usage: {
+      tokens_in: usage.tokens_in || (record.tokens_in ?? 0),
+      tokens_cached: usage.tokens_cached,
+      tokens_out: orchestrator.tasks.tokensOf(record),
+    },
+    timings: defined({
+      admitted_ms: record.admitted_wall_ms,
+      provisioning_ms: since(times.provisioning),
+      placed_ms: since(times.placed),
+      first_token_ms: since(times.first_token),
+      ended_ms: since(times.ended),
+    }),
+    error: outcome?.kind === 'failed' ? outcome.failure : undefined,
+    last_event_id,
+  });
+}
+
+async function textOf(
+  orchestrator: Orchestrator,
+  task_id: string,
+): Promise<{ text: string; last_event_id: number | undefined }> {
+  const events = await orchestrator.eventsSoFar(task_id);
+  let text = '';
+  for (const event of events) if (event.type === 'token') text += event.data.t;
+  return { text, last_event_id: (events.at(-1) as LogEvent | undefined)?.id };
+}
+
+/** What this server can do now, from its pools and from what their engines said when they were loaded. */
+export function capabilities(orchestrator: Orchestrator): Capabilities {
+  return {
+    api_version: API_VERSION,
+    engines: Array.from(orchestrator.pools.values(), (pool) => {
+      const { properties, spec } = pool;
+      return defined({
+        engine: spec.engine,
+        pool_id: spec.id,
+        model_id: spec.model,
+        engine_version: properties?.engine_version,
+        ctx_max: properties?.ctx_max ?? spec.ctx ?? 0,
+        max_tokens_out: spec.max_tokens_out ?? Math.max(0, (properties?.ctx_max ?? spec.ctx ?? 0) - 1),
+        supported_workloads: [...(properties?.workloads ?? ['completion' as const])],
+        slots_total: pool.slots_total,
+        slots_free: pool.slots_free,
+        features: { ...properties?.features, synthetic: spec.engine === 'synthetic' },
+        rate_limits: {},
+      });
+    }),
+  };
+}
+
+export function poolHealth(pool: Pool): PoolHealth {
+  const { snapshot, properties } = pool;
+  const replica = pool.replica?.snapshot.context;
+  const cause = snapshot.hasTag('ready') ? undefined : (snapshot.context.last_error ?? replica?.last_error);
+  return defined({
+    live: snapshot.status === 'active',
+    ready: snapshot.hasTag('ready'),
+    draining: snapshot.hasTag('draining'),
+    state: snapshot.value,
+    last_error: cause?.message ?? null,
+    engine_version: properties?.engine_version,
+    metrics: {
+      queue_depth: pool.queue_depth,
+      slots_total: pool.slots_total,
+      slots_free: pool.slots_free,
+      active_leases: pool.leases,
+    },
+  });
+}
+
+export function poolSummary(pool: Pool): PoolSummary {
+  return { pool_id: pool.spec.id, engine: pool.spec.engine, model_ref: pool.spec.model, ...poolHealth(pool) };
+}
+
+type Defined<T> = { [K in keyof T as undefined extends T[K] ? never : K]: T[K] } & {
+  [K in keyof T as undefined extends T[K] ? K : never]?: Exclude<T[K], undefined>;
+};
+
+/** Leaves out what is undefined: an absent field says "not known", on the wire too. */
+function defined<T extends object>(value: T): Defined<T> {
+  return Object.fromEntries(Object.entries(value).filter(([, field]) => field !== undefined)) as Defined<T>;
+}

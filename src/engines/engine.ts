@@ -1,0 +1,145 @@
+import type { Failure } from '../errors.ts';
+
+/** Engine families on the wire. `synthetic` never stands in for another: a pool has to name it. */
+export type EngineFamily = 'llamacpp' | 'vllm' | 'tgi' | 'triton' | 'openai' | 'synthetic';
+
+export interface ChatMessage {
+  role: string;
+  content: string;
+}
+
+/** What a task asks the engine to continue. Messages stay structured until the adapter renders them. */
+export type EngineInput =
+  { kind: 'prompt'; text: string } | { kind: 'chat'; messages: readonly ChatMessage[] };
+
+/** Sampling settings; whatever is absent is the greedy profile (temperature 0), never an engine's own default. */
+export interface Sampling {
+  temperature?: number;
+  top_p?: number;
+  top_k?: number;
+  min_p?: number;
+  repeat_penalty?: number;
+  stop?: readonly string[];
+}
+
+/** A constraint on the output that the engine has to enforce while decoding. */
+export type OutputConstraint = { kind: 'grammar'; gbnf: string } | { kind: 'json_schema'; schema: object };
+
+/** One run of one task on one slot: plain data, safe to send to another process. */
+export interface EngineCall {
+  task_id: string;
+  /** Grows with every grant; an answer that carries an older lease belongs to a run that was given up. */
+  lease: number;
+  input: EngineInput;
+  /** Upper bound of generated tokens; at least 1. */
+  max_tokens: number;
+  seed: number;
+  sampling?: Sampling;
+  output?: OutputConstraint;
+  /** Text that earlier runs of this task already produced; the engine goes on after it. */
+  resume?: { text: string; tokens_out: number };
+  /** Sent to engines over HTTP as `X-Correlation-Id`. */
+  correlation_id?: string;
+}
+
+/** A piece of output. `tokens` counts the tokens it stands for: an engine may hold back half a character. */
+export interface Delta {
+  channel: 'text' | 'reasoning' | 'tool';
+  text: string;
+  tokens: number;
+}
+
+export interface Usage {
+  /** Prompt tokens, those found in the KV cache included. */
+  tokens_in: number;
+  /** Prompt tokens that were found in the KV cache. */
+  tokens_cached: number;
+  tokens_out: number;
+}
+
+/** The one result of a run. Everything said before it came through the sink; nothing comes after it. */
+export type EngineOutcome =
+  | { kind: 'finished'; reason: 'eos' | 'limit' | 'stop'; usage: Usage }
+  | { kind: 'aborted'; usage: Usage }
+  | { kind: 'failed'; failure: Failure; usage: Usage };
+
+/** Where a run's output goes while it runs. Called synchronously, in order, never after the outcome. */
+export interface EngineSink {
+  delta(delta: Delta): void;
+  /** Prefill progress in tokens, where the engine tells. */
+  progress?(done: number, total: number): void;
+}
+
+/** What an engine turned out to be once loaded; capabilities are computed from this, never assumed. */
+export interface EngineProperties {
+  engine_version: string;
+  /** Tokens one slot can hold, prompt and output together. */
+  ctx_max: number;
+  slots_total: number;
+  model_id: string;
+  /** `sha256:<hex>` of the model file where the adapter has one to hash. */
+  model_digest?: string;
+  workloads: readonly ('completion' | 'embedding' | 'rerank')[];
+  features: {
+    chat: 'native' | 'rendered' | 'none';
+    grammar: boolean;
+    json_schema: boolean;
+    resume: boolean;
+    /** Whether `count` is exact. */
+    tokenizer: boolean;
+  };
+  /** Resident memory of the engine in bytes, where known. */
+  memory_bytes?: number;
+}
+
+/** Why an engine that was loaded is no longer there. Causes are kept apart because each has its own remedy. */
+export interface EngineLoss {
+  cause: 'crash' | 'oom' | 'unreachable' | 'deaf' | 'unload';
+  message: string;
+  exit_code?: number;
+  signal?: string;
+}
+
+export type EngineHealth = { live: true; ready: boolean } | { live: false; ready: false; message: string };
+
+/** What an engine tells its owner between calls. */
+export interface EngineHost {
+  /** Load progress, 0 to 1, where the engine tells. */
+  loading?(fraction: number): void;
+  /** The engine went away without being asked to; every run in flight has settled as `failed` before. */
+  lost(loss: EngineLoss): void;
+}
+
+/**
+ * An engine behind its adapter: one process or server that serves one model on `slots_total` slots.
+ * The pool keeps calls within the slots; an adapter neither queues nor retries once a token was delivered,
+ * reads no environment and downloads nothing.
+ */
+export interface Engine {
+  readonly family: EngineFamily;
+
+  /**
+   * Starts (or attaches to) the engine and loads the model.
+   * Safe to call again after a loss or an unload.
+   * @throws TaskchartError POOL_UNAVAILABLE with the reason on one line; an aborted `signal` also rejects.
+   */
+  load(signal: AbortSignal): Promise<EngineProperties>;
+
+  /** Never rejects: no answer is an answer. */
+  health(signal: AbortSignal): Promise<EngineHealth>;
+
+  /**
+   * Runs a call to its end. Never rejects; an aborted `signal` settles as `aborted` once the engine has let
+   * go of the slot. An input that does not fit the context is `INVALID_PARAMS`, it is never cut.
+   */
+  run(call: EngineCall, sink: EngineSink, signal: AbortSignal): Promise<EngineOutcome>;
+
+  /**
+   * Tokens the engine would prefill for this input (BOS and template included).
+   * @returns undefined where the engine cannot tell.
+   */
+  count(input: EngineInput, signal: AbortSignal): Promise<number | undefined>;
+
+  /** Stops the engine and frees what it holds; safe to repeat. Runs in flight settle as `aborted`. */
+  unload(): Promise<void>;
+}

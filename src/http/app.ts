@@ -1,0 +1,61 @@
+import Router from 'koa-router';
+import Koa, { type Context } from 'koa';
+import type { Orchestrator } from '../actors/orchestrator.ts';
+import type { Clock } from '../clock.ts';
+import { OPERATIONS } from '../contract/generated/operations.ts';
+import { failure, TaskchartError } from '../errors.ts';
+import { correlate, type CorrelationState } from './correlation.ts';
+import { errorExit } from './errors.ts';
+import { controlRoutes } from './routes/control.ts';
+import { taskRoutes } from './routes/tasks.ts';
+import { Heartbeats } from './sse.ts';
+
+export interface HttpOptions {
+  orchestrator: Orchestrator;
+  clock: Clock;
+  /** Largest request body in bytes. */
+  body_limit_bytes: number;
+  /** Comment lines on idle streams, in milliseconds; 0 sends none. */
+  heartbeat_ms: number;
+  /** The exposition format of everything measured. */
+  metrics: () => Promise<string>;
+  /** Hears of failures that are not the caller's. */
+  report: (error: unknown, ctx: Context) => void;
+}
+
+/** What a route is given: it parses, asks, answers, and keeps nothing. */
+export type Handler = (ctx: Context & { state: CorrelationState }) => void | Promise<void>;
+
+export interface HttpFace {
+  app: Koa;
+  /** Stops the face's timers; connections belong to whoever listens. */
+  close(): void;
+}
+
+/** The HTTP face: every operation of the contract is mounted, those that are planned answer 501. */
+export function createHttpFace(options: HttpOptions): HttpFace {
+  const heartbeats = new Heartbeats(options.clock, options.heartbeat_ms);
+  const handlers: Partial<Record<string, Handler>> = {
+    ...taskRoutes(options, heartbeats),
+    ...controlRoutes(options),
+  };
+  const router = new Router();
+  for (const { operationId, method, path } of OPERATIONS) {
+    const handle = handlers[operationId] ?? planned(operationId);
+    router.register(path, [method], (ctx) => handle(ctx as never));
+  }
+  const app = new Koa();
+  app.use(correlate);
+  app.use(errorExit(options.report));
+  app.use(router.routes());
+  app.on('error', options.report);
+  return { app, close: () => heartbeats.close() };
+}
+
+function planned(operationId: string): Handler {
+  return () => {
+    throw new TaskchartError(
+      failure('NOT_IMPLEMENTED', `${operationId} is planned, and not in this version of taskchart`),
+    );
+  };
+}

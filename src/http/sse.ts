@@ -1,0 +1,80 @@
+import { once } from 'node:events';
+import type { ServerResponse } from 'node:http';
+import type { Clock } from '../clock.ts';
+import type { LogEvent } from '../streams/task-log.ts';
+
+export const SSE_HEADERS = {
+  'Content-Type': 'text/event-stream',
+  'Cache-Control': 'no-cache',
+  Connection: 'keep-alive',
+  'X-Accel-Buffering': 'no',
+} as const;
+
+const HEARTBEAT = ': keep-alive\n\n';
+
+/** The wire form of events: `id` is the resume point, and each is its own frame. */
+export function encodeEvents(events: readonly LogEvent[]): string {
+  let frames = '';
+  for (const { id, type, data } of events)
+    frames += `id: ${id}\nevent: ${type}\ndata: ${JSON.stringify(data)}\n\n`;
+  return frames;
+}
+
+/**
+ * Writes a task's log to a response until the terminal event was sent or the reader left. A reader that does not keep
+ * up makes this wait, and with it nobody else: what it has not read stays in the log.
+ */
+export async function writeEvents(
+  response: ServerResponse,
+  events: AsyncIterable<readonly LogEvent[]>,
+  signal: AbortSignal,
+): Promise<void> {
+  for await (const batch of events) {
+    if (signal.aborted) return;
+    if (!response.write(encodeEvents(batch))) await drained(response, signal);
+  }
+  if (!signal.aborted) response.end();
+}
+
+async function drained(response: ServerResponse, signal: AbortSignal): Promise<void> {
+  try {
+    await once(response, 'drain', { signal });
+  } catch {
+    // The reader left; the caller sees it in the signal.
+  }
+}
+
+/** Comment lines that keep idle connections open: one timer for all streams of a server. */
+export class Heartbeats {
+  readonly #streams = new Set<ServerResponse>();
+  readonly #clock: Clock;
+  readonly #period_ms: number;
+  #timer: unknown;
+
+  /** @param period_ms 0 sends none */
+  constructor(clock: Clock, period_ms: number) {
+    this.#clock = clock;
+    this.#period_ms = period_ms;
+  }
+
+  add(stream: ServerResponse): void {
+    if (this.#period_ms <= 0) return;
+    this.#streams.add(stream);
+    stream.once('close', () => this.#streams.delete(stream));
+    this.#timer ??= this.#clock.setTimeout(() => this.#beat(), this.#period_ms);
+  }
+
+  close(): void {
+    this.#clock.clearTimeout(this.#timer);
+    this.#streams.clear();
+  }
+
+  #beat(): void {
+    this.#timer = undefined;
+    for (const stream of this.#streams) {
+      // A reader that lags has unsent bytes anyway: a comment would only make its backlog longer.
+      if (!stream.writableNeedDrain) stream.write(HEARTBEAT);
+    }
+    if (this.#streams.size > 0) this.#timer = this.#clock.setTimeout(() => this.#beat(), this.#period_ms);
+  }
+}

@@ -1,0 +1,59 @@
+import { assign, emit, setup, type SnapshotFrom } from 'xstate';
+
+export interface OrchestratorContext {
+  shutdown_ms: number;
+  pools_open: number;
+}
+
+export type OrchestratorEvent =
+  | { type: 'orchestrator.close'; shutdown_ms: number }
+  | { type: 'pool.stopped' };
+
+export const ORCHESTRATOR_EVENTS = [
+  'orchestrator.close',
+  'pool.stopped',
+] as const satisfies readonly OrchestratorEvent['type'][];
+
+export type OrchestratorFact = { type: 'pools.drain'; deadline_ms: number } | { type: 'resources.release' };
+
+export const orchestratorMachine = setup({
+  types: {
+    context: {} as OrchestratorContext,
+    events: {} as OrchestratorEvent,
+    input: {} as { pools: number },
+    emitted: {} as OrchestratorFact,
+  },
+  guards: { isNoPoolOpen: ({ context }) => context.pools_open <= 0 },
+  actions: {
+    drainPools: emit(({ context }) => ({ type: 'pools.drain', deadline_ms: context.shutdown_ms })),
+    releaseResources: emit({ type: 'resources.release' }),
+    noteDeadline: assign(({ event }) =>
+      event.type === 'orchestrator.close' ? { shutdown_ms: event.shutdown_ms } : {},
+    ),
+    countStopped: assign({ pools_open: ({ context }) => context.pools_open - 1 }),
+  },
+}).createMachine({
+  id: 'orchestrator',
+  context: ({ input }) => ({ shutdown_ms: 0, pools_open: input?.pools ?? 0 }),
+  initial: 'serving',
+  on: { 'pool.stopped': { actions: 'countStopped' } },
+  states: {
+    serving: {
+      description: 'Takes tasks.',
+      tags: ['accepting'],
+      on: { 'orchestrator.close': { target: 'draining', actions: 'noteDeadline' } },
+    },
+    draining: {
+      description: 'Takes no more tasks; pools let running ones finish until the deadline and stop.',
+      entry: 'drainPools',
+      always: { guard: 'isNoPoolOpen', target: 'closed' },
+    },
+    closed: {
+      description: 'Every engine, thread and timer has been given back.',
+      type: 'final',
+      entry: 'releaseResources',
+    },
+  },
+});
+
+export type OrchestratorSnapshot = SnapshotFrom<typeof orchestratorMachine>;

@@ -1,0 +1,129 @@
+import { assign, emit, fromPromise, setup, type ActorRefFrom, type SnapshotFrom } from 'xstate';
+import { toFailure, type Failure } from '../errors.ts';
+
+/** Where a model is and whether it has to be brought here first. */
+export interface ResolvedModel {
+  id: string;
+  path: string;
+  present: boolean;
+  /** `sha256:<hex>` the file must have, where one was given. */
+  digest?: string;
+}
+
+/** A model file that is here and was checked. */
+export interface PreparedModel {
+  id: string;
+  path: string;
+  size_bytes: number;
+  digest?: string;
+  verification: 'pass' | 'warn';
+}
+
+export interface ProvisionerInput {
+  model_ref: string;
+}
+
+export interface ProvisionerContext extends ProvisionerInput {
+  resolved: ResolvedModel | undefined;
+  prepared: PreparedModel | undefined;
+  failure: Failure | undefined;
+}
+
+export type ProvisionerEvent = { type: 'provisioner.cancel' };
+export const PROVISIONER_EVENTS = ['provisioner.cancel'] as const satisfies readonly ProvisionerEvent['type'][];
+
+export type ProvisionerFact =
+  | { type: 'model.prepared'; model: PreparedModel }
+  | { type: 'model.failed'; failure: Failure };
+
+const notProvided = (name: string): never => {
+  throw new Error(`${name} is provided by the provisioner actor`);
+};
+
+export const provisionerMachine = setup({
+  types: {
+    context: {} as ProvisionerContext,
+    events: {} as ProvisionerEvent,
+    input: {} as ProvisionerInput,
+    emitted: {} as ProvisionerFact,
+  },
+  actors: {
+    resolveModel: fromPromise<ResolvedModel, { model_ref: string }>(() => notProvided('resolveModel')),
+    fetchModel: fromPromise<ResolvedModel, { model: ResolvedModel }>(() => notProvided('fetchModel')),
+    verifyModel: fromPromise<PreparedModel, { model: ResolvedModel }>(() => notProvided('verifyModel')),
+  },
+  guards: { isPresent: ({ context }) => context.resolved?.present === true },
+  actions: {
+    keepResolved: assign({ resolved: (_, params: { model: ResolvedModel }) => params.model }),
+    keepPrepared: assign({ prepared: (_, params: { model: PreparedModel }) => params.model }),
+    noteFailure: assign({ failure: (_, params: { cause: unknown }) => toFailure(params.cause, 'POOL_UNAVAILABLE') }),
+    tellPrepared: emit(({ context }) => ({ type: 'model.prepared', model: context.prepared as PreparedModel })),
+    tellFailed: emit(({ context }) => ({ type: 'model.failed', failure: context.failure as Failure })),
+    noteCanceled: assign({
+      failure: () => toFailure(new Error('provisioning was canceled'), 'POOL_UNAVAILABLE'),
+    }),
+  },
+}).createMachine({
+  id: 'provisioner',
+  context: ({ input }) => ({ ...input, resolved: undefined, prepared: undefined, failure: undefined }),
+  initial: 'resolving',
+  on: { 'provisioner.cancel': { target: '.failed', actions: 'noteCanceled' } },
+  states: {
+    resolving: {
+      description: 'Finds what the model reference names, and whether it is on this machine.',
+      invoke: {
+        id: 'resolve',
+        src: 'resolveModel',
+        input: ({ context }) => ({ model_ref: context.model_ref }),
+        onDone: {
+          target: 'locating',
+          actions: { type: 'keepResolved', params: ({ event }) => ({ model: event.output }) },
+        },
+        onError: { target: 'failed', actions: { type: 'noteFailure', params: ({ event }) => ({ cause: event.error }) } },
+      },
+    },
+    locating: {
+      description: 'A model that is here is not fetched again.',
+      always: [{ guard: 'isPresent', target: 'verifying' }, { target: 'fetching' }],
+    },
+    fetching: {
+      description: 'Brings the model to this machine.',
+      invoke: {
+        id: 'fetch',
+        src: 'fetchModel',
+        input: ({ context }) => ({ model: context.resolved as ResolvedModel }),
+        onDone: {
+          target: 'verifying',
+          actions: { type: 'keepResolved', params: ({ event }) => ({ model: event.output }) },
+        },
+        onError: { target: 'failed', actions: { type: 'noteFailure', params: ({ event }) => ({ cause: event.error }) } },
+      },
+    },
+    verifying: {
+      description: 'Checks that the file is a model, and the digest where one was given.',
+      invoke: {
+        id: 'verify',
+        src: 'verifyModel',
+        input: ({ context }) => ({ model: context.resolved as ResolvedModel }),
+        onDone: {
+          target: 'prepared',
+          actions: { type: 'keepPrepared', params: ({ event }) => ({ model: event.output }) },
+        },
+        onError: { target: 'failed', actions: { type: 'noteFailure', params: ({ event }) => ({ cause: event.error }) } },
+      },
+    },
+    prepared: {
+      description: 'The model is ready to be loaded; the pool has been told.',
+      type: 'final',
+      entry: 'tellPrepared',
+    },
+    failed: {
+      description: 'The model cannot be had; the pool has been told why.',
+      type: 'final',
+      entry: 'tellFailed',
+    },
+  },
+});
+
+export type ProvisionerActor = ActorRefFrom<typeof provisionerMachine>;
+export type ProvisionerSnapshot = SnapshotFrom<typeof provisionerMachine>;

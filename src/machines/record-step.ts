@@ -1,0 +1,69 @@
+import { createActor, type AnyEventObject, type AnyStateMachine, type InputFrom, type SnapshotFrom } from 'xstate';
+
+interface RecordedAction {
+  type: string;
+  params?: unknown;
+}
+
+/**
+ * Runs a machine over plain records, without an actor for each: a queued task costs 89 bytes this way
+ * instead of 3.7 kB. What an actor would emit is returned as data.
+ *
+ * One inert scope is made and used for every step (xstate's own `transition()` builds an actor and two systems
+ * a call). States that records live in must therefore have no invoke, no `after` and no systemId.
+ */
+export interface RecordStepper<TMachine extends AnyStateMachine, TState, TContext, TEvent, TFact> {
+  begin(input: InputFrom<TMachine>): { state: TState; context: TContext; facts: TFact[] };
+  step(
+    record: { state: TState; context: TContext },
+    event: TEvent,
+  ): { state: TState; context: TContext; facts: TFact[]; moved: boolean };
+}
+
+export function createRecordStepper<TMachine extends AnyStateMachine, TFact>(
+  machine: TMachine,
+  sampleInput: InputFrom<TMachine>,
+): RecordStepper<
+  TMachine,
+  SnapshotFrom<TMachine>['value'],
+  SnapshotFrom<TMachine>['context'],
+  AnyEventObject,
+  TFact
+> {
+  let facts: TFact[] = [];
+  const self = createActor(machine as AnyStateMachine, { input: sampleInput });
+  const scope = {
+    self,
+    id: '',
+    sessionId: '',
+    system: self.system,
+    logger() {},
+    defer() {},
+    stopChild() {},
+    emit() {},
+    actionExecutor(action: RecordedAction) {
+      if (action.type === 'xstate.emit') facts.push((action.params as { event: TFact }).event);
+    },
+  };
+  return {
+    begin(input) {
+      facts = [];
+      const { value, context } = machine.getInitialSnapshot(scope as never, input as never);
+      return { state: value, context, facts };
+    },
+    step(record, event) {
+      facts = [];
+      const before = machine.resolveState({ value: record.state, context: record.context } as never);
+      // xstate's pure transition does not stop at a final state, an actor does.
+      if (before.status !== 'active')
+        return { state: record.state, context: record.context, facts, moved: false };
+      const after = machine.transition(before as never, event, scope as never);
+      return {
+        state: after.value,
+        context: after.context,
+        facts,
+        moved: after !== before,
+      };
+    },
+  };
+}

@@ -1,0 +1,30 @@
+import { pino, type Logger } from 'pino';
+
+export interface LoggerOptions {
+  /** @default 'info' */
+  level: string;
+  /** `auto`: pretty on a terminal, JSON lines elsewhere. */
+  format: 'json' | 'pretty' | 'auto';
+}
+
+/** Text that looks like a credential never reaches a log. */
+const REDACT = ['authorization', 'Authorization', '*.authorization', '*.token', '*.api_key', 'token', 'api_key'];
+
+/** Logs to stdout. Lines are JSON, one an event, with `actor`, `action`, `target` and a sentence in `human`. */
+export async function createLogger({ level, format }: LoggerOptions): Promise<Logger> {
+  const options = { level, base: undefined, redact: REDACT, timestamp: pino.stdTimeFunctions.isoTime };
+  if (format === 'json' || (format === 'auto' && !process.stdout.isTTY))
+    return pino(options, pino.destination({ dest: 1, sync: false }));
+  const { default: pretty } = await import('pino-pretty');
+  return pino(
+    options,
+    pretty({
+      colorize: process.stdout.isTTY === true,
+      ignore: 'actor,action,target,human',
+      hideObject: level !== 'debug' && level !== 'trace',
+      messageKey: 'human',
+      translateTime: 'SYS:HH:MM:ss.l',
+      sync: true,
+    }),
+  );
+}

@@ -1,0 +1,90 @@
+import {
+  isTerminal,
+  type AppendResult,
+  type Cursor,
+  type LogEvent,
+  type NewLogEvent,
+  type TaskLog,
+} from './task-log.ts';
+
+interface Log {
+  events: LogEvent[];
+  /** Readers that have seen everything and wait for more. */
+  waiting: Set<() => void> | undefined;
+}
+
+const START = 0 as Cursor;
+const FENCED: AppendResult = { kind: 'fenced' };
+
+/** The log of a single process. Bounded by its tasks' own output and by the retention of whoever owns it. */
+export class MemoryTaskLog implements TaskLog {
+  readonly #logs = new Map<string, Log>();
+
+  append(task_id: string, cursor: Cursor, events: readonly NewLogEvent[]): AppendResult {
+    let log = this.#logs.get(task_id);
+    if (!log) {
+      log = { events: [], waiting: undefined };
+      this.#logs.set(task_id, log);
+    }
+    const stored = log.events;
+    if (cursor !== stored.length || isTerminal(stored.at(-1))) return FENCED;
+    for (const event of events) {
+      stored.push({ id: stored.length, type: event.type, data: event.data } as LogEvent);
+      if (isTerminal(event)) break;
+    }
+    wake(log);
+    return { kind: 'ok', cursor: stored.length as Cursor };
+  }
+
+  tail(task_id: string): Cursor {
+    return (this.#logs.get(task_id)?.events.length ?? START) as Cursor;
+  }
+
+  async *read(
+    task_id: string,
+    after: number | undefined,
+    signal: AbortSignal,
+  ): AsyncGenerator<readonly LogEvent[], void, undefined> {
+    const log = this.#logs.get(task_id);
+    if (!log) return;
+    let next = after === undefined ? 0 : after + 1;
+    // One listener for the whole read: one per wait costs more than the wait.
+    let resume: (() => void) | undefined;
+    const leave = (): void => {
+      if (resume) log.waiting?.delete(resume);
+      resume?.();
+    };
+    signal.addEventListener('abort', leave, { once: true });
+    try {
+      while (!signal.aborted) {
+        const { events } = log;
+        if (next < events.length) {
+          const batch = next === 0 && isTerminal(events.at(-1)) ? events : events.slice(next);
+          next += batch.length;
+          yield batch;
+        } else if (isTerminal(events.at(-1))) return;
+        else
+          await new Promise<void>((resolve) => {
+            resume = resolve;
+            log.waiting ??= new Set();
+            log.waiting.add(resolve);
+          });
+      }
+    } finally {
+      signal.removeEventListener('abort', leave);
+    }
+  }
+
+  drop(task_id: string): void {
+    const log = this.#logs.get(task_id);
+    this.#logs.delete(task_id);
+    if (log) wake(log);
+  }
+}
+
+function wake(log: Log): void {
+  const { waiting } = log;
+  if (!waiting) return;
+  log.waiting = undefined;
+  for (const resume of waiting) resume();
+}

@@ -1,0 +1,74 @@
+import type { Failure } from '../errors.ts';
+
+/** Places in a log are opaque outside it. */
+export type Cursor = number & { readonly cursor: unique symbol };
+
+export interface StartedData {
+  queue_position: number;
+  /** Milliseconds from admission. */
+  predicted_start_ms: number;
+  [extra: string]: unknown;
+}
+
+export interface MetricsData {
+  queue_depth: number;
+  /** 0 to 1. */
+  on_time_probability: number;
+  [extra: string]: unknown;
+}
+
+export interface EndData {
+  tokens_out: number;
+  /** Milliseconds from first token to end. */
+  decode_time_ms: number;
+  /** The older name of the same value. */
+  decode_ms: number;
+  canceled?: true;
+  [extra: string]: unknown;
+}
+
+/** What a writer appends. `i` of a token is the number of tokens before it. */
+export type NewLogEvent =
+  | { type: 'started'; data: StartedData }
+  | { type: 'token'; data: { t: string; i: number } }
+  | { type: 'metrics'; data: MetricsData }
+  | { type: 'end'; data: EndData }
+  | { type: 'error'; data: Failure };
+
+/** What a reader gets: `id` counts events from 0 without gaps and is the resume point. */
+export type LogEvent = NewLogEvent & { readonly id: number };
+
+export type AppendResult =
+  | { kind: 'ok'; cursor: Cursor }
+  /** Somebody else has written since this cursor, or the log is closed: stop writing. */
+  | { kind: 'fenced' }
+  /** No answer; the append may or may not have happened. */
+  | { kind: 'unknown' };
+
+/**
+ * One log a task. The writer holds the cursor and has one append in flight; whoever appends with a cursor that
+ * is not the tail is fenced, so a run that was given up cannot add a token behind the new owner's back.
+ * Nothing can follow a terminal event. Readers have cursors of their own and never slow the writer down.
+ *
+ * A log in this process answers at once; one that lives elsewhere answers with a promise.
+ */
+export interface TaskLog {
+  append(
+    task_id: string,
+    cursor: Cursor,
+    events: readonly NewLogEvent[],
+  ): AppendResult | Promise<AppendResult>;
+  /** Where the next event goes; the start for a task without a log. */
+  tail(task_id: string): Cursor | Promise<Cursor>;
+  /**
+   * Events after `after` (undefined: from the first), in batches, waiting for more until the terminal event was
+   * delivered or the signal aborted.
+   */
+  read(task_id: string, after: number | undefined, signal: AbortSignal): AsyncIterable<readonly LogEvent[]>;
+  /** Ends the retention of a closed log. */
+  drop(task_id: string): void | Promise<void>;
+}
+
+export function isTerminal(event: NewLogEvent | undefined): boolean {
+  return event?.type === 'end' || event?.type === 'error';
+}
