@@ -12,7 +12,7 @@ const REDACT = ['authorization', 'Authorization', '*.authorization', '*.token', 
 
 /** Logs to stdout. Lines are JSON, one an event, with `actor`, `action`, `target` and a sentence in `human`. */
 export async function createLogger({ level, format }: LoggerOptions): Promise<Logger> {
-  const options = { level, base: undefined, redact: REDACT, timestamp: pino.stdTimeFunctions.isoTime };
+  const options = { level, base: null, redact: REDACT, timestamp: pino.stdTimeFunctions.isoTime };
   if (format === 'json' || (format === 'auto' && !process.stdout.isTTY))
     return pino(options, pino.destination({ dest: 1, sync: false }));
   const { default: pretty } = await import('pino-pretty');

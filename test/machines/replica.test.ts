@@ -1,0 +1,192 @@
+import test from 'ava';
+import { createActor, fromPromise, waitFor } from 'xstate';
+import type { EngineHealth, EngineLoss, EngineProperties } from '../../src/engines/engine.ts';
+import { failure, TaskchartError } from '../../src/errors.ts';
+import {
+  REPLICA_EVENTS,
+  replicaMachine,
+  type ReplicaActor,
+  type ReplicaContext,
+  type ReplicaFact,
+} from '../../src/machines/replica.ts';
+import { SimulatedClock } from '../helpers/simulated-clock.ts';
+import { handledEvents, statesOf, undescribed, walk } from '../helpers/machine-walk.ts';
+
+const PROPERTIES: EngineProperties = {
+  engine_version: 'fake-1',
+  ctx_max: 512,
+  slots_total: 2,
+  model_id: 'm',
+  workloads: ['completion'],
+  features: { chat: 'none', grammar: false, json_schema: false, resume: true, tokenizer: true },
+};
+const RULE = { initial_ms: 1000, factor: 2, max_ms: 60_000, jitter: 0, max_restarts: 2, window_ms: 60_000 };
+const CRASH: EngineLoss = { cause: 'crash', message: 'exit code 139' };
+const HEALTHY: EngineHealth = { live: true, ready: true };
+const SICK: EngineHealth = { live: false, ready: false, message: 'refused' };
+
+function start(script: { load?: () => Promise<EngineProperties>; health?: () => EngineHealth } = {}): {
+  actor: ReplicaActor;
+  clock: SimulatedClock;
+  facts: ReplicaFact[];
+  unloads: () => number;
+  reach: (state: string) => Promise<unknown>;
+} {
+  const clock = new SimulatedClock();
+  let unloads = 0;
+  const actor = createActor(
+    replicaMachine.provide({
+      actors: {
+        loadEngine: fromPromise(script.load ?? (async () => PROPERTIES)),
+        probeEngine: fromPromise(async () => script.health?.() ?? HEALTHY),
+        unloadEngine: fromPromise(async () => void unloads++),
+      },
+    }),
+    {
+      clock,
+      input: {
+        id: 'p/r0',
+        restart: RULE,
+        load_timeout_ms: 10_000,
+        probe_interval_ms: 5000,
+        probe_fail: 3,
+        now: () => clock.now(),
+        random: () => 0.5,
+      },
+    },
+  );
+  const facts: ReplicaFact[] = [];
+  actor.on('*', (fact) => facts.push(fact));
+  actor.start();
+  actor.send({ type: 'replica.start' });
+  return {
+    actor,
+    clock,
+    facts,
+    unloads: () => unloads,
+    reach: (state) => waitFor(actor, (snapshot) => snapshot.matches(state as never)),
+  };
+}
+
+test('handles exactly the events it declares, and describes every state', (t) => {
+  t.deepEqual(handledEvents(replicaMachine), [...REPLICA_EVENTS].toSorted());
+  t.deepEqual(undescribed(replicaMachine), []);
+});
+
+test('is ready only after it was loaded and one probe passed', async (t) => {
+  const { reach, facts } = start();
+  await reach('ready');
+  t.deepEqual(facts, [{ type: 'replica.readied', properties: PROPERTIES }]);
+});
+
+test('a load that fails is tried again with a growing wait, until the budget is spent', async (t) => {
+  let loads = 0;
+  const { clock, reach, facts } = start({
+    load: async () => {
+      loads++;
+      throw new TaskchartError(failure('POOL_UNAVAILABLE', 'no such model'));
+    },
+  });
+  await reach('backing off');
+  clock.advance(999);
+  t.is(loads, 1);
+  clock.advance(1);
+  await reach('backing off');
+  clock.advance(2000);
+  await reach('broken');
+  t.is(loads, 3);
+  t.deepEqual(facts, [{ type: 'replica.broken', failure: failure('POOL_UNAVAILABLE', 'no such model') }]);
+});
+
+test('a load that takes too long counts as failed', async (t) => {
+  const { clock, reach, actor } = start({ load: () => new Promise(() => {}) });
+  clock.advance(10_000);
+  await reach('backing off');
+  t.is(actor.getSnapshot().context.last_error?.message, 'not loaded after 10000 ms');
+});
+
+test('a crash is told at once, cleared away, and the engine comes back', async (t) => {
+  const { actor, clock, reach, facts, unloads } = start();
+  await reach('ready');
+  actor.send({ type: 'engine.lost', loss: CRASH });
+  t.deepEqual(facts.at(-1), { type: 'replica.lost', loss: CRASH });
+  await reach('backing off');
+  t.is(unloads(), 1);
+  clock.advance(1000);
+  await reach('ready');
+  t.is(facts.filter((fact) => fact.type === 'replica.readied').length, 2);
+});
+
+test('one failed probe is forgiven, three in a row are a loss', async (t) => {
+  let health = HEALTHY;
+  const { actor, clock, reach, facts } = start({ health: () => health });
+  await reach('ready');
+  health = SICK;
+  for (const failed of [1, 2]) {
+    clock.advance(5000);
+    await waitFor(actor, (s) => s.context.failed_probes === failed && s.matches({ ready: 'serving' }));
+  }
+  t.is(facts.length, 1);
+  clock.advance(5000);
+  await reach('backing off');
+  const last = facts.at(-1);
+  t.is(last?.type === 'replica.lost' && last.loss.cause, 'unreachable');
+});
+
+test('is stopped from any state, and unloads what it has', async (t) => {
+  const { actor, reach, facts, unloads } = start();
+  await reach('ready');
+  actor.send({ type: 'replica.stop' });
+  await waitFor(actor, (snapshot) => snapshot.status === 'done');
+  t.is(unloads(), 1);
+  t.is(facts.at(-1)?.type, 'replica.stopped');
+});
+
+test('every state is reached, and readiness is told before any loss', (t) => {
+  const done = (id: string, output?: unknown): { type: string; output: unknown } => ({
+    type: `xstate.done.actor.${id}`,
+    output,
+  });
+  const failed = (id: string): { type: string; error: unknown } => ({
+    type: `xstate.error.actor.${id}`,
+    error: new Error('no'),
+  });
+  let now = 0;
+  const { reached, steps } = walk(replicaMachine, {
+    input: {
+      id: 'p/r0',
+      restart: { ...RULE, max_restarts: 1 },
+      load_timeout_ms: 1,
+      probe_interval_ms: 1,
+      probe_fail: 2,
+      now: () => now++,
+      random: () => 0.5,
+    },
+    events: () => [
+      { type: 'replica.start' },
+      { type: 'replica.stop' },
+      { type: 'engine.lost', loss: CRASH } as { type: string },
+      done('load', PROPERTIES),
+      failed('load'),
+      done('probe', HEALTHY),
+      done('probe', SICK),
+      failed('probe'),
+      done('check', HEALTHY),
+      done('check', SICK),
+      done('clear'),
+      done('unload'),
+      failed('unload'),
+      { type: 'xstate.after.loadTimeout.replica.loading' },
+      { type: 'xstate.after.probeInterval.replica.ready.serving' },
+      { type: 'xstate.after.backoff.replica.backing off' },
+    ],
+    key: (context: ReplicaContext) => [context.failed_probes, context.restarts.length, context.properties !== undefined],
+  });
+  // `failed` only decides: the walk sees where it leads.
+  t.deepEqual(
+    statesOf(replicaMachine).filter((id) => !reached.has(id)),
+    ['replica.failed'],
+  );
+  for (const { to } of steps)
+    if (to.hasTag('ready')) t.not((to.context as ReplicaContext).properties, undefined);
+});

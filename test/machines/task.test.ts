@@ -1,0 +1,174 @@
+import test from 'ava';
+import fc from 'fast-check';
+import { createActor } from 'xstate';
+import { failure } from '../../src/errors.ts';
+import { createRecordStepper } from '../../src/machines/record-step.ts';
+import {
+  isOver,
+  TASK_EVENTS,
+  taskMachine,
+  type TaskContext,
+  type TaskEvent,
+  type TaskFact,
+  type TaskState,
+} from '../../src/machines/task.ts';
+import { SimulatedClock } from '../helpers/simulated-clock.ts';
+import { handledEvents, statesOf, undescribed, walk } from '../helpers/machine-walk.ts';
+
+const INPUT = { id: 't', at: 0, queue_position: 3, predicted_start_ms: 420, max_attempts: 2, metrics_period_ms: 1000 };
+const USAGE = { tokens_in: 4, tokens_cached: 0, tokens_out: 7 };
+const NONE = { tokens_in: 4, tokens_cached: 0, tokens_out: 0 };
+const RESET = failure('WORKER_RESET', 'the engine died');
+
+const stepper = createRecordStepper<typeof taskMachine, TaskFact>(taskMachine, INPUT);
+
+const EVENTS: TaskEvent[] = [
+  { type: 'task.provision', at: 1 },
+  { type: 'task.wait' },
+  { type: 'task.place', at: 2, lease: 9, replica_id: 'p/r0' },
+  { type: 'task.cancel', at: 3, reason: 'client' },
+  { type: 'task.fail', at: 3, failure: failure('DEADLINE_UNMET', 'too late') },
+  { type: 'engine.streamed', at: 4 },
+  { type: 'engine.finished', at: 5, reason: 'eos', usage: USAGE },
+  { type: 'engine.failed', at: 5, failure: RESET, usage: USAGE },
+  { type: 'engine.failed', at: 5, failure: RESET, usage: NONE },
+  { type: 'engine.failed', at: 5, failure: failure('INVALID_PARAMS', 'too long'), usage: NONE },
+];
+
+function run(events: readonly TaskEvent[]): { state: TaskState; context: TaskContext; facts: TaskFact[] } {
+  let { state, context, facts } = stepper.begin(INPUT);
+  for (const event of events) {
+    const next = stepper.step({ state, context }, event);
+    ({ state, context } = next);
+    facts = [...facts, ...next.facts];
+  }
+  return { state, context, facts };
+}
+
+const types = (facts: readonly TaskFact[]): string[] => facts.map((fact) => fact.type);
+
+test('handles exactly the events it declares', (t) => {
+  t.deepEqual(handledEvents(taskMachine), [...TASK_EVENTS].toSorted());
+});
+
+test('describes every state, and has the states of the contract', (t) => {
+  t.deepEqual(undescribed(taskMachine), []);
+  t.deepEqual(
+    statesOf(taskMachine).map((id) => id.replace('task.', '')),
+    ['admitted', 'provisioning', 'placed', 'streaming', 'ended', 'error'],
+  );
+});
+
+test('writes the admission snapshot first', (t) => {
+  t.deepEqual(stepper.begin(INPUT).facts, [{ type: 'log.started', queue_position: 3, predicted_start_ms: 420 }]);
+});
+
+test('a task that runs to its end logs metrics with its first token, metrics again, then the end', (t) => {
+  const { state, facts, context } = run([EVENTS[2], EVENTS[5], EVENTS[6]] as TaskEvent[]);
+  t.is(state, 'ended');
+  t.deepEqual(types(facts), [
+    'log.started',
+    'engine.start',
+    'log.metrics',
+    'log.metrics',
+    'log.end',
+    'task.closed',
+  ]);
+  t.deepEqual(context.times, { admitted: 0, placed: 2, first_token: 4, ended: 5 });
+  t.deepEqual(context.usage, USAGE);
+});
+
+test('a cancel while queued never touches an engine', (t) => {
+  t.deepEqual(types(run([EVENTS[3]] as TaskEvent[]).facts), ['log.started', 'log.end', 'task.closed']);
+});
+
+test('a cancel in flight aborts the engine and logs no more metrics', (t) => {
+  t.deepEqual(types(run([EVENTS[2], EVENTS[5], EVENTS[3]] as TaskEvent[]).facts), [
+    'log.started',
+    'engine.start',
+    'log.metrics',
+    'engine.abort',
+    'log.end',
+    'task.closed',
+  ]);
+});
+
+test('a run that died before its first token waits again, until its attempts are spent', (t) => {
+  const first = run([EVENTS[2], EVENTS[8]] as TaskEvent[]);
+  t.is(first.state, 'admitted');
+  t.is(first.context.lease, undefined);
+  t.deepEqual(types(first.facts), ['log.started', 'engine.start', 'task.requeued']);
+  const second = run([EVENTS[2], EVENTS[8], EVENTS[2], EVENTS[8]] as TaskEvent[]);
+  t.is(second.state, 'error');
+});
+
+test('a failure that would repeat is not tried again', (t) => {
+  t.is(run([EVENTS[2], EVENTS[9]] as TaskEvent[]).state, 'error');
+});
+
+test('every state is reached, and each step keeps the invariants', (t) => {
+  const { steps, reached } = walk(taskMachine, {
+    input: INPUT,
+    events: () => EVENTS,
+    key: (context: TaskContext) => [context.attempts, context.lease, context.outcome?.kind],
+  });
+  t.deepEqual([...reached].filter((id) => id !== 'task').toSorted(), statesOf(taskMachine).toSorted());
+  for (const { from, to, event } of steps) {
+    const context = to.context as TaskContext;
+    const name = `${String(from.value)} + ${event.type} → ${String(to.value)}`;
+    const isInFlight = to.value === 'placed' || to.value === 'streaming';
+    if (isInFlight) t.not(context.lease, undefined, `${name}: no lease`);
+    if (!isInFlight && !isOver(to.value as TaskState)) t.is(context.lease, undefined, `${name}: a lease is left`);
+    t.is(isOver(to.value as TaskState), context.outcome !== undefined, `${name}: outcome`);
+    t.true(context.attempts <= INPUT.max_attempts, `${name}: too many attempts`);
+  }
+});
+
+test('whatever happens in whatever order, one terminal event is logged, and it is the last', (t) => {
+  fc.assert(
+    fc.property(fc.array(fc.constantFrom(...EVENTS), { maxLength: 20 }), (events) => {
+      const { state, facts } = run(events);
+      const terminal = facts.filter((fact) => fact.type === 'log.end' || fact.type === 'log.error');
+      t.is(terminal.length, isOver(state) ? 1 : 0);
+      const lastLog = facts.findLast((fact) => fact.type.startsWith('log.'));
+      if (isOver(state)) t.is(lastLog, terminal[0]);
+      t.is(facts.filter((fact) => fact.type === 'task.closed').length, terminal.length);
+    }),
+  );
+});
+
+test('a record steps as the actor of the same machine does', (t) => {
+  fc.assert(
+    fc.property(fc.array(fc.constantFrom(...EVENTS), { maxLength: 12 }), (events) => {
+      const emitted: TaskFact[] = [];
+      const actor = createActor(taskMachine, { input: INPUT, clock: new SimulatedClock() });
+      actor.on('*', (fact) => emitted.push(fact));
+      actor.start();
+      for (const event of events) if (actor.getSnapshot().status === 'active') actor.send(event);
+      const record = run(events);
+      t.deepEqual(actor.getSnapshot().value, record.state);
+      t.deepEqual(actor.getSnapshot().context, record.context);
+      t.deepEqual(types(emitted), types(record.facts));
+      actor.stop();
+    }),
+    { numRuns: 60 },
+  );
+});
+
+test('metrics are due once a period while tokens flow, and not after', (t) => {
+  const clock = new SimulatedClock();
+  const actor = createActor(taskMachine, { input: INPUT, clock });
+  let due = 0;
+  actor.on('log.metrics', () => due++);
+  actor.start();
+  actor.send(EVENTS[2] as TaskEvent);
+  clock.advance(5000);
+  t.is(due, 0);
+  actor.send(EVENTS[5] as TaskEvent);
+  t.is(due, 1);
+  clock.advance(3000);
+  t.is(due, 4);
+  actor.send(EVENTS[3] as TaskEvent);
+  clock.advance(10_000);
+  t.is(due, 4);
+});
