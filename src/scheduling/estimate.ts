@@ -34,7 +34,7 @@ export function predictStart(view: EstimateView): number {
   if (view.ahead < view.slots_free) return Math.round(view.until_ready_ms);
   const turn = view.ahead - view.slots_free;
   const remaining = view.held_ms.map((held) => Math.max(0, service - held)).toSorted((a, b) => a - b);
-  const freed = remaining[turn % slots] ?? remaining[0] ?? 0;
+  const freed = remaining[Math.min(turn % slots, remaining.length - 1)] ?? 0;
   return Math.round(view.until_ready_ms + freed + service * Math.floor(turn / slots));
 }
 

@@ -62,7 +62,7 @@ export class MemoryTaskLog implements TaskLog {
           const batch = next === 0 && isTerminal(events.at(-1)) ? events : events.slice(next);
           next += batch.length;
           yield batch;
-        } else if (isTerminal(events.at(-1))) return;
+        } else if (isTerminal(events.at(-1)) || this.#logs.get(task_id) !== log) return;
         else
           await new Promise<void>((resolve) => {
             resume = resolve;

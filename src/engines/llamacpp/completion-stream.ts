@@ -1,0 +1,160 @@
+import type { Dispatcher } from 'undici';
+import { failure } from '../../errors.ts';
+import type { EngineOutcome, EngineSink, Usage } from '../engine.ts';
+import { aborted, failed, noUsage } from '../outcome.ts';
+import { SseScanner } from '../sse-scanner.ts';
+import { connectionFailure, errorOf, parseOrText, refusal } from './upstream.ts';
+
+/** The fields of llama-server's frames that we read. */
+interface Frame {
+  content?: string;
+  stop?: boolean;
+  stop_type?: string;
+  tokens_predicted?: number;
+  tokens_evaluated?: number;
+  prompt_progress?: { processed: number; total: number };
+  timings?: { cache_n?: number };
+  error?: unknown;
+}
+
+/** What became of one request: a result of the run, or a connection that broke and says when. */
+export type CompletionResult =
+  | { kind: 'outcome'; outcome: EngineOutcome }
+  | { kind: 'broken'; error: unknown; headersSeen: boolean; outcome: EngineOutcome };
+
+type Mode =
+  | { name: 'waiting' }
+  | { name: 'streaming' }
+  | { name: 'refused'; status: number; retryAfter: unknown; body: Buffer[] }
+  | { name: 'settled' };
+
+const REASONS: Readonly<Record<string, 'eos' | 'limit' | 'stop'>> = {
+  eos: 'eos',
+  word: 'stop',
+  limit: 'limit',
+};
+
+/**
+ * One streamed `POST /completion` of llama-server, as an undici handler: the token path has no stream object
+ * and no promise in it.
+ */
+export class CompletionStream implements Dispatcher.DispatchHandler {
+  readonly result: Promise<CompletionResult>;
+  readonly usage: Usage = noUsage();
+  readonly #resolve: (result: CompletionResult) => void;
+  readonly #sink: EngineSink;
+  readonly #signal: AbortSignal;
+  readonly #scanner = new SseScanner((data) => this.#onData(data));
+  #mode: Mode = { name: 'waiting' };
+  #controller: Dispatcher.DispatchController | undefined;
+
+  constructor(sink: EngineSink, signal: AbortSignal) {
+    const { promise, resolve } = Promise.withResolvers<CompletionResult>();
+    this.result = promise;
+    this.#resolve = resolve;
+    this.#sink = sink;
+    this.#signal = signal;
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller;
+    if (this.#signal.aborted) this.#onAbort();
+    else this.#signal.addEventListener('abort', this.#onAbort);
+  }
+
+  onResponseStart(
+    _controller: Dispatcher.DispatchController,
+    status: number,
+    headers: Record<string, string | string[] | undefined>,
+  ): void {
+    this.#mode =
+      status === 200
+        ? { name: 'streaming' }
+        : { name: 'refused', status, retryAfter: headers['retry-after'], body: [] };
+  }
+
+  onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    if (this.#mode.name === 'streaming') this.#scanner.push(chunk);
+    else if (this.#mode.name === 'refused') this.#mode.body.push(chunk);
+  }
+
+  onResponseEnd(): void {
+    if (this.#mode.name === 'refused') {
+      const { status, body, retryAfter } = this.#mode;
+      const text = Buffer.concat(body).toString();
+      return this.#settle(failed(refusal(status, parseOrText(text), retryAfter), this.usage));
+    }
+    this.#scanner.end();
+    this.#settle(failed(failure('WORKER_RESET', 'The output was truncated by the engine.'), this.usage));
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController | null, error: Error): void {
+    if (this.#mode.name === 'settled') return;
+    if (this.#signal.aborted) return this.#settle(aborted(this.usage));
+    const headersSeen = this.#mode.name !== 'waiting';
+    this.#end({
+      kind: 'broken',
+      error,
+      headersSeen,
+      outcome: failed(connectionFailure(error, this.usage.tokens_out > 0), this.usage),
+    });
+  }
+
+  readonly #onAbort = () => {
+    this.#controller?.abort(new Error('The run was aborted.'));
+  };
+
+  #settle(outcome: EngineOutcome): void {
+    if (this.#mode.name !== 'settled') this.#end({ kind: 'outcome', outcome });
+  }
+
+  #end(result: CompletionResult): void {
+    this.#mode = { name: 'settled' };
+    this.#signal.removeEventListener('abort', this.#onAbort);
+    this.#resolve(result);
+  }
+
+  #onData(data: string): void {
+    if (this.#mode.name !== 'streaming' || this.#signal.aborted) return;
+    // `null` is the end mark of batched prompts, `[DONE]` that of the OpenAI twin; neither says anything here.
+    if (data === 'null' || data === '[DONE]') return;
+    const frame = parseOrText(data);
+    if (typeof frame !== 'object' || frame === null) return this.#garbled();
+    this.#onFrame(frame);
+  }
+
+  #onFrame(frame: Frame): void {
+    if (frame.error !== undefined) {
+      const { message = 'unknown error' } = errorOf(frame);
+      return this.#settle(
+        failed(failure('WORKER_RESET', `The engine failed mid-stream: ${message}`), this.usage),
+      );
+    }
+    if (frame.tokens_evaluated !== undefined) this.usage.tokens_in = frame.tokens_evaluated;
+    // Its content is empty and its token is made up.
+    if (frame.prompt_progress !== undefined) {
+      return this.#sink.progress?.(frame.prompt_progress.processed, frame.prompt_progress.total);
+    }
+    // A frame may be missing (half a character) or empty (half a stop string): only the counter is exact.
+    const text = frame.content ?? '';
+    const fresh = (frame.tokens_predicted ?? this.usage.tokens_out) - this.#counted;
+    if (text !== '' || (frame.stop === true && fresh > 0)) {
+      this.#counted += fresh;
+      this.#sink.delta({ channel: 'text', text, tokens: fresh });
+    }
+    this.usage.tokens_out = frame.tokens_predicted ?? this.usage.tokens_out;
+    if (frame.stop !== true) return;
+    this.usage.tokens_cached = frame.timings?.cache_n ?? 0;
+    this.#settle({ kind: 'finished', reason: REASONS[frame.stop_type ?? ''] ?? 'limit', usage: this.usage });
+  }
+
+  /** Tokens that a delta has stood for. */
+  #counted = 0;
+
+  #garbled(): void {
+    this.#settle(
+      failed(failure('WORKER_RESET', 'The engine sent a frame that is no JSON object.'), this.usage),
+    );
+    this.#controller?.abort(new Error('garbled stream'));
+  }
+}

@@ -1,0 +1,277 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { basename } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import {
+  type Llama,
+  type LlamaContext,
+  type LlamaContextSequence,
+  LlamaGrammarEvaluationState,
+  LlamaLogLevel,
+  type LlamaModel,
+  type SequenceEvaluateOptions,
+  type Token,
+  getLlama,
+  getModuleVersion,
+} from 'node-llama-cpp';
+import { TaskchartError, failure, toFailure } from '../../errors.ts';
+import type { EngineCall, EngineInput, EngineOutcome, EngineProperties } from '../engine.ts';
+import { aborted, contextOverflow, failed, noFreeSlot, noUsage, unsupported } from '../outcome.ts';
+import { ChatTemplate } from './chat-template.ts';
+import type { EmbeddedModelOptions } from './embedded-protocol.ts';
+import { PENALTY_WINDOW, engineSeed, resolveSampling } from './sampling.ts';
+import { Output, TokenPieces } from './token-text.ts';
+
+/** Where a run reports to, inside the child. */
+export interface RunReporter {
+  started(tokensIn: number, tokensCached: number): void;
+  progress(done: number, total: number): void;
+  delta(text: string, tokens: number): void;
+}
+
+/** A model in memory with one context, cut into as many sequences as there are slots. Lives in the child. */
+export class EmbeddedModel {
+  readonly properties: EngineProperties;
+  readonly #llama: Llama;
+  readonly #model: LlamaModel;
+  readonly #context: LlamaContext;
+  readonly #free: LlamaContextSequence[];
+  readonly #reuse: boolean;
+  readonly #pieces: TokenPieces;
+  readonly #chat: ChatTemplate | undefined;
+
+  private constructor(
+    llama: Llama,
+    context: LlamaContext,
+    chat: ChatTemplate | undefined,
+    properties: EngineProperties,
+    reuse: boolean,
+  ) {
+    this.#llama = llama;
+    this.#model = context.model;
+    this.#context = context;
+    this.#reuse = reuse;
+    this.#pieces = new TokenPieces(context.model);
+    this.#chat = chat;
+    this.#free = Array.from({ length: properties.slots_total }, () => context.getSequence());
+    this.properties = properties;
+  }
+
+  static async load(
+    options: EmbeddedModelOptions,
+    onProgress: (fraction: number) => void,
+  ): Promise<EmbeddedModel> {
+    await checkFile(options.model_path);
+    const threads = options.threads ?? 1;
+    const llama = await getLlama({
+      gpu: false,
+      build: 'never',
+      skipDownload: true,
+      maxThreads: threads,
+      progressLogs: false,
+      logLevel: LlamaLogLevel.error,
+    });
+    const [model, model_digest] = await Promise.all([
+      llama.loadModel({ modelPath: options.model_path, gpuLayers: 0, onLoadProgress: onProgress }),
+      options.model_digest ?? digestOf(options.model_path),
+    ]);
+    const ctx = options.ctx ?? model.trainContextSize;
+    const context = await model.createContext({
+      contextSize: ctx,
+      sequences: options.slots,
+      threads,
+      failedCreationRemedy: false,
+    });
+    const chat = ChatTemplate.of(model);
+    const properties: EngineProperties = {
+      engine_version: `llama.cpp-${llama.llamaCppRelease.release}+node-llama-cpp-${await getModuleVersion()}`,
+      ctx_max: Math.min(ctx, context.contextSize),
+      slots_total: options.slots,
+      model_id: options.model_id,
+      model_digest,
+      workloads: ['completion'],
+      features: {
+        chat: chat === undefined ? 'none' : 'rendered',
+        grammar: true,
+        json_schema: true,
+        resume: true,
+        tokenizer: true,
+      },
+      memory_bytes: process.memoryUsage.rss(),
+    };
+    return new EmbeddedModel(llama, context, chat, properties, options.reuse_prefix ?? false);
+  }
+
+  async run(call: EngineCall, report: RunReporter, signal: AbortSignal): Promise<EngineOutcome> {
+    const usage = noUsage();
+    let sequence: LlamaContextSequence | undefined;
+    try {
+      const prompt = this.#tokenize(call.input, call.resume?.text ?? '');
+      usage.tokens_in = prompt.length;
+      if (prompt.length >= this.properties.ctx_max)
+        return failed(contextOverflow(prompt.length, this.properties.ctx_max));
+      if (prompt.length === 0) return failed(failure('INVALID_PARAMS', 'The input has no tokens.'));
+      const options = await this.#evaluateOptions(call, prompt);
+      sequence = this.#take(prompt);
+      if (sequence === undefined) return failed(noFreeSlot(this.properties.slots_total));
+      if (this.#reuse) await sequence.adaptStateToTokens(prompt.slice(0, -1), false);
+      else await sequence.clearHistory();
+      usage.tokens_cached = sequence.nextTokenIndex;
+      report.started(usage.tokens_in, usage.tokens_cached);
+      const rest = await this.#prefill(sequence, prompt, report, signal);
+      if (signal.aborted) return aborted(usage);
+
+      const limit = Math.min(call.max_tokens, this.properties.ctx_max - prompt.length);
+      const output = new Output(
+        (text, tokens) => report.delta(text, tokens),
+        this.#pieces,
+        call.sampling?.stop ?? [],
+      );
+      let reason: 'eos' | 'limit' | 'stop' = 'limit';
+      for await (const token of sequence.evaluate(rest, options.evaluate)) {
+        if (signal.aborted) break;
+        usage.tokens_out++;
+        options.seen(token);
+        if (this.#model.isEogToken(token)) {
+          output.tokenWithoutText();
+          reason = 'eos';
+          break;
+        }
+        if (output.token(token)) {
+          reason = 'stop';
+          break;
+        }
+        if (usage.tokens_out >= limit) break;
+      }
+      if (signal.aborted) return aborted(usage);
+      output.end();
+      return { kind: 'finished', reason, usage };
+    } catch (error) {
+      return failed(toFailure(error), usage);
+    } finally {
+      if (sequence !== undefined) this.#free.push(sequence);
+    }
+  }
+
+  /** @throws TaskchartError INVALID_PARAMS where the model cannot take this kind of input. */
+  count(input: EngineInput): number {
+    return this.#tokenize(input, '').length;
+  }
+
+  async dispose(): Promise<void> {
+    await this.#context.dispose();
+    await this.#model.dispose();
+    await this.#llama.dispose();
+  }
+
+  #tokenize(input: EngineInput, resumed: string): Token[] {
+    const bos = this.#model.tokens.shouldPrependBosToken ? this.#model.tokens.bos : null;
+    let tokens: Token[];
+    if (input.kind === 'prompt') tokens = this.#model.tokenize(input.text + resumed, true);
+    else if (this.#chat === undefined)
+      throw new TaskchartError(unsupported('messages', 'the model has no chat template'));
+    else tokens = this.#chat.tokenize(input.messages, resumed);
+    // A template may write the BOS itself; a prompt is the caller's own.
+    if (bos === null || (input.kind === 'chat' && tokens[0] === bos)) return tokens;
+    return [bos, ...tokens];
+  }
+
+  /** The free sequence that already holds most of the prompt. */
+  #take(prompt: readonly Token[]): LlamaContextSequence | undefined {
+    let best = this.#free.length - 1;
+    if (this.#reuse) {
+      const shared = this.#free.map(
+        (sequence) => sequence.compareContextTokens([...prompt]).firstDifferentIndex,
+      );
+      for (const [index, length] of shared.entries()) if (length > (shared[best] ?? 0)) best = index;
+    }
+    return this.#free.splice(best, 1)[0];
+  }
+
+  /** Decodes all but the last batch of the prompt, so that an abort need not wait for the whole of it. */
+  async #prefill(
+    sequence: LlamaContextSequence,
+    prompt: Token[],
+    report: RunReporter,
+    signal: AbortSignal,
+  ): Promise<Token[]> {
+    const batch = this.#context.batchSize;
+    let done = sequence.nextTokenIndex;
+    while (prompt.length - done > batch && !signal.aborted) {
+      await sequence.evaluateWithoutGeneratingNewTokens(prompt.slice(done, done + batch));
+      done += batch;
+      report.progress(done, prompt.length);
+    }
+    return prompt.slice(done);
+  }
+
+  /** Every sampler is named: what the call leaves out is off, never a default of the library. */
+  async #evaluateOptions(
+    call: EngineCall,
+    prompt: Token[],
+  ): Promise<{ evaluate: SequenceEvaluateOptions; seen: (token: Token) => void }> {
+    const { temperature, top_k, top_p, min_p, repeat_penalty } = resolveSampling(call.sampling);
+    const evaluate: SequenceEvaluateOptions = {
+      temperature,
+      topK: top_k,
+      topP: top_p,
+      minP: min_p,
+      seed: engineSeed(call.seed),
+      yieldEogToken: true,
+    };
+    const grammar = await this.#grammar(call);
+    if (grammar !== undefined) evaluate.grammarEvaluationState = grammar;
+    if (repeat_penalty === 1) return { evaluate, seen: () => undefined };
+    const recent = prompt.slice(-PENALTY_WINDOW);
+    evaluate.repeatPenalty = {
+      punishTokens: () => recent,
+      maxPunishTokens: PENALTY_WINDOW,
+      penalty: repeat_penalty,
+    };
+    const seen = (token: Token) => {
+      recent.push(token);
+      if (recent.length > PENALTY_WINDOW) recent.shift();
+    };
+    return { evaluate, seen };
+  }
+
+  async #grammar(call: EngineCall): Promise<LlamaGrammarEvaluationState | undefined> {
+    const { output } = call;
+    if (output === undefined) return undefined;
+    if (call.resume !== undefined)
+      throw new TaskchartError(unsupported(output.kind, 'a constrained run cannot resume'));
+    try {
+      const grammar =
+        output.kind === 'grammar'
+          ? await this.#llama.createGrammar({ grammar: output.gbnf })
+          : await this.#llama.createGrammarForJsonSchema(output.schema as never);
+      return new LlamaGrammarEvaluationState({ model: this.#model, grammar });
+    } catch {
+      throw new TaskchartError(
+        failure('INVALID_PARAMS', `\`${output.kind}\` was not accepted by the engine.`),
+      );
+    }
+  }
+}
+
+/** @throws Error with the reason, before the native loader gets a file it would only curse at. */
+async function checkFile(path: string): Promise<void> {
+  const file = await open(path).catch(() => {
+    throw new Error(`The model file ${basename(path)} cannot be opened.`);
+  });
+  try {
+    const magic = Buffer.alloc(4);
+    await file.read(magic, 0, 4, 0);
+    if (magic.toString('latin1') !== 'GGUF')
+      throw new Error(`The file ${basename(path)} is not a GGUF model.`);
+  } finally {
+    await file.close();
+  }
+}
+
+async function digestOf(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  await pipeline(createReadStream(path, { highWaterMark: 1 << 20 }), hash);
+  return `sha256:${hash.digest('hex')}`;
+}

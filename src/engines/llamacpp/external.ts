@@ -1,0 +1,296 @@
+import type { Clock } from '../../clock.ts';
+import { TaskchartError, toFailure } from '../../errors.ts';
+import type {
+  Engine,
+  EngineCall,
+  EngineHealth,
+  EngineHost,
+  EngineInput,
+  EngineOutcome,
+  EngineProperties,
+  EngineSink,
+} from '../engine.ts';
+import { aborted, failed, loadError, notLoaded, unsupported } from '../outcome.ts';
+import { CompletionStream } from './completion-stream.ts';
+import { PENALTY_WINDOW, engineSeed, resolveSampling } from './sampling.ts';
+import {
+  Upstream,
+  type UpstreamAnswer,
+  connectionFailure,
+  errorCode,
+  isRefused,
+  isStaleSocket,
+  refusal,
+} from './upstream.ts';
+
+/** How often a server that is loading, or not there yet, is asked again, in milliseconds. */
+const POLL_MS = 100;
+
+/** The final frame without the echo of the prompt and of every setting; `stop` must stay, it ends the stream. */
+const FINAL_FIELDS = ['content', 'stop', 'stop_type', 'tokens_predicted', 'tokens_evaluated', 'timings'];
+
+export interface ExternalLlamaOptions {
+  /** Where the running llama-server answers, with its `--api-prefix` if it has one. */
+  url: string;
+  /** @default what the server calls its model */
+  model_id?: string;
+  /** Sent as a bearer token. */
+  api_key?: string;
+  /**
+   * Let the server reuse the KV cache of a common prefix. A partial hit may change sampled output, so a
+   * strictly deterministic pool switches it off. @default true
+   */
+  reuse_prefix?: boolean;
+  clock: Clock;
+  host: EngineHost;
+}
+
+type Phase =
+  | { name: 'unloaded' }
+  | { name: 'loading'; upstream: Upstream; done: Promise<EngineProperties>; stop: AbortController }
+  | { name: 'ready'; upstream: Upstream; properties: EngineProperties; runs: AbortController };
+
+/** A llama-server that somebody else runs, over its native HTTP API. */
+export function createExternalLlamaEngine(options: ExternalLlamaOptions): Engine {
+  return new ExternalLlamaEngine(options);
+}
+
+class ExternalLlamaEngine implements Engine {
+  readonly family = 'llamacpp';
+  readonly #options: ExternalLlamaOptions;
+  #phase: Phase = { name: 'unloaded' };
+
+  constructor(options: ExternalLlamaOptions) {
+    this.#options = options;
+  }
+
+  async load(signal: AbortSignal): Promise<EngineProperties> {
+    if (this.#phase.name === 'ready') return this.#phase.properties;
+    if (this.#phase.name === 'loading') return this.#phase.done;
+    const upstream = this.#connect();
+    const stop = new AbortController();
+    const done = this.#attach(upstream, AbortSignal.any([signal, stop.signal])).then(
+      (properties) => {
+        this.#phase = { name: 'ready', upstream, properties, runs: new AbortController() };
+        return properties;
+      },
+      async (error: unknown) => {
+        this.#phase = { name: 'unloaded' };
+        await upstream.agent.destroy();
+        throw error;
+      },
+    );
+    this.#phase = { name: 'loading', upstream, done, stop };
+    return done;
+  }
+
+  async health(signal: AbortSignal): Promise<EngineHealth> {
+    if (this.#phase.name === 'unloaded')
+      return { live: false, ready: false, message: 'The engine is not loaded.' };
+    const answer = await this.#phase.upstream.get('/health', signal);
+    if (answer.kind === 'answer') return { live: true, ready: answer.status === 200 };
+    return { live: false, ready: false, message: connectionFailure(answer.error, false).message };
+  }
+
+  async run(call: EngineCall, sink: EngineSink, signal: AbortSignal): Promise<EngineOutcome> {
+    if (this.#phase.name !== 'ready') return failed(notLoaded());
+    if (signal.aborted) return aborted();
+    const { upstream, runs } = this.#phase;
+    if (call.output !== undefined && call.resume !== undefined) {
+      return failed(unsupported(call.output.kind, 'a constrained run cannot resume'));
+    }
+    const either = AbortSignal.any([signal, runs.signal]);
+    try {
+      const prompt = (await this.#render(upstream, call.input, either)) + (call.resume?.text ?? '');
+      const body = JSON.stringify(completionBody(call, prompt, this.#options.reuse_prefix ?? true));
+      return await this.#complete(upstream, body, call, sink, either);
+    } catch (error) {
+      return either.aborted ? aborted() : failed(toFailure(error));
+    }
+  }
+
+  async count(input: EngineInput, signal: AbortSignal): Promise<number | undefined> {
+    if (this.#phase.name !== 'ready') return undefined;
+    const { upstream } = this.#phase;
+    try {
+      const content = await this.#render(upstream, input, signal);
+      const body = answered(
+        await upstream.post('/tokenize', { content, add_special: true, parse_special: true }, signal),
+      );
+      return (body as { tokens?: unknown[] }).tokens?.length;
+    } catch {
+      return undefined;
+    }
+  }
+
+  async unload(): Promise<void> {
+    const phase = this.#phase;
+    if (phase.name === 'unloaded') return;
+    if (phase.name === 'loading') {
+      phase.stop.abort();
+      return void (await phase.done.catch(() => undefined));
+    }
+    this.#phase = { name: 'unloaded' };
+    phase.runs.abort();
+    await phase.upstream.agent.destroy();
+  }
+
+  #connect(): Upstream {
+    try {
+      return new Upstream(this.#options.url, this.#options.api_key);
+    } catch {
+      throw loadError('The engine URL cannot be read.', 'INVALID_PARAMS');
+    }
+  }
+
+  async #attach(upstream: Upstream, signal: AbortSignal): Promise<EngineProperties> {
+    for (;;) {
+      const answer = await upstream.get('/health', signal);
+      if (signal.aborted) throw loadError('Loading was aborted.');
+      if (answer.kind === 'answer') {
+        if (answer.status === 200) break;
+        if (answer.status !== 503)
+          throw loadError(`No llama-server there: GET /health answered ${answer.status}.`);
+      } else if (!mayComeUp(answer.error)) {
+        throw loadError(connectionFailure(answer.error, false).message);
+      }
+      await pause(this.#options.clock, POLL_MS, signal);
+    }
+    const props = await upstream.get('/props', signal);
+    if (signal.aborted) throw loadError('Loading was aborted.');
+    return this.#properties(answered(props));
+  }
+
+  #properties(body: unknown): EngineProperties {
+    const props = body as ServerProps;
+    const ctx = props.default_generation_settings?.n_ctx;
+    if (typeof props.total_slots !== 'number' || typeof ctx !== 'number') {
+      throw loadError('No llama-server there: GET /props does not tell slots and context.');
+    }
+    return {
+      engine_version: `llama.cpp-${props.build_info ?? 'unknown'}`,
+      ctx_max: ctx,
+      slots_total: props.total_slots,
+      model_id: this.#options.model_id ?? props.model_alias ?? 'unknown',
+      workloads: ['completion'],
+      features: {
+        chat: props.chat_template ? 'rendered' : 'none',
+        grammar: true,
+        json_schema: true,
+        resume: true,
+        tokenizer: true,
+      },
+    };
+  }
+
+  /** The input as one text. Messages go through the server's own template. */
+  async #render(upstream: Upstream, input: EngineInput, signal: AbortSignal): Promise<string> {
+    if (input.kind === 'prompt') return input.text;
+    if (this.#phase.name === 'ready' && this.#phase.properties.features.chat === 'none') {
+      throw new TaskchartError(unsupported('messages', 'the model has no chat template'));
+    }
+    const body = answered(await upstream.post('/apply-template', { messages: input.messages }, signal));
+    return (body as { prompt: string }).prompt;
+  }
+
+  async #complete(
+    upstream: Upstream,
+    body: string,
+    call: EngineCall,
+    sink: EngineSink,
+    signal: AbortSignal,
+  ): Promise<EngineOutcome> {
+    for (let attempt = 1; ; attempt++) {
+      const stream = new CompletionStream(sink, signal);
+      const correlation: Record<string, string> =
+        call.correlation_id === undefined ? {} : { 'x-correlation-id': call.correlation_id };
+      upstream.agent.dispatch(
+        {
+          origin: upstream.origin,
+          path: upstream.path('/completion'),
+          method: 'POST',
+          headers: upstream.headers(correlation),
+          body,
+          // The server closes a stream's connection anyway: pooling it means meeting it dead.
+          reset: true,
+        },
+        stream,
+      );
+      const result = await stream.result;
+      if (result.kind === 'outcome') return result.outcome;
+      // A pooled socket that died while idle; nothing of the answer was seen, so nothing can come twice.
+      if (attempt === 1 && !result.headersSeen && isStaleSocket(result.error)) continue;
+      void this.#probe(upstream);
+      return result.outcome;
+    }
+  }
+
+  /** After a broken connection: a server that is still there has lost a stream, one that is not is lost. */
+  async #probe(upstream: Upstream): Promise<void> {
+    const answer = await upstream.get('/health', AbortSignal.timeout(POLL_MS * 50));
+    if (answer.kind === 'answer' || !isRefused(answer.error)) return;
+    if (this.#phase.name !== 'ready' || this.#phase.upstream !== upstream) return;
+    this.#phase = { name: 'unloaded' };
+    // Streams that have not noticed yet break here, so that every run has settled before the loss is told.
+    await upstream.agent.destroy();
+    this.#options.host.lost({
+      cause: 'unreachable',
+      message: connectionFailure(answer.error, false).message,
+    });
+  }
+}
+
+interface ServerProps {
+  total_slots?: number;
+  default_generation_settings?: { n_ctx?: number };
+  build_info?: string;
+  model_alias?: string;
+  chat_template?: string;
+}
+
+function completionBody(call: EngineCall, prompt: string, reusePrefix: boolean): object {
+  return {
+    prompt,
+    stream: true,
+    n_predict: call.max_tokens,
+    seed: engineSeed(call.seed),
+    ...resolveSampling(call.sampling),
+    // Only these, in this order: whatever else the server was started with stays out.
+    samplers: ['penalties', 'top_k', 'top_p', 'min_p', 'temperature'],
+    repeat_last_n: PENALTY_WINDOW,
+    presence_penalty: 0,
+    frequency_penalty: 0,
+    mirostat: 0,
+    ignore_eos: false,
+    cache_prompt: reusePrefix,
+    return_progress: true,
+    response_fields: FINAL_FIELDS,
+    ...(call.output?.kind === 'grammar' ? { grammar: call.output.gbnf } : {}),
+    ...(call.output?.kind === 'json_schema' ? { json_schema: call.output.schema } : {}),
+  };
+}
+
+/** @throws TaskchartError for anything but a success. */
+function answered(answer: UpstreamAnswer): unknown {
+  if (answer.kind === 'unreachable') throw new TaskchartError(connectionFailure(answer.error, false));
+  if (answer.status === 200) return answer.body;
+  throw new TaskchartError(refusal(answer.status, answer.body, answer.headers['retry-after']));
+}
+
+/** Whether to go on asking: a name that does not exist or an answer that is no HTTP will not get better. */
+function mayComeUp(error: unknown): boolean {
+  const code = errorCode(error) ?? '';
+  return code !== 'ENOTFOUND' && !code.startsWith('HPE_') && !code.startsWith('ERR_TLS');
+}
+
+function pause(clock: Clock, ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      clock.clearTimeout(timer);
+      signal.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = clock.setTimeout(done, ms);
+    signal.addEventListener('abort', done);
+  });
+}

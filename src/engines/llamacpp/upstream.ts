@@ -1,0 +1,142 @@
+import { Agent, type Dispatcher, request } from 'undici';
+import { type Failure, failure } from '../../errors.ts';
+
+const CONNECT_TIMEOUT_MS = 5000;
+
+/** For calls that are answered at once; streams have no timeout here, their owner has a watchdog. */
+const UNARY_TIMEOUT_MS = 30_000;
+
+export type UpstreamAnswer =
+  | { kind: 'answer'; status: number; headers: Dispatcher.ResponseData['headers']; body: unknown }
+  | { kind: 'unreachable'; error: unknown };
+
+/** One HTTP engine: where it is, how to authenticate, and a connection pool of its own. */
+export class Upstream {
+  readonly agent: Agent;
+  readonly origin: string;
+  readonly #base: string;
+  readonly #headers: Record<string, string>;
+
+  /** @throws TypeError for a URL that is none. */
+  constructor(url: string, apiKey: string | undefined) {
+    const parsed = new URL(url);
+    this.origin = parsed.origin;
+    this.#base = parsed.pathname.replace(/\/+$/u, '');
+    this.#headers = {
+      'content-type': 'application/json',
+      ...(apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` }),
+    };
+    this.agent = new Agent({ headersTimeout: 0, bodyTimeout: 0, connect: { timeout: CONNECT_TIMEOUT_MS } });
+  }
+
+  path(path: string): string {
+    return this.#base + path;
+  }
+
+  headers(extra: Record<string, string> = {}): Record<string, string> {
+    return { ...this.#headers, ...extra };
+  }
+
+  get(path: string, signal: AbortSignal): Promise<UpstreamAnswer> {
+    return this.#unary('GET', path, null, signal);
+  }
+
+  post(path: string, body: object, signal: AbortSignal): Promise<UpstreamAnswer> {
+    return this.#unary('POST', path, JSON.stringify(body), signal);
+  }
+
+  async #unary(
+    method: 'GET' | 'POST',
+    path: string,
+    body: string | null,
+    signal: AbortSignal,
+  ): Promise<UpstreamAnswer> {
+    try {
+      const response = await request(this.origin + this.path(path), {
+        dispatcher: this.agent,
+        method,
+        headers: this.#headers,
+        body,
+        signal,
+        headersTimeout: UNARY_TIMEOUT_MS,
+        bodyTimeout: UNARY_TIMEOUT_MS,
+      });
+      const text = await response.body.text();
+      return {
+        kind: 'answer',
+        status: response.statusCode,
+        headers: response.headers,
+        body: parseOrText(text),
+      };
+    } catch (error) {
+      return { kind: 'unreachable', error };
+    }
+  }
+}
+
+export function parseOrText(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
+/** An engine's own refusal before it produced anything, as a member of the family. */
+export function refusal(status: number, body: unknown, retryAfter?: unknown): Failure {
+  const error = errorOf(body);
+  if (error.type === 'exceed_context_size_error') {
+    const { n_prompt_tokens: tokens, n_ctx: ctx } = error;
+    return failure('INVALID_PARAMS', `The input is ${tokens} tokens and the context holds ${ctx}.`);
+  }
+  if (status === 400 || status === 413 || status === 422) {
+    return failure('INVALID_PARAMS', `The engine refused the request: ${error.message ?? `HTTP ${status}`}`);
+  }
+  if (status === 401 || status === 403) return failure('INTERNAL', 'The engine refused our credentials.');
+  if (status === 404) return failure('POOL_UNAVAILABLE', 'The engine does not offer this call.');
+  if (status === 409 || status === 425 || status === 429) {
+    const seconds = Number(retryAfter ?? Number.NaN);
+    return failure('ADMISSION_REJECT', 'The engine is overloaded.', {
+      policy_label: 'engine',
+      ...(Number.isFinite(seconds) ? { retry_after_ms: seconds * 1000 } : {}),
+    });
+  }
+  if (status === 501) return failure('INVALID_PARAMS', 'The engine was started without this feature.');
+  return failure('POOL_UNAVAILABLE', `The engine answered with HTTP ${status}.`);
+}
+
+/** An engine that could not be reached, or that went away: before its first token and after it. */
+export function connectionFailure(error: unknown, started: boolean): Failure {
+  const reason = errorCode(error) ?? 'connection error';
+  return started
+    ? failure('WORKER_RESET', `The connection to the engine broke during the stream (${reason}).`)
+    : failure('POOL_UNAVAILABLE', `The engine cannot be reached (${reason}).`);
+}
+
+/** The `error` object of a body, or nothing known about it. */
+export function errorOf(body: unknown): {
+  message?: string;
+  type?: string;
+  n_prompt_tokens?: number;
+  n_ctx?: number;
+} {
+  const error = typeof body === 'object' && body !== null && 'error' in body ? body.error : undefined;
+  if (typeof error === 'string') return { message: error };
+  return typeof error === 'object' && error !== null ? error : {};
+}
+
+export function errorCode(error: unknown): string | undefined {
+  if (typeof error !== 'object' || error === null) return undefined;
+  if ('code' in error && typeof error.code === 'string') return error.code;
+  return 'cause' in error ? errorCode(error.cause) : undefined;
+}
+
+/** A connection that was closed under us before an answer: the mark of a stale pooled socket. */
+export function isStaleSocket(error: unknown): boolean {
+  return ['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE'].includes(errorCode(error) ?? '');
+}
+
+/** Nobody listens there (any more), as opposed to an answer that was lost on the way. */
+export function isRefused(error: unknown): boolean {
+  return ['ECONNREFUSED', 'ENOENT', 'EHOSTUNREACH', 'ENETUNREACH'].includes(errorCode(error) ?? '');
+}

@@ -1,0 +1,42 @@
+import { type ErrorKind, type Failure, TaskchartError, failure } from '../errors.ts';
+import type { EngineOutcome, Usage } from './engine.ts';
+
+export function noUsage(): Usage {
+  return { tokens_in: 0, tokens_cached: 0, tokens_out: 0 };
+}
+
+/** A run that ended before anything was decoded, or with the usage so far. */
+export function failed(cause: Failure, usage: Usage = noUsage()): EngineOutcome {
+  return { kind: 'failed', failure: cause, usage };
+}
+
+export function aborted(usage: Usage = noUsage()): EngineOutcome {
+  return { kind: 'aborted', usage };
+}
+
+/** Input that leaves no room for a single token. Never cut: the caller decides what to drop. */
+export function contextOverflow(tokensIn: number, ctxMax: number): Failure {
+  return failure(
+    'INVALID_PARAMS',
+    `The input is ${tokensIn} tokens and the context holds ${ctxMax}, at least one of them for the output.`,
+  );
+}
+
+/** A request for something this engine does not have, by the name of the field. */
+export function unsupported(field: string, reason: string): Failure {
+  return failure('INVALID_PARAMS', `\`${field}\` is not supported here: ${reason}.`);
+}
+
+/** More calls than slots: the pool hands out slots, so this is its mistake and not the caller's. */
+export function noFreeSlot(slots: number): Failure {
+  return failure('REPLICA_EXHAUSTED', `All ${slots} slots of the engine are busy.`);
+}
+
+export function notLoaded(): Failure {
+  return failure('POOL_UNAVAILABLE', 'The engine is not loaded.');
+}
+
+/** What `load` rejects with: one line, whatever the cause said. */
+export function loadError(message: string, code: ErrorKind = 'POOL_UNAVAILABLE'): TaskchartError {
+  return new TaskchartError(failure(code, message.replaceAll(/\s+/gu, ' ').trim()));
+}

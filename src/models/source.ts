@@ -1,0 +1,75 @@
+import { open, stat } from 'node:fs/promises';
+import { isAbsolute, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { failure, TaskchartError } from '../errors.ts';
+import type { PreparedModel, ResolvedModel } from '../machines/provisioner.ts';
+
+/** The model that comes with the package, under its own name. */
+export const BUNDLED_MODEL = 'storyteller';
+
+const BUNDLED_PATH = fileURLToPath(new URL('../../models/storyteller/storyteller.gguf', import.meta.url));
+const GGUF_MAGIC = 'GGUF';
+const SCHEME = /^([a-z][a-z0-9+.-]+):/;
+
+function unavailable(message: string): TaskchartError {
+  return new TaskchartError(failure('POOL_UNAVAILABLE', message));
+}
+
+/** Models in files of this machine: the bundled one, `file:` references and plain paths. */
+export const fileModels = {
+  async resolve(model_ref: string): Promise<ResolvedModel> {
+    if (model_ref === BUNDLED_MODEL) return { id: model_ref, path: BUNDLED_PATH, present: true };
+    const scheme = SCHEME.exec(model_ref)?.[1];
+    if (scheme !== undefined && scheme !== 'file')
+      throw unavailable(`model "${model_ref}": ${scheme}: references are not supported; give file:/path/to/model.gguf`);
+    const path = scheme === 'file' ? pathOfFileRef(model_ref) : resolve(model_ref);
+    return { id: `file:${path}`, path, present: true };
+  },
+
+  async fetch(model: ResolvedModel): Promise<ResolvedModel> {
+    return model;
+  },
+
+  async verify(model: ResolvedModel): Promise<PreparedModel> {
+    const size_bytes = await sizeOfGguf(model.path);
+    return { id: model.id, path: model.path, size_bytes, verification: 'warn' };
+  },
+};
+
+/** For engines that bring their model themselves: a running server, or none at all. */
+export const remoteModels = {
+  async resolve(model_ref: string): Promise<ResolvedModel> {
+    return { id: model_ref, path: '', present: true };
+  },
+
+  async fetch(model: ResolvedModel): Promise<ResolvedModel> {
+    return model;
+  },
+
+  async verify(model: ResolvedModel): Promise<PreparedModel> {
+    return { id: model.id, path: '', size_bytes: 0, verification: 'warn' };
+  },
+};
+
+function pathOfFileRef(ref: string): string {
+  const path = ref.startsWith('file://') ? fileURLToPath(ref) : ref.slice('file:'.length);
+  if (!isAbsolute(path)) throw unavailable(`model "${ref}": file: references need an absolute path`);
+  return path;
+}
+
+async function sizeOfGguf(path: string): Promise<number> {
+  try {
+    const { size } = await stat(path);
+    await using file = await open(path);
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(GGUF_MAGIC.length), 0, GGUF_MAGIC.length, 0);
+    if (buffer.toString('latin1', 0, bytesRead) !== GGUF_MAGIC)
+      throw unavailable(`model file ${path} is not a GGUF file`);
+    return size;
+  } catch (error) {
+    if (error instanceof TaskchartError) throw error;
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') throw unavailable(`model file ${path} does not exist`);
+    if (code === 'EISDIR') throw unavailable(`model file ${path} is a folder`);
+    throw unavailable(`model file ${path} cannot be read: ${code ?? String(error)}`);
+  }
+}
