@@ -3,7 +3,7 @@ import type { Clock } from '../clock.ts';
 import type { EngineInput, EngineOutcome, EngineProperties, EngineFamily } from '../engines/engine.ts';
 import type { Failure } from '../errors.ts';
 import { failure } from '../errors.ts';
-import { poolMachine, unreadyFailure, type PoolActor, type PoolFact, type PoolSnapshot } from '../machines/pool.ts';
+import { poolMachine, unreadyFailure, type PoolActor, type PoolFact, type PoolSnapshot, type PoolState } from '../machines/pool.ts';
 import type { PreparedModel } from '../machines/provisioner.ts';
 import type { ReplicaFact, ReplicaInput } from '../machines/replica.ts';
 import { dispatch } from '../scheduling/dispatch.ts';
@@ -64,6 +64,7 @@ export class Pool implements TaskHome {
   #cancelProvisioner: (() => void) | undefined;
   #lastLease = 0;
   #asked_at: number | undefined;
+  #state: PoolState = 'cold';
 
   constructor(options: PoolOptions) {
     const { spec, clock, observers } = options;
@@ -84,18 +85,7 @@ export class Pool implements TaskHome {
       },
     });
     this.#actor.on('*', (fact) => this.#do(fact));
-    let state: string = 'cold';
-    this.#actor.subscribe((snapshot) => {
-      if (snapshot.value === state) return;
-      observers.tell({
-        type: 'pool.moved',
-        pool_id: spec.id,
-        from: state,
-        to: snapshot.value,
-        failure: snapshot.context.last_error,
-      });
-      state = snapshot.value;
-    });
+    this.#actor.subscribe((snapshot) => this.#moved(snapshot));
     link(this.#actor, {
       completed: options.stopped,
       crashed: (error) => {
@@ -132,6 +122,11 @@ export class Pool implements TaskHome {
     return this.#model;
   }
 
+  /** Tokens a slot holds; from the engine, or the configuration until one has told. */
+  get ctxMax(): number | undefined {
+    return this.properties?.ctx_max ?? this.spec.ctx;
+  }
+
   get slots_total(): number {
     return this.properties?.slots_total ?? this.spec.slots;
   }
@@ -155,7 +150,7 @@ export class Pool implements TaskHome {
       id: this.spec.id,
       engine: this.spec.engine,
       model: this.spec.model,
-      ctx_max: this.properties?.ctx_max ?? this.spec.ctx,
+      ctx_max: this.ctxMax,
       max_tokens_out: this.spec.max_tokens_out,
       workloads: this.properties?.workloads ?? ['completion'],
       admits: snapshot.hasTag('accepting')
@@ -296,7 +291,22 @@ export class Pool implements TaskHome {
     this.#options.tasks.place(record, lease, replica.id);
   }
 
+  #moved({ value, context }: PoolSnapshot): void {
+    const from = this.#state;
+    if (value === from) return;
+    this.#state = value;
+    this.#options.observers.tell({
+      type: 'pool.moved',
+      pool_id: this.spec.id,
+      from,
+      to: value,
+      failure: context.last_error,
+    });
+  }
+
   #do(fact: PoolFact): void {
+    // Facts come before subscribers hear of the state they belong to; observers are told in the order of causes.
+    this.#moved(this.snapshot);
     switch (fact.type) {
       case 'model.prepare':
         this.#asked_at = this.#options.clock.now();

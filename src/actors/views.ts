@@ -1,10 +1,10 @@
-import type { Capabilities, PoolHealth, PoolSummary, TaskInfo } from '../contract/generated/types.ts';
+import { API_VERSION } from '../contract/generated/operations.ts';
+import type { Capabilities, PoolHealth, PoolSummary, ReplicaHealth, TaskInfo } from '../contract/generated/types.ts';
 import type { LogEvent } from '../streams/task-log.ts';
 import type { Orchestrator } from './orchestrator.ts';
 import type { Pool } from './pool.ts';
+import { stateName, type Replica } from './replica.ts';
 import type { TaskRecord } from './task-record.ts';
-
-export const API_VERSION = '1.0.0';
 
 /** What `GET /v1/tasks/{id}` says: the record as it is now, with its text so far. */
 export async function taskInfo(orchestrator: Orchestrator, record: TaskRecord): Promise<TaskInfo> {
@@ -25,7 +25,7 @@ export async function taskInfo(orchestrator: Orchestrator, record: TaskRecord): 
     pool_id: record.pool_id,
     replica_id: context.replica_id,
     ...(isWaiting ? orchestrator.place(record) : {}),
-    canceled: outcome?.kind === 'canceled' ? true : undefined,
+    canceled: outcome?.kind === 'canceled' ? (true as const) : undefined,
     finish_reason: outcome?.kind === 'finished' ? outcome.reason : undefined,
     seed: record.seed,
     text,
@@ -67,8 +67,8 @@ export function capabilities(orchestrator: Orchestrator): Capabilities {
         pool_id: spec.id,
         model_id: spec.model,
         engine_version: properties?.engine_version,
-        ctx_max: properties?.ctx_max ?? spec.ctx ?? 0,
-        max_tokens_out: spec.max_tokens_out ?? Math.max(0, (properties?.ctx_max ?? spec.ctx ?? 0) - 1),
+        ctx_max: pool.ctxMax ?? 0,
+        max_tokens_out: spec.max_tokens_out ?? Math.max(0, (pool.ctxMax ?? 1) - 1),
         supported_workloads: [...(properties?.workloads ?? ['completion' as const])],
         slots_total: pool.slots_total,
         slots_free: pool.slots_free,
@@ -81,26 +81,55 @@ export function capabilities(orchestrator: Orchestrator): Capabilities {
 
 export function poolHealth(pool: Pool): PoolHealth {
   const { snapshot, properties } = pool;
-  const replica = pool.replica?.snapshot.context;
-  const cause = snapshot.hasTag('ready') ? undefined : (snapshot.context.last_error ?? replica?.last_error);
   return defined({
-    live: snapshot.status === 'active',
+    pool_id: pool.spec.id,
+    state: snapshot.value,
+    live: pool.replica?.snapshot.hasTag('live') ?? false,
     ready: snapshot.hasTag('ready'),
     draining: snapshot.hasTag('draining'),
-    state: snapshot.value,
-    last_error: cause?.message ?? null,
+    last_error: lastErrorOf(pool),
     engine_version: properties?.engine_version,
-    metrics: {
+    metrics: defined({
       queue_depth: pool.queue_depth,
       slots_total: pool.slots_total,
       slots_free: pool.slots_free,
       active_leases: pool.leases,
-    },
+      memory_bytes: properties?.memory_bytes,
+    }),
+    replicas: pool.replica ? [replicaHealth(pool.replica)] : [],
   });
 }
 
+function replicaHealth({ id, snapshot }: Replica): ReplicaHealth {
+  return defined({
+    replica_id: id,
+    state: stateName(snapshot),
+    restarts: snapshot.context.restarts.length,
+    last_exit: snapshot.context.exit,
+  });
+}
+
+/** A failing load is told while it is still being retried, not only when the pool gives up. */
+function lastErrorOf({ snapshot, replica }: Pool): string | null {
+  if (snapshot.hasTag('ready')) return null;
+  return (snapshot.context.last_error ?? replica?.snapshot.context.last_error)?.message ?? null;
+}
+
 export function poolSummary(pool: Pool): PoolSummary {
-  return { pool_id: pool.spec.id, engine: pool.spec.engine, model_ref: pool.spec.model, ...poolHealth(pool) };
+  const { pool_id, live, ready, draining, last_error } = poolHealth(pool);
+  return {
+    pool_id,
+    engine: pool.spec.engine,
+    model: pool.spec.model,
+    state: pool.snapshot.value,
+    live,
+    ready,
+    draining,
+    queue_depth: pool.queue_depth,
+    slots_total: pool.slots_total,
+    slots_free: pool.slots_free,
+    last_error,
+  };
 }
 
 type Defined<T> = { [K in keyof T as undefined extends T[K] ? never : K]: T[K] } & {

@@ -2,7 +2,7 @@ import Router from 'koa-router';
 import Koa, { type Context } from 'koa';
 import type { Orchestrator } from '../actors/orchestrator.ts';
 import type { Clock } from '../clock.ts';
-import { OPERATIONS } from '../contract/generated/operations.ts';
+import { operations } from '../contract/generated/operations.ts';
 import { failure, TaskchartError } from '../errors.ts';
 import { correlate, type CorrelationState } from './correlation.ts';
 import { errorExit } from './errors.ts';
@@ -40,7 +40,7 @@ export function createHttpFace(options: HttpOptions): HttpFace {
     ...controlRoutes(options),
   };
   const router = new Router();
-  for (const { operationId, method, path } of OPERATIONS) {
+  for (const { operationId, method, path } of operations) {
     const handle = handlers[operationId] ?? planned(operationId);
     router.register(path, [method], (ctx) => handle(ctx as never));
   }

@@ -144,7 +144,7 @@ export const replicaMachine = setup({
     },
     probing: {
       description: 'Loaded; one health probe has to pass before a task may be placed.',
-      tags: ['loading'],
+      tags: ['loading', 'live'],
       invoke: {
         id: 'probe',
         src: 'probeEngine',
@@ -158,7 +158,7 @@ export const replicaMachine = setup({
     },
     ready: {
       description: 'Decodes; its slots are granted to tasks, and it is probed from time to time.',
-      tags: ['ready'],
+      tags: ['ready', 'live'],
       entry: 'tellReady',
       initial: 'serving',
       on: { 'engine.lost': { target: 'lost', actions: [{ type: 'noteLoss', params: {} }, 'tellLost'] } },

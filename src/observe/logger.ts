@@ -11,12 +11,16 @@ export interface LoggerOptions {
 const REDACT = ['authorization', 'Authorization', '*.authorization', '*.token', '*.api_key', 'token', 'api_key'];
 
 /** Logs to stdout. Lines are JSON, one an event, with `actor`, `action`, `target` and a sentence in `human`. */
-export async function createLogger({ level, format }: LoggerOptions): Promise<Logger> {
+export async function createLogger({ level, format }: LoggerOptions): Promise<{ logger: Logger; flush: () => void }> {
   const options = { level, base: null, redact: REDACT, timestamp: pino.stdTimeFunctions.isoTime };
   if (format === 'json' || (format === 'auto' && !process.stdout.isTTY))
-    return pino(options, pino.destination({ dest: 1, sync: false }));
+  {
+    // Written in the background: a synchronous line costs an admission more than all its checks.
+    const destination = pino.destination({ dest: 1, sync: false });
+    return { logger: pino(options, destination), flush: () => destination.flushSync() };
+  }
   const { default: pretty } = await import('pino-pretty');
-  return pino(
+  const logger = pino(
     options,
     pretty({
       colorize: process.stdout.isTTY === true,
@@ -27,4 +31,5 @@ export async function createLogger({ level, format }: LoggerOptions): Promise<Lo
       sync: true,
     }),
   );
+  return { logger, flush() {} };
 }

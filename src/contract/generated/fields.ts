@@ -20,7 +20,7 @@ export const taskRequestFields: Fields = {
   '': {
     type: 'object',
     about: 'what to run, on what, and until when',
-    expects: 'an object',
+    expects: 'a JSON object',
     rules: {
       anyOf: 'prompt, inputs or messages: one of them is required',
       not: 'messages: cannot be combined with prompt or inputs',
@@ -81,7 +81,7 @@ export const taskRequestFields: Fields = {
     type: 'object',
     about: 'how tokens are chosen',
     expects: 'an object',
-    rules: { not: 'sampling: grammar and json_schema cannot be combined' },
+    rules: { not: 'grammar and json_schema cannot be combined' },
   },
   'sampling.temperature': {
     type: 'number',
@@ -187,7 +187,7 @@ export const taskRequestFields: Fields = {
 };
 
 export const configFields: Fields = {
-  '': { type: 'object', about: 'settings of the daemon', expects: 'an object' },
+  '': { type: 'object', about: 'settings of the daemon', expects: 'a map of settings' },
   server: { type: 'object', about: 'the HTTP face', expects: 'an object' },
   'server.bind_addr': {
     type: 'string',

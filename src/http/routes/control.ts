@@ -6,7 +6,7 @@ import type { Handler, HttpOptions } from '../app.ts';
 export function controlRoutes({
   orchestrator,
   metrics,
-}: HttpOptions): Record<'getCapabilities' | 'listPools' | 'getPoolHealth' | 'getHealthz' | 'getMetrics', Handler> {
+}: HttpOptions): Record<'getCapabilities' | 'listPools' | 'getPoolHealth' | 'getHealth' | 'getMetrics', Handler> {
   const known = (id: string): Pool => {
     const pool = orchestrator.pools.get(id);
     if (!pool) throw new TaskchartError(failure('NOT_FOUND', `pool id: there is no pool "${id.slice(0, 64)}"`));
@@ -26,9 +26,9 @@ export function controlRoutes({
       ctx.body = poolHealth(known(ctx['params'].id));
     },
 
-    getHealthz(ctx) {
+    getHealth(ctx) {
       ctx.status = orchestrator.isAccepting ? 200 : 503;
-      ctx.body = { status: orchestrator.state };
+      ctx.body = { status: orchestrator.isAccepting ? 'ok' : 'stopping' };
     },
 
     async getMetrics(ctx) {

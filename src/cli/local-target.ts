@@ -1,0 +1,16 @@
+import { createOrchestrator } from '../embed.ts';
+import type { TaskTarget } from './run.ts';
+
+/** An orchestrator in this process, with one pool for the model. */
+export function localTarget(model: string | undefined): TaskTarget {
+  const orchestrator = createOrchestrator(
+    model === undefined ? {} : { pools: [{ id: 'local', engine: 'llamacpp', model }] },
+  );
+  return {
+    async submit({ prompt, max_tokens }) {
+      const task = await orchestrator.submit({ prompt, ...(max_tokens === undefined ? {} : { max_tokens }) });
+      return { events: task.events(), info: () => task.info(), cancel: () => task.cancel() };
+    },
+    close: () => orchestrator.close(0),
+  };
+}

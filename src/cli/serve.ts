@@ -1,0 +1,60 @@
+import { loadConfig, parseBindAddr, type Config } from '../config.ts';
+import { orchestrate } from '../embed.ts';
+import { createLogger } from '../observe/logger.ts';
+import { startServer } from '../server.ts';
+
+export interface ServeOptions {
+  config?: string;
+  host?: string;
+  port?: number;
+  dataDir?: string;
+}
+
+/**
+ * Runs the daemon until a signal ends it: the first drains, a second one stops at once.
+ * @throws ConfigError; Error where the address cannot be had
+ */
+export async function serve(options: ServeOptions): Promise<void> {
+  const config = configOf(options);
+  const { logger, flush } = await createLogger(config.log);
+  const orchestrator = orchestrate(config);
+  try {
+    const server = await startServer(orchestrator, logger);
+    logger.info({
+      actor: 'daemon',
+      action: 'listen',
+      target: server.url,
+      url: server.url,
+      human: `taskchart listens on ${server.url}.`,
+    });
+    const signal = await firstSignal();
+    logger.info({ actor: 'daemon', action: 'drain', target: 'tasks', signal, human: 'The daemon drains: running tasks may finish.' });
+    const closing = server.close();
+    process.once('SIGINT', () => void orchestrator.close(0));
+    process.once('SIGTERM', () => void orchestrator.close(0));
+    await closing;
+    logger.info({ actor: 'daemon', action: 'stop', target: 'daemon', human: 'The daemon has stopped.' });
+    process.exitCode = 0;
+  } catch (error) {
+    await orchestrator.close(0);
+    throw error;
+  } finally {
+    flush();
+  }
+}
+
+function configOf({ config: file, host, port, dataDir }: ServeOptions): Config {
+  const sources = { file, env: process.env };
+  const runtime = dataDir === undefined ? {} : { runtime: { dir: dataDir } };
+  if (host === undefined && port === undefined) return loadConfig({ ...sources, overrides: runtime });
+  const configured = parseBindAddr(loadConfig(sources).server.bind_addr);
+  const name = host ?? configured?.host ?? '127.0.0.1';
+  const bind_addr = `${name.includes(':') ? `[${name}]` : name}:${port ?? configured?.port ?? 8080}`;
+  return loadConfig({ ...sources, overrides: { ...runtime, server: { bind_addr } } });
+}
+
+function firstSignal(): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, resolve);
+  });
+}

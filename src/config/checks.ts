@@ -1,0 +1,86 @@
+import { showValue } from '../contract/explain.ts';
+import type { Config, LlamacppPool } from '../contract/generated/types.ts';
+import { parseBindAddr } from './bind-addr.ts';
+import type { KeyPath } from './error.ts';
+import { isMap, type Settings } from './layers.ts';
+import { parseModel } from './model.ts';
+
+/** A mistake that no schema can see. */
+export interface Mistake {
+  keys: KeyPath;
+  /** What would be right, to go after the path. */
+  message: string;
+}
+
+/** @param written the settings before defaults were filled in */
+export function findMistake(config: Config, written: Settings): Mistake | undefined {
+  return (
+    checkBindAddr(config.server.bind_addr) ??
+    checkBackoff(config.supervision) ??
+    config.pools
+      .map(
+        (pool, index) =>
+          checkPool(config, index) ??
+          (pool.engine === 'llamacpp' ? checkLlamacpp(pool, index, written) : undefined),
+      )
+      .find((mistake) => mistake !== undefined)
+  );
+}
+
+function checkBindAddr(text: string): Mistake | undefined {
+  const keys = ['server', 'bind_addr'];
+  const address = parseBindAddr(text);
+  if (address === undefined) {
+    const message = `must be host:port such as 127.0.0.1:8080 or [::1]:8080, got ${showValue(text)}`;
+    return { keys, message };
+  }
+  if (address.loopback) return undefined;
+  // Anybody who can reach the port could use it: this version has no token to ask for.
+  const message = `must be a loopback address (127.0.0.0/8, ::1 or localhost), because this version has no authentication; got ${showValue(text)}`;
+  return { keys, message };
+}
+
+function checkBackoff({ initial_ms, max_ms }: Config['supervision']): Mistake | undefined {
+  if (max_ms >= initial_ms) return undefined;
+  const message = `must be at least supervision.initial_ms (${initial_ms}), got ${max_ms}`;
+  return { keys: ['supervision', 'max_ms'], message };
+}
+
+function checkPool(config: Config, index: number): Mistake | undefined {
+  const id = config.pools[index]?.id;
+  const first = config.pools.findIndex((pool) => pool.id === id);
+  if (first === index) return undefined;
+  return {
+    keys: ['pools', index, 'id'],
+    message: `must be unique; ${showValue(id)} is already the id of pools[${first}]`,
+  };
+}
+
+function checkLlamacpp(pool: LlamacppPool, index: number, written: Settings): Mistake | undefined {
+  const at = (...keys: string[]): KeyPath => ['pools', index, ...keys];
+  if (parseModel(pool.model) === undefined) {
+    const message = `must be storyteller, file:/path/model.gguf or the path of a GGUF file; this version fetches no models, got ${showValue(pool.model)}`;
+    return { keys: at('model'), message };
+  }
+  const { mode, external } = pool.provisioning;
+  if (mode === 'embedded' && external !== undefined) {
+    return { keys: at('provisioning', 'external'), message: 'only goes with provisioning.mode external' };
+  }
+  if (mode === 'embedded') return undefined;
+  if (external === undefined) {
+    const message = 'is required with provisioning.mode external (base URL of the llama-server)';
+    return { keys: at('provisioning', 'external', 'url'), message };
+  }
+  if (!URL.canParse(external.url)) {
+    const message = `must be an http or https URL, got ${showValue(external.url)}`;
+    return { keys: at('provisioning', 'external', 'url'), message };
+  }
+  const asWritten = (written.pools as unknown[] | undefined)?.[index];
+  if (isMap(asWritten) && asWritten.threads !== undefined) {
+    return {
+      keys: at('threads'),
+      message: 'only goes with provisioning.mode embedded; an external server has its own',
+    };
+  }
+  return undefined;
+}

@@ -1,0 +1,16 @@
+import { failure, TaskchartError } from '../errors.ts';
+import { explain } from './explain.ts';
+import { taskRequestFields } from './generated/fields.ts';
+import type { TaskRequest } from './generated/types.ts';
+import { validateTaskRequest } from './generated/validators.js';
+
+/**
+ * Checks the body of a task submission against the contract; limits of pools and deadlines are not its matter.
+ * @throws TaskchartError INVALID_PARAMS, its message names the field and what would be right
+ */
+export function parseTaskRequest(body: unknown): TaskRequest {
+  if (validateTaskRequest(body)) return body;
+  const { path, message, text } = explain(validateTaskRequest.errors, body, taskRequestFields);
+  const isWhole = path === '' && message.startsWith('must');
+  throw new TaskchartError(failure('INVALID_PARAMS', isWhole ? `the body ${message}` : text));
+}

@@ -1,0 +1,21 @@
+/**
+ * taskchart as a library: an orchestrator for LLM inference tasks inside your own process.
+ * Nothing that is not listed here may be imported from outside.
+ */
+export { createOrchestrator } from './embed.ts';
+export type { EmbeddedOrchestrator, OrchestratorOptions, SubmitRequest, Task } from './embed.ts';
+export { ConfigError } from './config.ts';
+export type { ConfigInput } from './config.ts';
+export { ERROR_KINDS, TaskchartError } from './errors.ts';
+export type { ErrorKind, Failure } from './errors.ts';
+export type { Observation, Observer } from './actors/observation.ts';
+export type { LogEvent, TaskLog } from './streams/task-log.ts';
+export type { Store } from './store/store.ts';
+export type { Clock } from './clock.ts';
+export type {
+  AdmissionResponse,
+  Capabilities,
+  PoolHealth,
+  TaskInfo,
+  TaskRequest,
+} from './contract/generated/types.ts';
