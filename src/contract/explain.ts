@@ -18,7 +18,8 @@ const SHOWN_CHARACTERS = 40;
 
 /**
  * Says in one line what is wrong with a value that a generated validator refused.
- * Values of private fields (prompts, messages, grammars) are never shown, others are shortened.
+ * Values of private fields (prompts, messages, grammars) and a whole that is no object are never shown, others are
+ * shortened.
  */
 export function explain(
   errors: readonly SchemaError[] | null | undefined,
@@ -91,7 +92,7 @@ function show(keys: readonly (string | number)[], root: unknown, fields: Fields)
     (at, key) => (typeof at === 'object' && at !== null ? (at as Record<string, unknown>)[key] : undefined),
     root,
   );
-  return isPrivate(keys, fields) ? kindOf(value) : showValue(value);
+  return keys.length === 0 || isPrivate(keys, fields) ? kindOf(value) : showValue(value);
 }
 
 function isPrivate(keys: readonly (string | number)[], fields: Fields): boolean {

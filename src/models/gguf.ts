@@ -77,17 +77,17 @@ const MAX_NESTING = 4;
  */
 export async function readGgufHeader(path: string, options: GgufReadOptions = {}): Promise<GgufHeader> {
   const { version, tensor_count, size_bytes, metadata } = await readMetadata(path, options, () => false);
-  const architecture = textOf(metadata, 'general.architecture') ?? '';
+  const architecture = valueOf(metadata, 'general.architecture', isString) ?? '';
   return {
     version,
     metadata,
     architecture,
-    ...optional('name', textOf(metadata, 'general.name')),
-    ...optional('context_length', numberOf(metadata, `${architecture}.context_length`)),
-    ...optional('embedding_length', numberOf(metadata, `${architecture}.embedding_length`)),
-    ...optional('block_count', numberOf(metadata, `${architecture}.block_count`)),
-    ...optional('file_type', numberOf(metadata, 'general.file_type')),
-    ...optional('chat_template', textOf(metadata, 'tokenizer.chat_template')),
+    ...optional('name', valueOf(metadata, 'general.name', isString)),
+    ...optional('context_length', valueOf(metadata, `${architecture}.context_length`, isNumber)),
+    ...optional('embedding_length', valueOf(metadata, `${architecture}.embedding_length`, isNumber)),
+    ...optional('block_count', valueOf(metadata, `${architecture}.block_count`, isNumber)),
+    ...optional('file_type', valueOf(metadata, 'general.file_type', isNumber)),
+    ...optional('chat_template', valueOf(metadata, 'tokenizer.chat_template', isString)),
     tensor_count,
     size_bytes,
   };
@@ -108,7 +108,7 @@ export async function readGgufVocabulary(
   );
   const { metadata } = await readMetadata(path, options, (key) => tables.has(key));
   const field = (name: string): string => `tokenizer.ggml.${name}`;
-  const model = textOf(metadata, field('model'));
+  const model = valueOf(metadata, field('model', isString));
   const tokens = listOf(metadata, field('tokens'), isString);
   if (model === undefined || tokens === undefined) return undefined;
   const named = new Map<string, number>();
@@ -120,17 +120,17 @@ export async function readGgufVocabulary(
     model,
     tokens,
     named_tokens: named,
-    architecture: textOf(metadata, 'general.architecture') ?? '',
-    ...optional('pre', textOf(metadata, field('pre'))),
+    architecture: valueOf(metadata, 'general.architecture', isString) ?? '',
+    ...optional('pre', valueOf(metadata, field('pre', isString))),
     ...optional('types', listOf(metadata, field('token_type'), isNumber)),
     ...optional('merges', listOf(metadata, field('merges'), isString)),
     ...optional('scores', listOf(metadata, field('scores'), isNumber)),
     ...optional('bos', named.get('bos')),
     ...optional('eos', named.get('eos')),
-    ...optional('add_bos', flagOf(metadata, field('add_bos_token'))),
-    ...optional('add_eos', flagOf(metadata, field('add_eos_token'))),
-    ...optional('add_space_prefix', flagOf(metadata, field('add_space_prefix'))),
-    ...optional('model_name', textOf(metadata, 'general.name')),
+    ...optional('add_bos', valueOf(metadata, field('add_bos_token'), isFlag)),
+    ...optional('add_eos', valueOf(metadata, field('add_eos_token'), isFlag)),
+    ...optional('add_space_prefix', valueOf(metadata, field('add_space_prefix'), isFlag)),
+    ...optional('model_name', valueOf(metadata, 'general.name', isString)),
   };
 }
 
@@ -232,21 +232,16 @@ function sizeOf(type: number): number {
 }
 
 const isString = (value: GgufValue): value is string => typeof value === 'string';
+const isFlag = (value: GgufValue): value is boolean => typeof value === 'boolean';
 const isNumber = (value: GgufValue): value is number => typeof value === 'number';
 
-function textOf(metadata: Metadata, key: string): string | undefined {
+function valueOf<T extends GgufValue>(
+  metadata: Metadata,
+  key: string,
+  is: (value: GgufValue) => value is T,
+): T | undefined {
   const value = metadata.get(key);
-  return typeof value === 'string' ? value : undefined;
-}
-
-function numberOf(metadata: Metadata, key: string): number | undefined {
-  const value = metadata.get(key);
-  return typeof value === 'number' ? value : undefined;
-}
-
-function flagOf(metadata: Metadata, key: string): boolean | undefined {
-  const value = metadata.get(key);
-  return typeof value === 'boolean' ? value : undefined;
+  return value !== undefined && is(value) ? value : undefined;
 }
 
 function listOf<T extends GgufValue>(

@@ -21,7 +21,9 @@ export const fileModels = {
     if (model_ref === BUNDLED_MODEL) return { id: model_ref, path: BUNDLED_PATH, present: true };
     const scheme = SCHEME.exec(model_ref)?.[1];
     if (scheme !== undefined && scheme !== 'file')
-      throw unavailable(`model "${model_ref}": ${scheme}: references are not supported; give file:/path/to/model.gguf`);
+      throw unavailable(
+        `model "${model_ref}": ${scheme}: references are not supported; give file:/path/to/model.gguf`,
+      );
     const path = scheme === 'file' ? pathOfFileRef(model_ref) : resolve(model_ref);
     return { id: `file:${path}`, path, present: true };
   },

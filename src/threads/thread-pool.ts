@@ -30,8 +30,7 @@ export interface CountRequest extends CountJob {
 export interface ThreadPool {
   /**
    * Counts the tokens an engine would make of a text, BOS and EOS included, from the model file alone.
-   * `parse_special` (default true) has to be what the engine does with the text: llama-server's `/completion`
-   * parses special tokens, a string given to node-llama-cpp does not.
+   * `parse_special` (default true) has to be what the engine does with the text.
    * @returns undefined where an exact count is not possible for this model.
    * @throws TaskchartError ADMISSION_REJECT with too many calls waiting, POOL_UNAVAILABLE once closed, INTERNAL with
    * the reason where the model file cannot be read; an aborted `signal` rejects with its reason.

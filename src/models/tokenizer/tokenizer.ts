@@ -7,7 +7,8 @@ import { SpecialTokens } from './special-tokens.ts';
 export interface EncodeOptions {
   /**
    * Whether control tokens written out in the text (`<|im_end|>`) become those tokens; otherwise they are text.
-   * llama-server does so with the prompt of `/completion`; node-llama-cpp does not with a string.
+   * llama-server does so with the prompt of `/completion`, and the adapter of the embedded engine asks for it;
+   * node-llama-cpp left alone does not with a string.
    * @default true
    */
   parse_special?: boolean;
