@@ -6,12 +6,12 @@ import { readConfigFile } from './config/file.ts';
 import { layerOf, locateIn, mergeLayers, type Layer, type Settings } from './config/layers.ts';
 import { modelId, parseModel } from './config/model.ts';
 import { explain, pathText } from './contract/explain.ts';
-import { configFields } from './contract/generated/fields.ts';
+import { configFields } from './contract/generated/fields.js';
 import type { Config as MutableConfig, ConfigInput } from './contract/generated/types.ts';
 import { validateConfig } from './contract/generated/validators.js';
 
 export { ConfigError };
-export { parseBindAddr, type BindAddr } from './config/bind-addr.ts';
+export { parseBindAddr } from './config/bind-addr.ts';
 export type { ConfigInput };
 
 type Frozen<T> = T extends object ? { readonly [K in keyof T]: Frozen<T[K]> } : T;

@@ -4,7 +4,7 @@ import type { Logger } from 'pino';
 import { ConfigError, parseBindAddr } from './config.ts';
 import type { EmbeddedOrchestrator } from './embed.ts';
 import { createHttpFace } from './http/app.ts';
-import { systemClock } from './clock.ts';
+import { systemClock, type Clock } from './clock.ts';
 import { createMetrics } from './observe/metrics.ts';
 import { narrate } from './observe/narrate.ts';
 
@@ -16,7 +16,11 @@ export interface RunningServer {
 }
 
 /** The daemon: the HTTP face of an orchestrator, with logs and metrics. @throws Error EADDRINUSE, EACCES … in one line */
-export async function startServer(orchestrator: EmbeddedOrchestrator, logger: Logger): Promise<RunningServer> {
+export async function startServer(
+  orchestrator: EmbeddedOrchestrator,
+  logger: Logger,
+  clock: Clock = systemClock,
+): Promise<RunningServer> {
   const { config, core } = orchestrator;
   const address = parseBindAddr(config.server.bind_addr);
   if (!address) throw new ConfigError(`server.bind_addr: cannot be read: "${config.server.bind_addr}"`);
@@ -25,7 +29,7 @@ export async function startServer(orchestrator: EmbeddedOrchestrator, logger: Lo
   const metrics = createMetrics(core);
   const face = createHttpFace({
     orchestrator: core,
-    clock: systemClock,
+    clock,
     body_limit_bytes: config.server.body_limit_bytes,
     heartbeat_ms: config.sse.heartbeat_ms,
     metrics: metrics.exposition,

@@ -1,4 +1,4 @@
-import type { Field, Fields } from '../contract/generated/fields.ts';
+import type { Field, Fields } from '../contract/generated/fields.js';
 import { nearest } from '../contract/nearest.ts';
 import { ConfigError } from './error.ts';
 import type { Layer, Settings } from './layers.ts';

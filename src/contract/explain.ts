@@ -1,4 +1,4 @@
-import type { Fields } from './generated/fields.ts';
+import type { Fields } from './generated/fields.js';
 import type { SchemaError } from './generated/validators.js';
 import { nearest } from './nearest.ts';
 

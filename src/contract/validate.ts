@@ -1,6 +1,6 @@
 import { failure, TaskchartError } from '../errors.ts';
 import { explain } from './explain.ts';
-import { taskRequestFields } from './generated/fields.ts';
+import { taskRequestFields } from './generated/fields.js';
 import type { TaskRequest } from './generated/types.ts';
 import { validateTaskRequest } from './generated/validators.js';
 

@@ -108,7 +108,7 @@ export async function readGgufVocabulary(
   );
   const { metadata } = await readMetadata(path, options, (key) => tables.has(key));
   const field = (name: string): string => `tokenizer.ggml.${name}`;
-  const model = valueOf(metadata, field('model', isString));
+  const model = valueOf(metadata, field('model'), isString);
   const tokens = listOf(metadata, field('tokens'), isString);
   if (model === undefined || tokens === undefined) return undefined;
   const named = new Map<string, number>();
@@ -121,7 +121,7 @@ export async function readGgufVocabulary(
     tokens,
     named_tokens: named,
     architecture: valueOf(metadata, 'general.architecture', isString) ?? '',
-    ...optional('pre', valueOf(metadata, field('pre', isString))),
+    ...optional('pre', valueOf(metadata, field('pre'), isString)),
     ...optional('types', listOf(metadata, field('token_type'), isNumber)),
     ...optional('merges', listOf(metadata, field('merges'), isString)),
     ...optional('scores', listOf(metadata, field('scores'), isNumber)),

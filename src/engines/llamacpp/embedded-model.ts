@@ -1,8 +1,3 @@
-import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
-import { open } from 'node:fs/promises';
-import { basename } from 'node:path';
-import { pipeline } from 'node:stream/promises';
 import {
   type Llama,
   type LlamaContext,
@@ -20,6 +15,7 @@ import type { EngineCall, EngineInput, EngineOutcome, EngineProperties } from '.
 import { aborted, contextOverflow, failed, noFreeSlot, noUsage, unsupported } from '../outcome.ts';
 import { ChatTemplate } from './chat-template.ts';
 import type { EmbeddedModelOptions } from './embedded-protocol.ts';
+import { checkModelFile, digestOf } from './model-file.ts';
 import { PENALTY_WINDOW, engineSeed, resolveSampling } from './sampling.ts';
 import { Output, TokenPieces } from './token-text.ts';
 
@@ -62,7 +58,7 @@ export class EmbeddedModel {
     options: EmbeddedModelOptions,
     onProgress: (fraction: number) => void,
   ): Promise<EmbeddedModel> {
-    await checkFile(options.model_path);
+    await checkModelFile(options.model_path);
     const threads = options.threads ?? 1;
     const llama = await getLlama({
       gpu: false,
@@ -253,25 +249,4 @@ export class EmbeddedModel {
       );
     }
   }
-}
-
-/** @throws Error with the reason, before the native loader gets a file it would only curse at. */
-async function checkFile(path: string): Promise<void> {
-  const file = await open(path).catch(() => {
-    throw new Error(`The model file ${basename(path)} cannot be opened.`);
-  });
-  try {
-    const magic = Buffer.alloc(4);
-    await file.read(magic, 0, 4, 0);
-    if (magic.toString('latin1') !== 'GGUF')
-      throw new Error(`The file ${basename(path)} is not a GGUF model.`);
-  } finally {
-    await file.close();
-  }
-}
-
-async function digestOf(path: string): Promise<string> {
-  const hash = createHash('sha256');
-  await pipeline(createReadStream(path, { highWaterMark: 1 << 20 }), hash);
-  return `sha256:${hash.digest('hex')}`;
 }

@@ -11,23 +11,12 @@ import type {
   EngineSink,
 } from '../engine.ts';
 import { aborted, failed, loadError, notLoaded, unsupported } from '../outcome.ts';
+import { completionBody } from './completion-request.ts';
 import { CompletionStream } from './completion-stream.ts';
-import { PENALTY_WINDOW, engineSeed, resolveSampling } from './sampling.ts';
-import {
-  Upstream,
-  type UpstreamAnswer,
-  connectionFailure,
-  errorCode,
-  isRefused,
-  isStaleSocket,
-  refusal,
-} from './upstream.ts';
+import { Upstream, answered, connectionFailure, isRefused, isStaleSocket, mayComeUp } from './upstream.ts';
 
 /** How often a server that is loading, or not there yet, is asked again, in milliseconds. */
 const POLL_MS = 100;
-
-/** The final frame without the echo of the prompt and of every setting; `stop` must stay, it ends the stream. */
-const FINAL_FIELDS = ['content', 'stop', 'stop_type', 'tokens_predicted', 'tokens_evaluated', 'timings'];
 
 export interface ExternalLlamaOptions {
   /** Where the running llama-server answers, with its `--api-prefix` if it has one. */
@@ -105,7 +94,7 @@ class ExternalLlamaEngine implements Engine {
       const body = JSON.stringify(completionBody(call, prompt, this.#options.reuse_prefix ?? true));
       return await this.#complete(upstream, body, call, sink, either);
     } catch (error) {
-      return either.aborted ? aborted() : failed(toFailure(error));
+      return either.aborted ? aborted() : failed(toFailure(error, 'POOL_UNAVAILABLE'));
     }
   }
 
@@ -246,41 +235,6 @@ interface ServerProps {
   build_info?: string;
   model_alias?: string;
   chat_template?: string;
-}
-
-function completionBody(call: EngineCall, prompt: string, reusePrefix: boolean): object {
-  return {
-    prompt,
-    stream: true,
-    n_predict: call.max_tokens,
-    seed: engineSeed(call.seed),
-    ...resolveSampling(call.sampling),
-    // Only these, in this order: whatever else the server was started with stays out.
-    samplers: ['penalties', 'top_k', 'top_p', 'min_p', 'temperature'],
-    repeat_last_n: PENALTY_WINDOW,
-    presence_penalty: 0,
-    frequency_penalty: 0,
-    mirostat: 0,
-    ignore_eos: false,
-    cache_prompt: reusePrefix,
-    return_progress: true,
-    response_fields: FINAL_FIELDS,
-    ...(call.output?.kind === 'grammar' ? { grammar: call.output.gbnf } : {}),
-    ...(call.output?.kind === 'json_schema' ? { json_schema: call.output.schema } : {}),
-  };
-}
-
-/** @throws TaskchartError for anything but a success. */
-function answered(answer: UpstreamAnswer): unknown {
-  if (answer.kind === 'unreachable') throw new TaskchartError(connectionFailure(answer.error, false));
-  if (answer.status === 200) return answer.body;
-  throw new TaskchartError(refusal(answer.status, answer.body, answer.headers['retry-after']));
-}
-
-/** Whether to go on asking: a name that does not exist or an answer that is no HTTP will not get better. */
-function mayComeUp(error: unknown): boolean {
-  const code = errorCode(error) ?? '';
-  return code !== 'ENOTFOUND' && !code.startsWith('HPE_') && !code.startsWith('ERR_TLS');
 }
 
 function pause(clock: Clock, ms: number, signal: AbortSignal): Promise<void> {

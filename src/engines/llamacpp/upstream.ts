@@ -1,10 +1,13 @@
-import { Agent, type Dispatcher, request } from 'undici';
-import { type Failure, failure } from '../../errors.ts';
+import { Agent, type Dispatcher, errors, request } from 'undici';
+import { type Failure, TaskchartError, failure } from '../../errors.ts';
 
 const CONNECT_TIMEOUT_MS = 5000;
 
 /** For calls that are answered at once; streams have no timeout here, their owner has a watchdog. */
 const UNARY_TIMEOUT_MS = 30_000;
+
+/** Our code for an answer that is not HTTP; undici gives it none. */
+const NOT_HTTP = 'not HTTP';
 
 export type UpstreamAnswer =
   | { kind: 'answer'; status: number; headers: Dispatcher.ResponseData['headers']; body: unknown }
@@ -74,6 +77,14 @@ export class Upstream {
   }
 }
 
+/** @throws TaskchartError for anything but a success. */
+export function answered(answer: UpstreamAnswer): unknown {
+  if (answer.kind === 'unreachable') throw new TaskchartError(connectionFailure(answer.error, false));
+  if (answer.status === 200) return answer.body;
+  throw new TaskchartError(refusal(answer.status, answer.body, answer.headers['retry-after']));
+}
+
+/** JSON where it is, else the text itself. */
 export function parseOrText(text: string): unknown {
   try {
     return JSON.parse(text);
@@ -125,9 +136,10 @@ export function errorOf(body: unknown): {
   return typeof error === 'object' && error !== null ? error : {};
 }
 
-export function errorCode(error: unknown): string | undefined {
+function errorCode(error: unknown): string | undefined {
   if (typeof error !== 'object' || error === null) return undefined;
   if ('code' in error && typeof error.code === 'string') return error.code;
+  if (error instanceof errors.HTTPParserError) return NOT_HTTP;
   return 'cause' in error ? errorCode(error.cause) : undefined;
 }
 
@@ -139,4 +151,10 @@ export function isStaleSocket(error: unknown): boolean {
 /** Nobody listens there (any more), as opposed to an answer that was lost on the way. */
 export function isRefused(error: unknown): boolean {
   return ['ECONNREFUSED', 'ENOENT', 'EHOSTUNREACH', 'ENETUNREACH'].includes(errorCode(error) ?? '');
+}
+
+/** Whether to go on asking: a name that does not exist or an answer that is no HTTP will not get better. */
+export function mayComeUp(error: unknown): boolean {
+  const code = errorCode(error) ?? '';
+  return code !== 'ENOTFOUND' && code !== NOT_HTTP && !code.startsWith('ERR_TLS');
 }

@@ -1,0 +1,201 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test from 'ava';
+import { ConfigError, loadConfig, type ConfigSources } from '../src/config.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'taskchart-config-'));
+test.after.always(() => rmSync(folder, { recursive: true }));
+
+let files = 0;
+
+function write(text: string): string {
+  const path = join(folder, `${++files}.yaml`);
+  writeFileSync(path, text);
+  return path;
+}
+
+/** The message without the file's folder and name. */
+function refusal(sources: ConfigSources): string {
+  try {
+    loadConfig(sources);
+  } catch (thrown) {
+    if (!(thrown instanceof ConfigError)) throw thrown;
+    return sources.file === undefined ? thrown.message : thrown.message.replace(sources.file, 'FILE');
+  }
+  return 'accepted';
+}
+
+const poolWith = (settings: string) =>
+  `pools:\n  - { id: a, engine: llamacpp, model: storyteller, ${settings} }`;
+
+const mistakes: [title: string, text: string, message: string | RegExp][] = [
+  ['broken YAML', 'server:\n  bind_addr: "127', /^FILE:2: .*quote/],
+  ['a key twice', 'log: {}\nlog: {}', 'FILE:2: Map keys must be unique'],
+  ['an alias to nowhere', 'log: *nowhere', /^FILE: .*nowhere/],
+  ['a list', '- server', 'FILE: must be a map of settings'],
+  ['an unknown key', 'sever: {}', 'FILE:1: sever: is not a known key; did you mean server?'],
+  [
+    'an unknown key inside',
+    'server:\n  bind_addr: localhost:1\n  bind_adr: localhost:2',
+    'FILE:3: server.bind_adr: is not a known key; did you mean bind_addr?',
+  ],
+  [
+    'a key like no other',
+    'sse: { zzz: 1 }',
+    'FILE:1: sse.zzz: is not a known key; known here: heartbeat_ms, metrics_period_ms',
+  ],
+  [
+    'a word for a number',
+    'sse: { heartbeat_ms: often }',
+    'FILE:1: sse.heartbeat_ms: must be an integer ≥ 0, got "often"',
+  ],
+  ['a section that is empty', 'sse:', 'FILE:1: sse: must be an object, got null'],
+  ['a share above one', 'supervision: { jitter: 2 }', 'FILE:1: supervision.jitter: must be ≤ 1, got 2'],
+  [
+    'a longest wait below the first',
+    'supervision: { max_ms: 10 }',
+    'FILE:1: supervision.max_ms: must be at least supervision.initial_ms (1000), got 10',
+  ],
+  [
+    'an unknown level',
+    'log: { level: loud }',
+    'FILE:1: log.level: must be one of fatal, error, warn, info, debug, trace, silent, got "loud"',
+  ],
+  [
+    'a policy of a later version',
+    'admission: { policy: drop-lru }',
+    'FILE:1: admission.policy: must be reject, got "drop-lru"',
+  ],
+  [
+    'an address without a port',
+    'server: { bind_addr: localhost }',
+    'FILE:1: server.bind_addr: must be host:port such as 127.0.0.1:8080 or [::1]:8080, got "localhost"',
+  ],
+  [
+    'an address that others can reach',
+    'server: { bind_addr: "0.0.0.0:8080" }',
+    'FILE:1: server.bind_addr: must be a loopback address (127.0.0.0/8, ::1 or localhost), because this version has no authentication; got "0.0.0.0:8080"',
+  ],
+  ['no pools', 'pools: []', 'FILE:1: pools: must not be empty'],
+  [
+    'a pool without an engine',
+    'pools:\n  - id: a\n    model: storyteller',
+    'FILE:2: pools[0].engine: is required (engine family: llamacpp or synthetic)',
+  ],
+  [
+    'an engine of a later version',
+    'pools:\n  - id: a\n    engine: vllm',
+    'FILE:3: pools[0].engine: must be llamacpp or synthetic, the engines that this version has, got "vllm"',
+  ],
+  [
+    'a pool without a name',
+    'pools: [{ engine: synthetic }]',
+    'FILE:1: pools[0].id: is required (name of the pool)',
+  ],
+  [
+    'a name with a blank',
+    'pools: [{ id: "a b", engine: synthetic }]',
+    'FILE:1: pools[0].id: must be 1 to 64 letters, digits, dots, underscores or dashes, got "a b"',
+  ],
+  [
+    'a name twice',
+    'pools:\n  - { id: a, engine: synthetic }\n  - { id: a, engine: synthetic }',
+    'FILE:3: pools[1].id: must be unique; "a" is already the id of pools[0]',
+  ],
+  [
+    'a pool without a model',
+    'pools: [{ id: a, engine: llamacpp }]',
+    'FILE:1: pools[0].model: is required (the model: storyteller is the bundled one, anything else the path of a GGUF file, with or without file: before it)',
+  ],
+  [
+    'a model to be fetched',
+    'pools: [{ id: a, engine: llamacpp, model: "hf:org/repo/m.gguf" }]',
+    'FILE:1: pools[0].model: must be storyteller, file:/path/model.gguf or the path of a GGUF file; this version fetches no models, got "hf:org/repo/m.gguf"',
+  ],
+  [
+    'synthetic settings on another engine',
+    poolWith('synthetic: {}'),
+    'FILE:2: pools[0].synthetic: does not go with the rest (how the synthetic engine behaves; only for pools with engine synthetic)',
+  ],
+  [
+    'a failure that is none',
+    'pools: [{ id: a, engine: synthetic, synthetic: { fail: often } }]',
+    'FILE:1: pools[0].synthetic.fail: must be never, load or { at_token: N }, got "often"',
+  ],
+  ['no slots', poolWith('slots: 0'), 'FILE:2: pools[0].slots: must be an integer from 1 to 1024, got 0'],
+  [
+    'a typo in a pool',
+    poolWith('thread: 2'),
+    'FILE:2: pools[0].thread: is not a known key; did you mean threads?',
+  ],
+  [
+    'an external server without an address',
+    poolWith('provisioning: { mode: external }'),
+    'FILE:2: pools[0].provisioning.external.url: is required with provisioning.mode external (base URL of the llama-server)',
+  ],
+  [
+    'an external server whose address is none',
+    poolWith('provisioning: { mode: external, external: { url: "localhost:8000" } }'),
+    'FILE:2: pools[0].provisioning.external.url: must be an http or https URL, got "localhost:8000"',
+  ],
+  [
+    'an external server for an embedded engine',
+    poolWith('provisioning: { external: { url: "http://localhost:8000" } }'),
+    'FILE:2: pools[0].provisioning.external: only goes with provisioning.mode external',
+  ],
+  [
+    'threads for an external server',
+    poolWith('threads: 4, provisioning: { mode: external, external: { url: "http://localhost:8000" } }'),
+    'FILE:2: pools[0].threads: only goes with provisioning.mode embedded; an external server has its own',
+  ],
+];
+
+for (const [title, text, message] of mistakes) {
+  test(`a file is refused and the mistake named: ${title}`, (t) => {
+    const said = refusal({ file: write(text) });
+    if (typeof message === 'string') t.is(said, message);
+    else t.regex(said, message);
+    t.notRegex(said, /[\r\n]/);
+  });
+}
+
+test('a file that is not there is named', (t) => {
+  t.is(refusal({ file: join(folder, 'none.yaml') }), 'FILE: there is no such file');
+  t.regex(refusal({ file: folder }), /^FILE: it cannot be read \(EISDIR\)$/);
+});
+
+const variables: [name: string, value: string, message: string][] = [
+  [
+    'TASKCHART_SSE__HEARTBEAT_MS',
+    'often',
+    'TASKCHART_SSE__HEARTBEAT_MS: sse.heartbeat_ms: must be an integer ≥ 0, got "often"',
+  ],
+  [
+    'TASKCHART_SERVER__BIND_ADR',
+    'x',
+    'TASKCHART_SERVER__BIND_ADR: there is no such setting; did you mean TASKCHART_SERVER__BIND_ADDR?',
+  ],
+  [
+    'TASKCHART_SERVER_BIND_ADDR',
+    'x',
+    'TASKCHART_SERVER_BIND_ADDR: there is no such setting; did you mean TASKCHART_SERVER__BIND_ADDR?',
+  ],
+  [
+    'TASKCHART_POOLS__0__ID',
+    'x',
+    'TASKCHART_POOLS__0__ID: pools is a list; set it in the configuration file',
+  ],
+];
+
+for (const [name, value, message] of variables) {
+  test(`a variable is refused and the mistake named: ${name}=${value}`, (t) => {
+    t.is(refusal({ env: { [name]: value } }), message);
+  });
+}
+
+test('a mistake of the caller is called one', (t) => {
+  const file = write('sse: { heartbeat_ms: 1 }');
+  const overrides = { sse: { heartbeat_ms: -1 } };
+  t.is(refusal({ file, overrides }), 'options: sse.heartbeat_ms: must be an integer ≥ 0, got -1');
+});

@@ -1,0 +1,164 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import test from 'ava';
+import { loadConfig, parseBindAddr, type ConfigInput } from '../src/config.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'taskchart-config-'));
+test.after.always(() => rmSync(folder, { recursive: true }));
+
+let files = 0;
+
+function write(text: string, extension = 'yaml'): string {
+  const path = join(folder, `${++files}.${extension}`);
+  writeFileSync(path, text);
+  return path;
+}
+
+test('without any source there is one pool with the bundled model', (t) => {
+  const config = loadConfig();
+  t.like(config, {
+    server: { bind_addr: '127.0.0.1:8080', body_limit_bytes: 10 * 1024 * 1024, shutdown_ms: 10_000 },
+    sse: { heartbeat_ms: 15_000, metrics_period_ms: 1000 },
+    retention: { max_tasks: 10_000 },
+    runtime: { dir: resolve('.runtime') },
+    log: { level: 'info', format: 'auto' },
+    supervision: { initial_ms: 1000, max_ms: 60_000, factor: 2, max_restarts: 10, window_s: 60 },
+  });
+  t.deepEqual(config.pools, [
+    {
+      id: 'storyteller',
+      engine: 'llamacpp',
+      model: 'storyteller',
+      slots: 1,
+      threads: 1,
+      preload: true,
+      queue: { capacity: 256, full_policy: 'reject' },
+      provisioning: { mode: 'embedded' },
+    },
+  ]);
+});
+
+test('the configuration is frozen and its sources are left alone', (t) => {
+  const overrides: ConfigInput = { pools: [{ id: 'a', engine: 'synthetic' }] };
+  const config = loadConfig({ overrides });
+  t.deepEqual(overrides, { pools: [{ id: 'a', engine: 'synthetic' }] });
+  t.true(Object.isFrozen(config) && Object.isFrozen(config.pools[0]?.queue));
+});
+
+test('a file may be YAML or JSON, and empty', (t) => {
+  t.is(loadConfig({ file: write('sse: { heartbeat_ms: 0 }') }).sse.heartbeat_ms, 0);
+  t.is(
+    loadConfig({ file: write('{\n\t"sse": {\n\t\t"heartbeat_ms": 5\n\t}\n}', 'json') }).sse.heartbeat_ms,
+    5,
+  );
+  t.is(loadConfig({ file: write('# nothing yet\n') }).pools[0]?.id, 'storyteller');
+});
+
+test('the environment wins over the file, and the caller over both', (t) => {
+  const file = write('sse: { heartbeat_ms: 1, metrics_period_ms: 10 }\nlog: { level: warn }');
+  const env = {
+    TASKCHART_SSE__HEARTBEAT_MS: '2',
+    TASKCHART_SUPERVISION__JITTER: '0.5',
+    TASKCHART_LOG__LEVEL: 'debug',
+    TASKCHART_LOG__FORMAT: '',
+    TASKCHART_PORT_8080_TCP: 'tcp://10.0.0.1:8080',
+    PATH: '/bin',
+  };
+  const config = loadConfig({ file, env, overrides: { log: { level: 'error' } } });
+  t.deepEqual(config.sse, { heartbeat_ms: 2, metrics_period_ms: 10 });
+  t.is(config.supervision.jitter, 0.5);
+  t.deepEqual(config.log, { level: 'error', format: 'auto' });
+});
+
+test('a pool without a queue of its own has the one of admission', (t) => {
+  const { pools } = loadConfig({
+    overrides: {
+      admission: { capacity: 3 },
+      pools: [
+        { id: 'a', engine: 'synthetic' },
+        { id: 'b', engine: 'synthetic', queue: { capacity: 7 } },
+      ],
+    },
+  });
+  t.deepEqual(
+    pools.map(({ queue }) => queue.capacity),
+    [3, 7],
+  );
+});
+
+test('relative paths belong to the place where they are written', (t) => {
+  const models = [
+    'tiny.gguf',
+    './sub/tiny.gguf',
+    'file:tiny.gguf',
+    'file:///models/tiny.gguf',
+    '/models/t.gguf',
+  ];
+  const pools = models.map((model, index) => `  - { id: p${index}, engine: llamacpp, model: "${model}" }`);
+  const text = ['runtime: { dir: run }', 'pools:', ...pools].join('\n');
+  const config = loadConfig({ file: write(text) });
+  t.is(config.runtime.dir, join(folder, 'run'));
+  t.deepEqual(
+    config.pools.map(({ model }) => model),
+    [
+      `file:${join(folder, 'tiny.gguf')}`,
+      `file:${join(folder, 'sub/tiny.gguf')}`,
+      `file:${join(folder, 'tiny.gguf')}`,
+      'file:/models/tiny.gguf',
+      'file:/models/t.gguf',
+    ],
+  );
+  const fromHere = loadConfig({ file: write('log: {}'), env: { TASKCHART_RUNTIME__DIR: 'run' } });
+  t.is(fromHere.runtime.dir, resolve('run'));
+});
+
+test('a synthetic pool has its behaviour filled in, and its model is only a name', (t) => {
+  const [pool] = loadConfig({
+    overrides: {
+      pools: [{ id: 's', engine: 'synthetic', model: 'a/b:c', synthetic: { fail: { at_token: 3 } } }],
+    },
+  }).pools;
+  t.is(pool?.model, 'a/b:c');
+  t.deepEqual(pool?.engine === 'synthetic' ? pool.synthetic : undefined, {
+    load_ms: 0,
+    first_token_ms: 0,
+    tokens_per_second: 0,
+    memory_bytes: 0,
+    fail: { at_token: 3 },
+  });
+});
+
+test('an external pool keeps the address of its server', (t) => {
+  const [pool] = loadConfig({
+    file: write(
+      'pools:\n  - { id: e, engine: llamacpp, model: m.gguf, provisioning: { mode: external, external: { url: "http://127.0.0.1:8000" } } }',
+    ),
+  }).pools;
+  t.deepEqual(pool?.engine === 'llamacpp' ? pool.provisioning : undefined, {
+    mode: 'external',
+    external: { url: 'http://127.0.0.1:8000' },
+  });
+});
+
+test('an address is a host and a port, and tells whether others can reach it', (t) => {
+  t.deepEqual(parseBindAddr('127.0.0.1:8080'), { host: '127.0.0.1', port: 8080, loopback: true });
+  t.deepEqual(parseBindAddr('[::1]:0'), { host: '::1', port: 0, loopback: true });
+  t.deepEqual(parseBindAddr('localhost:65535'), { host: 'localhost', port: 65_535, loopback: true });
+  t.deepEqual(parseBindAddr('127.1.2.3:1'), { host: '127.1.2.3', port: 1, loopback: true });
+  t.deepEqual(parseBindAddr('[::]:80'), { host: '::', port: 80, loopback: false });
+  t.deepEqual(parseBindAddr('127.example.org:80'), { host: '127.example.org', port: 80, loopback: false });
+  for (const text of [
+    '',
+    '8080',
+    ':8080',
+    'localhost:',
+    '::1:80',
+    '[::1]',
+    '[127.0.0.1]:80',
+    '1.2.3:80',
+    'a:65536',
+  ]) {
+    t.is(parseBindAddr(text), undefined, text);
+  }
+});
