@@ -53,7 +53,12 @@ function engineSpecOf(pool: PoolConfig, model: PreparedModel): EngineSpec {
       settings: pool.synthetic,
     };
   if (pool.provisioning.mode === 'external')
-    return { family: 'llamacpp', mode: 'external', url: pool.provisioning.external?.url ?? '', model_id: pool.model };
+    return {
+      family: 'llamacpp',
+      mode: 'external',
+      url: pool.provisioning.external?.url ?? '',
+      model_id: pool.model,
+    };
   return {
     family: 'llamacpp',
     mode: 'embedded',

@@ -65,7 +65,9 @@ function complete(config: MutableConfig, folderOf: (keys: KeyPath) => string): M
   config.runtime.dir = resolve(folderOf(['runtime', 'dir']), config.runtime.dir);
   for (const pool of config.pools) {
     pool.queue = { capacity: pool.queue.capacity ?? capacity, full_policy: pool.queue.full_policy ?? policy };
-    const model = pool.engine === 'llamacpp' ? parseModel(pool.model) : undefined;
+    // A server that runs already knows its model by its own name; only what is loaded here is a file.
+    const isFile = pool.engine === 'llamacpp' && pool.provisioning.mode === 'embedded';
+    const model = isFile ? parseModel(pool.model) : undefined;
     if (model) pool.model = modelId(model, folderOf(['pools']));
   }
   return config;

@@ -18,6 +18,7 @@ import { MemoryStore } from './store/memory-store.ts';
 import type { Store } from './store/store.ts';
 import { MemoryTaskLog } from './streams/memory-log.ts';
 import type { LogEvent, TaskLog } from './streams/task-log.ts';
+import { createThreadPool } from './threads/thread-pool.ts';
 
 /** What tests and other hosts replace. */
 export interface OrchestratorPortOptions {
@@ -80,7 +81,7 @@ export interface EmbeddedOrchestrator {
  * @throws ConfigError naming the key
  */
 export function createOrchestrator(options: OrchestratorOptions = {}): EmbeddedOrchestrator {
-  const { store, log, clock, random, ...settings } = options;
+  const { store: _store, log: _log, clock: _clock, random: _random, ...settings } = options;
   return orchestrate(loadConfig({ overrides: settings }), options);
 }
 
@@ -93,7 +94,13 @@ export function orchestrate(config: Config, ports: OrchestratorPortOptions = {})
       metrics_period_ms: config.sse.metrics_period_ms,
       shutdown_ms: config.server.shutdown_ms,
     },
-    { clock, random, log: log ?? new MemoryTaskLog(), store: store ?? new MemoryStore() },
+    {
+      clock,
+      random,
+      log: log ?? new MemoryTaskLog(),
+      store: store ?? new MemoryStore(),
+      threads: createThreadPool(),
+    },
     config.pools.map((pool) => blueprintOf(pool, config, clock)),
   );
   return {
@@ -106,7 +113,12 @@ export function orchestrate(config: Config, ports: OrchestratorPortOptions = {})
     task(task_id) {
       const record = core.record(task_id);
       if (!record) throw new TaskchartError(failure('NOT_FOUND', `there is no task "${task_id}"`));
-      return taskOf(core, task_id, { task_id, session_id: record.session_id, backoff_ms: 0, ...core.place(record) });
+      return taskOf(core, task_id, {
+        task_id,
+        session_id: record.session_id,
+        backoff_ms: 0,
+        ...core.place(record),
+      });
     },
     cancel: (task_id) => core.cancel(task_id),
     capabilities: () => capabilities(core),
@@ -142,7 +154,8 @@ function completeRequest(core: Orchestrator, request: SubmitRequest): SubmitRequ
         (request.model_ref === undefined || spec.model === request.model_ref) &&
         (request.engine === undefined || spec.engine === request.engine),
     ) ?? pools[0];
-  const max_tokens = request.max_tokens ?? Math.min(DEFAULT_MAX_TOKENS, pool?.spec.max_tokens_out ?? Infinity);
+  const max_tokens =
+    request.max_tokens ?? Math.min(DEFAULT_MAX_TOKENS, pool?.spec.max_tokens_out ?? Infinity);
   const text = request.prompt ?? request.inputs?.join('') ?? JSON.stringify(request.messages ?? []);
   return {
     workload: 'completion',

@@ -37,7 +37,11 @@ export interface Failure {
   policy_label?: string;
 }
 
-export function failure(code: ErrorKind, message: string, extra: Partial<Omit<Failure, 'code'>> = {}): Failure {
+export function failure(
+  code: ErrorKind,
+  message: string,
+  extra: Partial<Omit<Failure, 'code'>> = {},
+): Failure {
   return { code, message, retriable: ERROR_KINDS[code].retriable, ...extra };
 }
 

@@ -9,6 +9,7 @@ import { orchestratorMachine } from '../machines/orchestrator.ts';
 import { place } from '../scheduling/placement.ts';
 import type { Store } from '../store/store.ts';
 import type { LogEvent, TaskLog } from '../streams/task-log.ts';
+import type { ThreadPool } from '../threads/thread-pool.ts';
 import { checkTokens } from './admission.ts';
 import { Observers } from './observation.ts';
 import { Pool, type PoolOptions } from './pool.ts';
@@ -29,6 +30,7 @@ export interface OrchestratorPorts {
   random: () => number;
   log: TaskLog;
   store: Store;
+  threads: ThreadPool;
 }
 
 export type PoolBlueprint = Pick<PoolOptions, 'spec' | 'models' | 'engine' | 'replica'>;
@@ -51,7 +53,11 @@ export class Orchestrator {
   /** Ids in the order they were closed: the oldest leave first. */
   readonly #over = new Set<string>();
 
-  constructor(settings: OrchestratorSettings, ports: OrchestratorPorts, blueprints: readonly PoolBlueprint[]) {
+  constructor(
+    settings: OrchestratorSettings,
+    ports: OrchestratorPorts,
+    blueprints: readonly PoolBlueprint[],
+  ) {
     this.#settings = settings;
     this.#ports = ports;
     this.tasks = new Tasks({
@@ -72,7 +78,9 @@ export class Orchestrator {
       for (const pool of this.pools.values()) pool.drain(deadline_ms);
     });
     this.closed = new Promise((resolve, reject) => {
-      this.#actor.on('resources.release', () => void ports.store.close().then(resolve, reject));
+      this.#actor.on('resources.release', () => {
+        Promise.all([ports.store.close(), ports.threads.close()]).then(() => resolve(), reject);
+      });
       link(this.#actor, { completed() {}, crashed: reject });
     });
     this.#actor.start();
@@ -83,6 +91,7 @@ export class Orchestrator {
           ...blueprint,
           clock: ports.clock,
           random: ports.random,
+          threads: ports.threads,
           observers: this.observers,
           tasks: this.tasks,
           stopped: () => this.#actor.send({ type: 'pool.stopped' }),
@@ -131,11 +140,7 @@ export class Orchestrator {
   }
 
   /** The task's events after `after`, from its log; empty for an unknown task. */
-  read(
-    task_id: string,
-    after: number | undefined,
-    signal: AbortSignal,
-  ): AsyncIterable<readonly LogEvent[]> {
+  read(task_id: string, after: number | undefined, signal: AbortSignal): AsyncIterable<readonly LogEvent[]> {
     return this.#ports.log.read(task_id, after, signal);
   }
 
@@ -162,7 +167,10 @@ export class Orchestrator {
     const pool = this.pools.get(record.pool_id);
     const position = pool?.queue.positionOf(record);
     if (!pool || position === undefined)
-      return { queue_position: 0, predicted_start_ms: isOver(record.state) ? 0 : record.context.predicted_start_ms };
+      return {
+        queue_position: 0,
+        predicted_start_ms: isOver(record.state) ? 0 : record.context.predicted_start_ms,
+      };
     return { queue_position: position, predicted_start_ms: pool.predictedStart(position) };
   }
 
@@ -176,6 +184,7 @@ export class Orchestrator {
         failure(
           'DEADLINE_UNMET',
           `deadline_ms: must be above 0 (milliseconds from admission), got ${request.deadline_ms}`,
+          { engine: request.engine },
         ),
       );
 
@@ -258,7 +267,9 @@ export class Orchestrator {
       if (answer === 'conflict')
         throw refusal(failure('INVALID_PARAMS', `task_id: ${draft.id} is in use`), 409);
       if (answer === 'unknown')
-        throw refusal(failure('INTERNAL', 'the store did not answer; post the same task_id again', { retriable: true }));
+        throw refusal(
+          failure('INTERNAL', 'the store did not answer; post the same task_id again', { retriable: true }),
+        );
     } finally {
       pool.queue.release(draft.priority);
     }

@@ -3,7 +3,14 @@ import type { Clock } from '../clock.ts';
 import type { EngineInput, EngineOutcome, EngineProperties, EngineFamily } from '../engines/engine.ts';
 import type { Failure } from '../errors.ts';
 import { failure } from '../errors.ts';
-import { poolMachine, unreadyFailure, type PoolActor, type PoolFact, type PoolSnapshot, type PoolState } from '../machines/pool.ts';
+import {
+  poolMachine,
+  unreadyFailure,
+  type PoolActor,
+  type PoolFact,
+  type PoolSnapshot,
+  type PoolState,
+} from '../machines/pool.ts';
 import type { PreparedModel } from '../machines/provisioner.ts';
 import type { ReplicaFact, ReplicaInput } from '../machines/replica.ts';
 import { dispatch } from '../scheduling/dispatch.ts';
@@ -12,6 +19,7 @@ import type { PlacementPool } from '../scheduling/placement.ts';
 import { TaskQueue, type Priority } from '../scheduling/queue.ts';
 import type { LogWriter } from '../streams/log-writer.ts';
 import { engineCallOf } from './engine-call.ts';
+import type { ThreadPool } from '../threads/thread-pool.ts';
 import type { Observers } from './observation.ts';
 import { startProvisioner, type ModelSource } from './provisioner.ts';
 import { Replica, stateName, type EngineFactory } from './replica.ts';
@@ -38,6 +46,7 @@ export interface PoolOptions {
   observers: Observers;
   tasks: Tasks;
   models: ModelSource;
+  threads: ThreadPool;
   /** Called once the model is prepared; the replica owns what it returns. */
   engine: (model: PreparedModel) => EngineFactory;
   replica: Omit<ReplicaInput, 'id' | 'now' | 'random'>;
@@ -124,7 +133,7 @@ export class Pool implements TaskHome {
 
   /** Tokens a slot holds; from the engine, or the configuration until one has told. */
   get ctxMax(): number | undefined {
-    return this.properties?.ctx_max ?? this.spec.ctx;
+    return this.properties?.ctx_max ?? this.spec.ctx ?? this.#model?.context_length;
   }
 
   get slots_total(): number {
@@ -177,9 +186,16 @@ export class Pool implements TaskHome {
     });
   }
 
-  /** @returns tokens of the input, or undefined where no engine is there to ask */
+  /**
+   * Counts in a thread from the model file where there is one, which needs no engine and bothers none; a rendered
+   * conversation, or a model without a file, only the engine can count.
+   * @returns tokens of the input, or undefined where nobody can tell now
+   */
   async count(input: EngineInput, signal: AbortSignal): Promise<number | undefined> {
-    return this.#replica?.count(input, signal);
+    const model_path = input.kind === 'prompt' ? await this.#modelPath(signal) : '';
+    if (input.kind !== 'prompt' || model_path === '') return this.#replica?.count(input, signal);
+    const counted = await this.#options.threads.countTokens({ model_path, text: input.text, signal });
+    return counted ?? this.#replica?.count(input, signal);
   }
 
   enqueue(record: TaskRecord): void {
@@ -260,9 +276,7 @@ export class Pool implements TaskHome {
     const { ensure, grants, provision, wait } = dispatch<TaskRecord>({
       places: ready ? 'now' : accepting ? 'soon' : 'never',
       cold: snapshot.value === 'cold',
-      replicas: this.#replica
-        ? [{ id: this.#replica.id, slots_free: free, leases: this.#leases.size }]
-        : [],
+      replicas: this.#replica ? [{ id: this.#replica.id, slots_free: free, leases: this.#leases.size }] : [],
       slots_total: this.slots_total,
       next: this.queue.take(ready ? free : this.slots_total),
       provisioning: this.#provisioning,
@@ -289,6 +303,13 @@ export class Pool implements TaskHome {
     this.#leases.set(lease, { record, replica, granted_at: at });
     this.#actor.send({ type: 'lease.granted' });
     this.#options.tasks.place(record, lease, replica.id);
+  }
+
+  /** Empty for a model without a file; a pool that is not prepared yet knows its reference all the same. */
+  async #modelPath(signal: AbortSignal): Promise<string> {
+    if (this.#model) return this.#model.path;
+    const { path } = await this.#options.models.resolve(this.spec.model, signal);
+    return path;
   }
 
   #moved({ value, context }: PoolSnapshot): void {

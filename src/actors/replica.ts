@@ -66,7 +66,10 @@ export class Replica {
       completed() {},
       crashed: (error) => {
         void this.#unload();
-        options.told({ type: 'replica.broken', failure: failure('INTERNAL', `replica ${this.id} crashed: ${String(error)}`) });
+        options.told({
+          type: 'replica.broken',
+          failure: failure('INTERNAL', `replica ${this.id} crashed: ${String(error)}`),
+        });
       },
     });
     this.#actor.start();
@@ -122,7 +125,9 @@ export class Replica {
   }
 
   #ensureEngine(): Promise<Engine> {
-    this.#engine ??= this.#options.engine({ lost: (loss) => this.#actor.send({ type: 'engine.lost', loss }) });
+    this.#engine ??= this.#options.engine({
+      lost: (loss) => this.#actor.send({ type: 'engine.lost', loss }),
+    });
     return this.#engine;
   }
 

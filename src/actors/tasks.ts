@@ -207,7 +207,8 @@ export class Tasks {
   #remaining(record: TaskRecord, elapsed: number): number {
     const { times } = record.context;
     const done = this.tokensOf(record);
-    if (times.first_token === undefined || done === 0) return Math.max(0, record.context.predicted_start_ms - elapsed);
+    if (times.first_token === undefined || done === 0)
+      return Math.max(0, record.context.predicted_start_ms - elapsed);
     const decoding = this.#options.clock.now() - times.first_token;
     return (decoding / done) * Math.max(0, record.request.max_tokens - done);
   }

@@ -1,5 +1,11 @@
 import { API_VERSION } from '../contract/generated/operations.ts';
-import type { Capabilities, PoolHealth, PoolSummary, ReplicaHealth, TaskInfo } from '../contract/generated/types.ts';
+import type {
+  Capabilities,
+  PoolHealth,
+  PoolSummary,
+  ReplicaHealth,
+  TaskInfo,
+} from '../contract/generated/types.ts';
 import type { LogEvent } from '../streams/task-log.ts';
 import type { Orchestrator } from './orchestrator.ts';
 import type { Pool } from './pool.ts';

@@ -23,7 +23,9 @@ export function remoteTarget(url: string): TaskTarget {
     }
     if (response.ok) return response;
     const body = (await response.json().catch(() => undefined)) as Failure | undefined;
-    throw new TaskchartError(body?.code ? body : failure('INTERNAL', `${base}${path} answered ${response.status}`));
+    throw new TaskchartError(
+      body?.code ? body : failure('INTERNAL', `${base}${path} answered ${response.status}`),
+    );
   }
   const read = async <T>(path: string): Promise<T> => (await ask(path)).json() as Promise<T>;
 
@@ -75,5 +77,7 @@ async function* readStream(open: () => Promise<Response>): AsyncGenerator<NewLog
 function parseFrame(frame: string): NewLogEvent | undefined {
   const type = /^event: (.*)$/m.exec(frame)?.[1];
   const data = /^data: (.*)$/m.exec(frame)?.[1];
-  return type === undefined || data === undefined ? undefined : ({ type, data: JSON.parse(data) } as NewLogEvent);
+  return type === undefined || data === undefined
+    ? undefined
+    : ({ type, data: JSON.parse(data) } as NewLogEvent);
 }

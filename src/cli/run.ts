@@ -18,7 +18,11 @@ export interface RunningTask {
 
 /** Where `run` sends its task. */
 export interface TaskTarget {
-  submit(request: { prompt: string; model: string | undefined; max_tokens: number | undefined }): Promise<RunningTask>;
+  submit(request: {
+    prompt: string;
+    model: string | undefined;
+    max_tokens: number | undefined;
+  }): Promise<RunningTask>;
   close(): Promise<void>;
 }
 
@@ -92,7 +96,11 @@ function textPrinter(prompt: string, task: RunningTask): Printer {
   return async (event) => {
     switch (event.type) {
       case 'started':
-        return tell('admitted', 0, ` (${event.data.queue_position} ahead, start expected in ${event.data.predicted_start_ms} ms)`);
+        return tell(
+          'admitted',
+          0,
+          ` (${event.data.queue_position} ahead, start expected in ${event.data.predicted_start_ms} ms)`,
+        );
       case 'token':
         if (!seen.has('streaming')) {
           await tellEntered();
@@ -106,7 +114,9 @@ function textPrinter(prompt: string, task: RunningTask): Printer {
         if (isMidLine) process.stdout.write('\n');
         isMidLine = false;
         const { timings, finish_reason } = await task.info();
-        const how = event.data.canceled ? 'canceled' : `${event.data.tokens_out} tokens, ${finish_reason ?? ''}`;
+        const how = event.data.canceled
+          ? 'canceled'
+          : `${event.data.tokens_out} tokens, ${finish_reason ?? ''}`;
         return tell('ended', timings.ended_ms ?? 0, ` (${how})`);
       }
       case 'error': {

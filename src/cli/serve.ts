@@ -28,7 +28,13 @@ export async function serve(options: ServeOptions): Promise<void> {
       human: `taskchart listens on ${server.url}.`,
     });
     const signal = await firstSignal();
-    logger.info({ actor: 'daemon', action: 'drain', target: 'tasks', signal, human: 'The daemon drains: running tasks may finish.' });
+    logger.info({
+      actor: 'daemon',
+      action: 'drain',
+      target: 'tasks',
+      signal,
+      human: 'The daemon drains: running tasks may finish.',
+    });
     const closing = server.close();
     process.once('SIGINT', () => void orchestrator.close(0));
     process.once('SIGTERM', () => void orchestrator.close(0));

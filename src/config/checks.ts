@@ -58,7 +58,7 @@ function checkPool(config: Config, index: number): Mistake | undefined {
 
 function checkLlamacpp(pool: LlamacppPool, index: number, written: Settings): Mistake | undefined {
   const at = (...keys: string[]): KeyPath => ['pools', index, ...keys];
-  if (parseModel(pool.model) === undefined) {
+  if (pool.provisioning.mode === 'embedded' && parseModel(pool.model) === undefined) {
     const message = `must be storyteller, file:/path/model.gguf or the path of a GGUF file; this version fetches no models, got ${showValue(pool.model)}`;
     return { keys: at('model'), message };
   }

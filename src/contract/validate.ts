@@ -12,5 +12,13 @@ export function parseTaskRequest(body: unknown): TaskRequest {
   if (validateTaskRequest(body)) return body;
   const { path, message, text } = explain(validateTaskRequest.errors, body, taskRequestFields);
   const isWhole = path === '' && message.startsWith('must');
-  throw new TaskchartError(failure('INVALID_PARAMS', isWhole ? `the body ${message}` : text));
+  const { engine } = (typeof body === 'object' && body !== null ? body : {}) as { engine?: unknown };
+  throw new TaskchartError(
+    failure('INVALID_PARAMS', isWhole ? `the body ${message}` : text, isEngine(engine) ? { engine } : {}),
+  );
+}
+
+/** The envelope names the engine where it is one; anything else the caller sent has no place there. */
+function isEngine(value: unknown): value is TaskRequest['engine'] {
+  return typeof value === 'string' && /^[a-z]{2,16}$/.test(value);
 }

@@ -31,7 +31,7 @@ export interface EngineCall {
   /** Grows with every grant; an answer that carries an older lease belongs to a run that was given up. */
   lease: number;
   input: EngineInput;
-  /** Upper bound of generated tokens; at least 1. */
+  /** Upper bound of the tokens of this run, those of earlier runs not included; at least 1. */
   max_tokens: number;
   seed: number;
   sampling?: Sampling;
@@ -57,7 +57,10 @@ export interface Usage {
   tokens_out: number;
 }
 
-/** The one result of a run. Everything said before it came through the sink; nothing comes after it. */
+/**
+ * The one result of a run. Everything said before it came through the sink; nothing comes after it. The usage of
+ * an aborted run is what the engine decoded, which may be more than was delivered: after the abort nothing is.
+ */
 export type EngineOutcome =
   | { kind: 'finished'; reason: 'eos' | 'limit' | 'stop'; usage: Usage }
   | { kind: 'aborted'; usage: Usage }

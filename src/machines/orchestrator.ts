@@ -1,4 +1,4 @@
-import { assign, emit, setup, type SnapshotFrom } from 'xstate';
+import { assign, emit, setup } from 'xstate';
 
 export interface OrchestratorContext {
   shutdown_ms: number;
@@ -6,8 +6,7 @@ export interface OrchestratorContext {
 }
 
 export type OrchestratorEvent =
-  | { type: 'orchestrator.close'; shutdown_ms: number }
-  | { type: 'pool.stopped' };
+  { type: 'orchestrator.close'; shutdown_ms: number } | { type: 'pool.stopped' };
 
 export const ORCHESTRATOR_EVENTS = [
   'orchestrator.close',
@@ -55,5 +54,3 @@ export const orchestratorMachine = setup({
     },
   },
 });
-
-export type OrchestratorSnapshot = SnapshotFrom<typeof orchestratorMachine>;

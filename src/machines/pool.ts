@@ -120,7 +120,8 @@ export const poolMachine = setup({
       },
     },
     starting: {
-      description: 'The model is there; replicas load it, and the first to pass its probe makes the pool ready.',
+      description:
+        'The model is there; replicas load it, and the first to pass its probe makes the pool ready.',
       tags: ['accepting', 'provisioning'],
       entry: ['startReplicas', 'dispatch'],
       on: {
@@ -141,7 +142,8 @@ export const poolMachine = setup({
       },
     },
     unready: {
-      description: 'It could not be brought up: what waited was told why, new work is refused with the cause.',
+      description:
+        'It could not be brought up: what waited was told why, new work is refused with the cause.',
       entry: 'refuseQueue',
       after: { retryBackoff: { guard: 'isRetriable', target: 'preparing' } },
       on: { 'pool.ensure': { guard: 'isRetriable', target: 'preparing' } },

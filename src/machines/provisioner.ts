@@ -1,4 +1,4 @@
-import { assign, emit, fromPromise, setup, type ActorRefFrom, type SnapshotFrom } from 'xstate';
+import { assign, emit, fromPromise, setup } from 'xstate';
 import { toFailure, type Failure } from '../errors.ts';
 
 /** Where a model is and whether it has to be brought here first. */
@@ -15,6 +15,8 @@ export interface PreparedModel {
   id: string;
   path: string;
   size_bytes: number;
+  /** Tokens the model was trained for, where the file says so. */
+  context_length?: number;
   digest?: string;
   verification: 'pass' | 'warn';
 }
@@ -30,11 +32,12 @@ export interface ProvisionerContext extends ProvisionerInput {
 }
 
 export type ProvisionerEvent = { type: 'provisioner.cancel' };
-export const PROVISIONER_EVENTS = ['provisioner.cancel'] as const satisfies readonly ProvisionerEvent['type'][];
+export const PROVISIONER_EVENTS = [
+  'provisioner.cancel',
+] as const satisfies readonly ProvisionerEvent['type'][];
 
 export type ProvisionerFact =
-  | { type: 'model.prepared'; model: PreparedModel }
-  | { type: 'model.failed'; failure: Failure };
+  { type: 'model.prepared'; model: PreparedModel } | { type: 'model.failed'; failure: Failure };
 
 const notProvided = (name: string): never => {
   throw new Error(`${name} is provided by the provisioner actor`);
@@ -56,8 +59,13 @@ export const provisionerMachine = setup({
   actions: {
     keepResolved: assign({ resolved: (_, params: { model: ResolvedModel }) => params.model }),
     keepPrepared: assign({ prepared: (_, params: { model: PreparedModel }) => params.model }),
-    noteFailure: assign({ failure: (_, params: { cause: unknown }) => toFailure(params.cause, 'POOL_UNAVAILABLE') }),
-    tellPrepared: emit(({ context }) => ({ type: 'model.prepared', model: context.prepared as PreparedModel })),
+    noteFailure: assign({
+      failure: (_, params: { cause: unknown }) => toFailure(params.cause, 'POOL_UNAVAILABLE'),
+    }),
+    tellPrepared: emit(({ context }) => ({
+      type: 'model.prepared',
+      model: context.prepared as PreparedModel,
+    })),
     tellFailed: emit(({ context }) => ({ type: 'model.failed', failure: context.failure as Failure })),
     noteCanceled: assign({
       failure: () => toFailure(new Error('provisioning was canceled'), 'POOL_UNAVAILABLE'),
@@ -79,7 +87,10 @@ export const provisionerMachine = setup({
           target: 'locating',
           actions: { type: 'keepResolved', params: ({ event }) => ({ model: event.output }) },
         },
-        onError: { target: 'failed', actions: { type: 'noteFailure', params: ({ event }) => ({ cause: event.error }) } },
+        onError: {
+          target: 'failed',
+          actions: { type: 'noteFailure', params: ({ event }) => ({ cause: event.error }) },
+        },
       },
     },
     locating: {
@@ -96,7 +107,10 @@ export const provisionerMachine = setup({
           target: 'verifying',
           actions: { type: 'keepResolved', params: ({ event }) => ({ model: event.output }) },
         },
-        onError: { target: 'failed', actions: { type: 'noteFailure', params: ({ event }) => ({ cause: event.error }) } },
+        onError: {
+          target: 'failed',
+          actions: { type: 'noteFailure', params: ({ event }) => ({ cause: event.error }) },
+        },
       },
     },
     verifying: {
@@ -109,7 +123,10 @@ export const provisionerMachine = setup({
           target: 'prepared',
           actions: { type: 'keepPrepared', params: ({ event }) => ({ model: event.output }) },
         },
-        onError: { target: 'failed', actions: { type: 'noteFailure', params: ({ event }) => ({ cause: event.error }) } },
+        onError: {
+          target: 'failed',
+          actions: { type: 'noteFailure', params: ({ event }) => ({ cause: event.error }) },
+        },
       },
     },
     prepared: {
@@ -124,6 +141,3 @@ export const provisionerMachine = setup({
     },
   },
 });
-
-export type ProvisionerActor = ActorRefFrom<typeof provisionerMachine>;
-export type ProvisionerSnapshot = SnapshotFrom<typeof provisionerMachine>;

@@ -1,4 +1,10 @@
-import { createActor, type AnyEventObject, type AnyStateMachine, type InputFrom, type SnapshotFrom } from 'xstate';
+import {
+  createActor,
+  type AnyEventObject,
+  type AnyStateMachine,
+  type InputFrom,
+  type SnapshotFrom,
+} from 'xstate';
 
 interface RecordedAction {
   type: string;

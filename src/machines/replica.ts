@@ -29,11 +29,13 @@ export interface ReplicaContext extends ReplicaInput {
 }
 
 export type ReplicaEvent =
-  | { type: 'replica.start' }
-  | { type: 'replica.stop' }
-  | { type: 'engine.lost'; loss: EngineLoss };
+  { type: 'replica.start' } | { type: 'replica.stop' } | { type: 'engine.lost'; loss: EngineLoss };
 
-export const REPLICA_EVENTS = ['replica.start', 'replica.stop', 'engine.lost'] as const satisfies readonly ReplicaEvent['type'][];
+export const REPLICA_EVENTS = [
+  'replica.start',
+  'replica.stop',
+  'engine.lost',
+] as const satisfies readonly ReplicaEvent['type'][];
 
 /** What a replica tells its pool. */
 export type ReplicaFact =
@@ -66,14 +68,17 @@ export const replicaMachine = setup({
   guards: {
     isReady: (_, params: { health: EngineHealth }) => params.health.ready,
     isOneFailureShort: ({ context }) => context.failed_probes + 1 < context.probe_fail,
-    mayRestart: ({ context }) => restartDelay(context.restart, context.restarts, context.now(), 0.5) !== undefined,
+    mayRestart: ({ context }) =>
+      restartDelay(context.restart, context.restarts, context.now(), 0.5) !== undefined,
   },
   actions: {
     keepProperties: assign({
       properties: (_, params: { properties: EngineProperties }) => params.properties,
       failed_probes: 0,
     }),
-    noteFailure: assign({ last_error: (_, params: { cause: unknown }) => toFailure(params.cause, 'POOL_UNAVAILABLE') }),
+    noteFailure: assign({
+      last_error: (_, params: { cause: unknown }) => toFailure(params.cause, 'POOL_UNAVAILABLE'),
+    }),
     noteLoss: assign(({ context, event }, params: { loss?: EngineLoss }) => {
       const loss = params.loss ?? (event.type === 'engine.lost' ? event.loss : undefined);
       return loss
@@ -94,7 +99,10 @@ export const replicaMachine = setup({
       };
     }),
     forgetRestarts: assign({ restarts: [] }),
-    tellReady: emit(({ context }) => ({ type: 'replica.readied', properties: context.properties as EngineProperties })),
+    tellReady: emit(({ context }) => ({
+      type: 'replica.readied',
+      properties: context.properties as EngineProperties,
+    })),
     tellLost: emit(({ context }) => ({
       type: 'replica.lost',
       loss: context.exit ?? { cause: 'crash', message: 'unknown' },
@@ -133,12 +141,18 @@ export const replicaMachine = setup({
           target: 'probing',
           actions: { type: 'keepProperties', params: ({ event }) => ({ properties: event.output }) },
         },
-        onError: { target: 'failed', actions: { type: 'noteFailure', params: ({ event }) => ({ cause: event.error }) } },
+        onError: {
+          target: 'failed',
+          actions: { type: 'noteFailure', params: ({ event }) => ({ cause: event.error }) },
+        },
       },
       after: {
         loadTimeout: {
           target: 'failed',
-          actions: { type: 'noteFailure', params: ({ context }) => ({ cause: `not loaded after ${context.load_timeout_ms} ms` }) },
+          actions: {
+            type: 'noteFailure',
+            params: ({ context }) => ({ cause: `not loaded after ${context.load_timeout_ms} ms` }),
+          },
         },
       },
     },
@@ -150,9 +164,15 @@ export const replicaMachine = setup({
         src: 'probeEngine',
         onDone: [
           { guard: { type: 'isReady', params: ({ event }) => ({ health: event.output }) }, target: 'ready' },
-          { target: 'failed', actions: { type: 'noteFailure', params: () => ({ cause: 'the first health probe failed' }) } },
+          {
+            target: 'failed',
+            actions: { type: 'noteFailure', params: () => ({ cause: 'the first health probe failed' }) },
+          },
         ],
-        onError: { target: 'failed', actions: { type: 'noteFailure', params: ({ event }) => ({ cause: event.error }) } },
+        onError: {
+          target: 'failed',
+          actions: { type: 'noteFailure', params: ({ event }) => ({ cause: event.error }) },
+        },
       },
       on: { 'engine.lost': { target: 'lost', actions: { type: 'noteLoss', params: {} } } },
     },
@@ -182,7 +202,10 @@ export const replicaMachine = setup({
               {
                 target: '#replica.lost',
                 actions: [
-                  { type: 'noteLoss', params: () => ({ loss: { cause: 'unreachable', message: 'failed its health probes' } }) },
+                  {
+                    type: 'noteLoss',
+                    params: () => ({ loss: { cause: 'unreachable', message: 'failed its health probes' } }),
+                  },
                   'tellLost',
                 ],
               },
@@ -203,7 +226,10 @@ export const replicaMachine = setup({
     },
     failed: {
       description: 'Decides between one more try and giving up, by the restart budget.',
-      always: [{ guard: 'mayRestart', target: 'backing off', actions: 'scheduleRestart' }, { target: 'broken' }],
+      always: [
+        { guard: 'mayRestart', target: 'backing off', actions: 'scheduleRestart' },
+        { target: 'broken' },
+      ],
     },
     'backing off': {
       description: 'Waits before the next try, longer each time.',

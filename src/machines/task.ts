@@ -127,7 +127,9 @@ export const taskMachine = setup({
         : {},
     ),
     noteFirstToken: assign(({ context, event }) =>
-      'at' in event ? { times: { ...context.times, first_token: context.times.first_token ?? event.at } } : {},
+      'at' in event
+        ? { times: { ...context.times, first_token: context.times.first_token ?? event.at } }
+        : {},
     ),
     recordOutcome: assign(({ context, event }) => {
       if (!('at' in event)) return {};

@@ -4,13 +4,13 @@ import { BlockReader, GgufError } from './tokenizer/block-reader.ts';
 export { GgufError };
 
 /** A long array that was stepped over: what it holds, without the elements. */
-export interface GgufSkippedArray {
+interface GgufSkippedArray {
   element_type: number;
   length: number;
 }
 
 /** A metadata value; 64-bit integers beyond the safe range come as bigint, long arrays as a note of their size. */
-export type GgufValue = string | number | bigint | boolean | GgufValue[] | GgufSkippedArray;
+type GgufValue = string | number | bigint | boolean | GgufValue[] | GgufSkippedArray;
 
 /** What a model file says about itself before its tensors. */
 export interface GgufHeader {

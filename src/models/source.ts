@@ -1,14 +1,13 @@
-import { open, stat } from 'node:fs/promises';
 import { isAbsolute, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { failure, TaskchartError } from '../errors.ts';
 import type { PreparedModel, ResolvedModel } from '../machines/provisioner.ts';
+import { GgufError, readGgufHeader, type GgufHeader } from './gguf.ts';
 
 /** The model that comes with the package, under its own name. */
 export const BUNDLED_MODEL = 'storyteller';
 
 const BUNDLED_PATH = fileURLToPath(new URL('../../models/storyteller/storyteller.gguf', import.meta.url));
-const GGUF_MAGIC = 'GGUF';
 const SCHEME = /^([a-z][a-z0-9+.-]+):/;
 
 function unavailable(message: string): TaskchartError {
@@ -33,8 +32,14 @@ export const fileModels = {
   },
 
   async verify(model: ResolvedModel): Promise<PreparedModel> {
-    const size_bytes = await sizeOfGguf(model.path);
-    return { id: model.id, path: model.path, size_bytes, verification: 'warn' };
+    const { size_bytes, context_length } = await headerOf(model.path);
+    return {
+      id: model.id,
+      path: model.path,
+      size_bytes,
+      verification: 'warn',
+      ...(context_length === undefined ? {} : { context_length }),
+    };
   },
 };
 
@@ -59,16 +64,11 @@ function pathOfFileRef(ref: string): string {
   return path;
 }
 
-async function sizeOfGguf(path: string): Promise<number> {
+async function headerOf(path: string): Promise<GgufHeader> {
   try {
-    const { size } = await stat(path);
-    await using file = await open(path);
-    const { buffer, bytesRead } = await file.read(Buffer.alloc(GGUF_MAGIC.length), 0, GGUF_MAGIC.length, 0);
-    if (buffer.toString('latin1', 0, bytesRead) !== GGUF_MAGIC)
-      throw unavailable(`model file ${path} is not a GGUF file`);
-    return size;
+    return await readGgufHeader(path);
   } catch (error) {
-    if (error instanceof TaskchartError) throw error;
+    if (error instanceof GgufError) throw unavailable(`model file ${path}: ${error.message}`);
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'ENOENT') throw unavailable(`model file ${path} does not exist`);
     if (code === 'EISDIR') throw unavailable(`model file ${path} is a folder`);

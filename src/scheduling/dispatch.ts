@@ -67,11 +67,7 @@ function leastLoaded<R extends ReplicaSlots>(replicas: readonly R[]): R | undefi
   let best: R | undefined;
   for (const replica of replicas) {
     if (replica.slots_free <= 0) continue;
-    if (
-      !best ||
-      replica.leases < best.leases ||
-      (replica.leases === best.leases && replica.id < best.id)
-    )
+    if (!best || replica.leases < best.leases || (replica.leases === best.leases && replica.id < best.id))
       best = replica;
   }
   return best;

@@ -74,11 +74,15 @@ export function place(pools: readonly PlacementPool[], job: PlacementJob): Place
   const fallback = preferred.size > 0 && wanted.length === 0;
   if (fallback && wishes.allow_fallback === false)
     return refuse(
-      failure('POOL_UNAVAILABLE', `placement.prefer_pools: none of ${list([...preferred])} can take this task now`),
+      failure(
+        'POOL_UNAVAILABLE',
+        `placement.prefer_pools: none of ${list([...preferred])} can take this task now`,
+      ),
       fitting.length,
     );
   const best = (wanted.length > 0 ? wanted : open).toSorted(byExpectedStart)[0];
-  if (!best) return refuse(refusalOf(fitting) ?? failure('POOL_UNAVAILABLE', 'no pool is left'), fitting.length);
+  if (!best)
+    return refuse(refusalOf(fitting) ?? failure('POOL_UNAVAILABLE', 'no pool is left'), fitting.length);
   return assign(best, fitting.length, fallback);
 
   function assign(pool: PlacementPool, considered: number, fallback_used = false): PlacementDecision {
@@ -117,7 +121,10 @@ function misfitOf(pools: readonly PlacementPool[], job: PlacementJob): Failure |
     return failure('INVALID_PARAMS', `ctx: must be at most ${widest} tokens for this model, got ${job.ctx}`);
   const longest = Math.max(...ofWorkload.map((pool) => pool.max_tokens_out ?? Infinity));
   if (job.max_tokens > longest)
-    return failure('INVALID_PARAMS', `max_tokens: must be at most ${longest} for this model, got ${job.max_tokens}`);
+    return failure(
+      'INVALID_PARAMS',
+      `max_tokens: must be at most ${longest} for this model, got ${job.max_tokens}`,
+    );
   return undefined;
 }
 

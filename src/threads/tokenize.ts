@@ -9,7 +9,7 @@ export interface CountJob extends EncodeOptions {
   text: string;
 }
 
-/** A vocabulary of 150,000 tokens takes some 50 MB here, so a thread keeps only the two it used last. */
+/** A vocabulary of 150,000 tokens takes some 30 MB here, so a thread keeps only the two it used last. */
 const KEPT = 2;
 
 /** In the order of their last use; a file that cannot be counted with is remembered too. */

@@ -217,8 +217,10 @@ class FakeLlama implements FakeLlamaServer {
     const stops = (body['stop'] ?? []) as string[];
     const seed = Number(body['seed'] ?? 0);
     if (body['return_progress'] === true) {
-      const prompt_progress = { total: promptTokens, cache: 0, processed: promptTokens, time_ms: 1 };
-      out.frame({ ...tokenFrame('', 0, promptTokens), tokens: [0], prompt_progress });
+      for (const processed of [0, promptTokens]) {
+        const prompt_progress = { total: promptTokens, cache: 0, processed, time_ms: 1 };
+        out.frame({ ...tokenFrame('', 0, promptTokens), tokens: [0], prompt_progress });
+      }
     }
     let held = '';
     for (let index = 0; ;) {

@@ -53,7 +53,8 @@ export function walk(
 ): { steps: Step[]; reached: Set<string> } {
   const map = getAdjacencyMap(machine as never, {
     input: options.input as never,
-    events: ((snapshot: WalkSnapshot) => (snapshot.status === 'active' ? options.events(snapshot) : [])) as never,
+    events: ((snapshot: WalkSnapshot) =>
+      snapshot.status === 'active' ? options.events(snapshot) : []) as never,
     serializeState: ((snapshot: WalkSnapshot) =>
       JSON.stringify([snapshot.value, snapshot.status, options.key(snapshot.context)])) as never,
     limit: 20_000,

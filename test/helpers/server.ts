@@ -56,7 +56,8 @@ export async function startTestServer(
       `/v1/tasks/${id}/stream${after === undefined ? '' : `?after=${after}`}`,
       lastEventId === undefined ? {} : { headers: { 'Last-Event-ID': String(lastEventId) } },
     );
-    if (response.status !== 200) throw new Error(`stream answered ${response.status}: ${await response.text()}`);
+    if (response.status !== 200)
+      throw new Error(`stream answered ${response.status}: ${await response.text()}`);
     return response.text();
   };
   const post: TestServer['post'] = (fields = {}) =>
@@ -73,7 +74,8 @@ export async function startTestServer(
     post,
     async submit(fields) {
       const response = await post(fields);
-      if (response.status !== 202) throw new Error(`admission answered ${response.status}: ${await response.text()}`);
+      if (response.status !== 202)
+        throw new Error(`admission answered ${response.status}: ${await response.text()}`);
       return ((await response.json()) as { task_id: string }).task_id;
     },
     cancel: (id) => ask(`/v1/tasks/${id}/cancel`, { method: 'POST' }),

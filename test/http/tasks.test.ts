@@ -5,9 +5,13 @@ import { parseSse, startTestServer, SYNTHETIC, type TestServer } from '../helper
 import { until } from '../helpers/until.ts';
 
 /** A server whose engine makes one token each simulated 10 ms. */
-async function steppedServer(
-  settings: { slots?: number; capacity?: number } = {},
-): Promise<TestServer & { clock: SimulatedClock; state: (id: string) => string | undefined; tokens: (id: string) => number }> {
+async function steppedServer(settings: { slots?: number; capacity?: number } = {}): Promise<
+  TestServer & {
+    clock: SimulatedClock;
+    state: (id: string) => string | undefined;
+    tokens: (id: string) => number;
+  }
+> {
   const clock = new SimulatedClock();
   const server = await startTestServer(
     {
@@ -95,7 +99,7 @@ test('streams started, tokens, metrics and end, in order, numbered from 0 withou
     events.filter(({ event }) => event !== 'metrics').map(({ event }) => event),
     ['started', 'token', 'token', 'token', 'token', 'token', 'end'],
   );
-  const metrics = events.findIndex(({ event }) => event === 'metrics' );
+  const metrics = events.findIndex(({ event }) => event === 'metrics');
   t.true(metrics > 0);
   t.deepEqual(
     events.filter(({ event }) => event === 'token').map(({ data }) => data),
@@ -233,7 +237,13 @@ test('a full queue answers 429 with both backoff headers and the policy, and tak
   t.is(response.status, 429);
   const body = (await response.json()) as { retry_after_ms: number };
   validateResponse('submitTask', 429, body);
-  t.like(body, { code: 'ADMISSION_REJECT', policy_label: 'reject', retriable: true, engine: 'synthetic', pool_id: 'slow' });
+  t.like(body, {
+    code: 'ADMISSION_REJECT',
+    policy_label: 'reject',
+    retriable: true,
+    engine: 'synthetic',
+    pool_id: 'slow',
+  });
   t.is(response.headers.get('x-backoff-ms'), String(body.retry_after_ms));
   t.is(response.headers.get('retry-after'), String(Math.ceil(body.retry_after_ms / 1000)));
   await server.cancel(queued);
@@ -250,9 +260,15 @@ test('an engine that dies in the middle ends the stream with one error, and noth
   t.is(events.filter(({ event }) => event === 'token').length, 3);
   const last = events.at(-1);
   validateEvent('error', last?.data);
-  t.like(last, { event: 'error', data: { code: 'WORKER_RESET', retriable: true, pool_id: 'frail', engine: 'synthetic' } });
+  t.like(last, {
+    event: 'error',
+    data: { code: 'WORKER_RESET', retriable: true, pool_id: 'frail', engine: 'synthetic' },
+  });
   t.is(events.filter(({ event }) => event === 'end').length, 0);
-  t.like(await (await server.fetch(`/v1/tasks/${id}`)).json(), { state: 'error', error: { code: 'WORKER_RESET' } });
+  t.like(await (await server.fetch(`/v1/tasks/${id}`)).json(), {
+    state: 'error',
+    error: { code: 'WORKER_RESET' },
+  });
 });
 
 test('idle streams get comment lines, which are no resume points', async (t) => {
@@ -261,7 +277,9 @@ test('idle streams get comment lines, which are no resume points', async (t) => 
   await server.submit({ max_tokens: 50 });
   const id = await server.submit({ max_tokens: 1 });
   const response = await server.fetch(`/v1/tasks/${id}/stream`);
-  const reader = (response.body as ReadableStream<Uint8Array>).pipeThrough(new TextDecoderStream()).getReader();
+  const reader = (response.body as ReadableStream<Uint8Array>)
+    .pipeThrough(new TextDecoderStream())
+    .getReader();
   let text = '';
   const reading = (async () => {
     for (let part = await reader.read(); !part.done; part = await reader.read()) text += part.value;

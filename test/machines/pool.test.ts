@@ -1,7 +1,13 @@
 import test from 'ava';
 import { createActor } from 'xstate';
 import { failure } from '../../src/errors.ts';
-import { POOL_EVENTS, poolMachine, type PoolContext, type PoolEvent, type PoolFact } from '../../src/machines/pool.ts';
+import {
+  POOL_EVENTS,
+  poolMachine,
+  type PoolContext,
+  type PoolEvent,
+  type PoolFact,
+} from '../../src/machines/pool.ts';
 import { SimulatedClock } from '../helpers/simulated-clock.ts';
 import { handledEvents, statesOf, undescribed, walk } from '../helpers/machine-walk.ts';
 
@@ -23,7 +29,13 @@ const EVENTS: PoolEvent[] = [
   { type: 'lease.closed' },
 ];
 
-function start(): { send: (...events: PoolEvent[]) => void; state: () => string; facts: string[]; clock: SimulatedClock; context: () => PoolContext } {
+function start(): {
+  send: (...events: PoolEvent[]) => void;
+  state: () => string;
+  facts: string[];
+  clock: SimulatedClock;
+  context: () => PoolContext;
+} {
   const clock = new SimulatedClock();
   const actor = createActor(poolMachine, { input: INPUT, clock });
   const facts: string[] = [];
@@ -79,7 +91,12 @@ test('does not retry by itself what can never work', (t) => {
 
 test('waits for its replica to come back after a loss, and keeps its queue meanwhile', (t) => {
   const pool = start();
-  pool.send({ type: 'pool.ensure' }, { type: 'model.prepared' }, { type: 'replica.readied' }, { type: 'replica.lost' });
+  pool.send(
+    { type: 'pool.ensure' },
+    { type: 'model.prepared' },
+    { type: 'replica.readied' },
+    { type: 'replica.lost' },
+  );
   t.is(pool.state(), 'starting');
   t.false(pool.facts.includes('queue.refuse'));
   pool.send({ type: 'replica.readied' });
@@ -88,7 +105,12 @@ test('waits for its replica to come back after a loss, and keeps its queue meanw
 
 test('drains: running tasks finish first', (t) => {
   const pool = start();
-  pool.send({ type: 'pool.ensure' }, { type: 'model.prepared' }, { type: 'replica.readied' }, { type: 'lease.granted' });
+  pool.send(
+    { type: 'pool.ensure' },
+    { type: 'model.prepared' },
+    { type: 'replica.readied' },
+    { type: 'lease.granted' },
+  );
   pool.send({ type: 'pool.drain', deadline_ms: 500 });
   t.is(pool.state(), 'draining');
   pool.send({ type: 'lease.closed' });
@@ -100,7 +122,12 @@ test('drains: running tasks finish first', (t) => {
 
 test('drains: at the deadline the leases that are left are revoked', (t) => {
   const pool = start();
-  pool.send({ type: 'pool.ensure' }, { type: 'model.prepared' }, { type: 'replica.readied' }, { type: 'lease.granted' });
+  pool.send(
+    { type: 'pool.ensure' },
+    { type: 'model.prepared' },
+    { type: 'replica.readied' },
+    { type: 'lease.granted' },
+  );
   pool.send({ type: 'pool.drain', deadline_ms: 500 });
   pool.clock.advance(500);
   t.is(pool.state(), 'stopping');
@@ -110,11 +137,12 @@ test('drains: at the deadline the leases that are left are revoked', (t) => {
 test('every state is reached; no count is negative; a stopped pool has told its replicas to stop', (t) => {
   const { steps, reached } = walk(poolMachine, {
     input: INPUT,
-    events: (snapshot) => [
-      ...EVENTS.filter((event) => event.type !== 'lease.granted' || snapshot.hasTag('ready')),
-      ...(snapshot.value === 'unready' ? [{ type: 'xstate.after.retryBackoff.pool.unready' }] : []),
-      ...(snapshot.value === 'draining' ? [{ type: 'xstate.after.drainDeadline.pool.draining' }] : []),
-    ].filter((event) => event.type !== 'lease.granted' || (snapshot.context as PoolContext).leases < 2),
+    events: (snapshot) =>
+      [
+        ...EVENTS.filter((event) => event.type !== 'lease.granted' || snapshot.hasTag('ready')),
+        ...(snapshot.value === 'unready' ? [{ type: 'xstate.after.retryBackoff.pool.unready' }] : []),
+        ...(snapshot.value === 'draining' ? [{ type: 'xstate.after.drainDeadline.pool.draining' }] : []),
+      ].filter((event) => event.type !== 'lease.granted' || (snapshot.context as PoolContext).leases < 2),
     key: (context: PoolContext) => [
       context.replicas_ready > 0,
       context.leases,

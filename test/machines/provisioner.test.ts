@@ -60,9 +60,7 @@ test('fetches one that is not, and verifies what came', async (t) => {
 for (const failing of ['resolve', 'fetch', 'verify'] as const)
   test(`tells the cause when it fails to ${failing}`, async (t) => {
     const { facts } = await provision({ present: false, failing });
-    t.deepEqual(facts, [
-      { type: 'model.failed', failure: failure('POOL_UNAVAILABLE', `${failing} failed`) },
-    ]);
+    t.deepEqual(facts, [{ type: 'model.failed', failure: failure('POOL_UNAVAILABLE', `${failing} failed`) }]);
   });
 
 test('every state is reached, and each end has its result', (t) => {
@@ -70,7 +68,10 @@ test('every state is reached, and each end has its result', (t) => {
     input: { model_ref: 'm' },
     events: () => [
       { type: 'provisioner.cancel' },
-      ...['resolve', 'fetch', 'verify'].map((id) => ({ type: `xstate.error.actor.${id}`, error: new Error('no') })),
+      ...['resolve', 'fetch', 'verify'].map((id) => ({
+        type: `xstate.error.actor.${id}`,
+        error: new Error('no'),
+      })),
       { type: 'xstate.done.actor.resolve', output: HERE } as { type: string },
       { type: 'xstate.done.actor.resolve', output: { ...HERE, present: false } } as { type: string },
       { type: 'xstate.done.actor.fetch', output: HERE } as { type: string },

@@ -180,7 +180,11 @@ test('every state is reached, and readiness is told before any loss', (t) => {
       { type: 'xstate.after.probeInterval.replica.ready.serving' },
       { type: 'xstate.after.backoff.replica.backing off' },
     ],
-    key: (context: ReplicaContext) => [context.failed_probes, context.restarts.length, context.properties !== undefined],
+    key: (context: ReplicaContext) => [
+      context.failed_probes,
+      context.restarts.length,
+      context.properties !== undefined,
+    ],
   });
   // `failed` only decides: the walk sees where it leads.
   t.deepEqual(

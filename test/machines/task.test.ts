@@ -15,7 +15,14 @@ import {
 import { SimulatedClock } from '../helpers/simulated-clock.ts';
 import { handledEvents, statesOf, undescribed, walk } from '../helpers/machine-walk.ts';
 
-const INPUT = { id: 't', at: 0, queue_position: 3, predicted_start_ms: 420, max_attempts: 2, metrics_period_ms: 1000 };
+const INPUT = {
+  id: 't',
+  at: 0,
+  queue_position: 3,
+  predicted_start_ms: 420,
+  max_attempts: 2,
+  metrics_period_ms: 1000,
+};
 const USAGE = { tokens_in: 4, tokens_cached: 0, tokens_out: 7 };
 const NONE = { tokens_in: 4, tokens_cached: 0, tokens_out: 0 };
 const RESET = failure('WORKER_RESET', 'the engine died');
@@ -60,7 +67,9 @@ test('describes every state, and has the states of the contract', (t) => {
 });
 
 test('writes the admission snapshot first', (t) => {
-  t.deepEqual(stepper.begin(INPUT).facts, [{ type: 'log.started', queue_position: 3, predicted_start_ms: 420 }]);
+  t.deepEqual(stepper.begin(INPUT).facts, [
+    { type: 'log.started', queue_position: 3, predicted_start_ms: 420 },
+  ]);
 });
 
 test('a task that runs to its end logs metrics with its first token, metrics again, then the end', (t) => {
@@ -118,7 +127,8 @@ test('every state is reached, and each step keeps the invariants', (t) => {
     const name = `${String(from.value)} + ${event.type} → ${String(to.value)}`;
     const isInFlight = to.value === 'placed' || to.value === 'streaming';
     if (isInFlight) t.not(context.lease, undefined, `${name}: no lease`);
-    if (!isInFlight && !isOver(to.value as TaskState)) t.is(context.lease, undefined, `${name}: a lease is left`);
+    if (!isInFlight && !isOver(to.value as TaskState))
+      t.is(context.lease, undefined, `${name}: a lease is left`);
     t.is(isOver(to.value as TaskState), context.outcome !== undefined, `${name}: outcome`);
     t.true(context.attempts <= INPUT.max_attempts, `${name}: too many attempts`);
   }

@@ -38,7 +38,9 @@ test('asks for a cold pool only when somebody waits, and lets as many provision 
 });
 
 test('sends back to waiting who is not next any more', (t) => {
-  const result = dispatch(view({ places: 'soon', next: ['vip', 't1', 't2'], provisioning: new Set(['t1', 't2']) }));
+  const result = dispatch(
+    view({ places: 'soon', next: ['vip', 't1', 't2'], provisioning: new Set(['t1', 't2']) }),
+  );
   t.deepEqual(result.provision, ['vip']);
   t.deepEqual(result.wait, ['t2']);
 });

@@ -42,7 +42,10 @@ test('takes the pool that is expected to start first, then the emptier, then the
 
 test('a refusal names the field and what this server has', (t) => {
   const pools = [pool('a'), pool('b', { model: 'other' })];
-  t.is(refusal(pools, { engine: 'vllm' }), 'POOL_UNAVAILABLE engine: no pool runs "vllm"; this server has "llamacpp"');
+  t.is(
+    refusal(pools, { engine: 'vllm' }),
+    'POOL_UNAVAILABLE engine: no pool runs "vllm"; this server has "llamacpp"',
+  );
   t.is(
     refusal(pools, { model_ref: 'gpt' }),
     'POOL_UNAVAILABLE model_ref: no llamacpp pool serves "gpt"; this server has "storyteller", "other"',
@@ -51,7 +54,10 @@ test('a refusal names the field and what this server has', (t) => {
     refusal(pools, { workload: 'rerank' }),
     'INVALID_PARAMS workload: "rerank" is not supported here; "completion" is',
   );
-  t.is(refusal(pools, { ctx: 513 }), 'INVALID_PARAMS ctx: must be at most 512 tokens for this model, got 513');
+  t.is(
+    refusal(pools, { ctx: 513 }),
+    'INVALID_PARAMS ctx: must be at most 512 tokens for this model, got 513',
+  );
   t.is(
     refusal([pool('a', { max_tokens_out: 32 })], {}),
     'INVALID_PARAMS max_tokens: must be at most 32 for this model, got 64',
@@ -72,7 +78,10 @@ test('preferred pools win where one is open; otherwise any, unless a fallback is
   const pools = [pool('a'), pool('b'), pool('c', { admits: { kind: 'refuses', failure: unready } })];
   t.is(chosen(pools, { placement: { mode: 'prefer', prefer_pools: ['b'] } }), 'b');
   t.is(chosen(pools, { placement: { mode: 'prefer', prefer_pools: ['c'] } }), 'a');
-  t.is(chosen(pools, { placement: { mode: 'prefer', prefer_pools: ['c'], allow_fallback: false } }), 'POOL_UNAVAILABLE');
+  t.is(
+    chosen(pools, { placement: { mode: 'prefer', prefer_pools: ['c'], allow_fallback: false } }),
+    'POOL_UNAVAILABLE',
+  );
   t.is(chosen(pools, { placement: { avoid_pools: ['a'] } }), 'b');
 });
 

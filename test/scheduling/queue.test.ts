@@ -33,8 +33,7 @@ class Enqueue implements fc.Command<Model, Real> {
     const isFull = model.order.length >= CAPACITY;
     if (queue.isFull !== isFull) throw new Error('isFull differs');
     if (isFull) return;
-    const expected =
-      this.priority === 'interactive' ? model.lines.interactive.length : model.order.length;
+    const expected = this.priority === 'interactive' ? model.lines.interactive.length : model.order.length;
     if (queue.positionOfNewcomer(this.priority) !== expected) throw new Error('position differs');
     queue.enqueue(item);
     model.lines[this.priority].push(item);

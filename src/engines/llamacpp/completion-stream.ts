@@ -17,10 +17,11 @@ interface Frame {
   error?: unknown;
 }
 
-/** What became of one request: a result of the run, or a connection that broke and says when. */
-export type CompletionResult =
-  | { kind: 'outcome'; outcome: EngineOutcome }
-  | { kind: 'broken'; error: unknown; headersSeen: boolean; outcome: EngineOutcome };
+/** What became of one request. `broken`: the connection ended it, and the engine may be gone. */
+export interface CompletionResult {
+  outcome: EngineOutcome;
+  broken: boolean;
+}
 
 type Mode =
   | { name: 'waiting' }
@@ -91,13 +92,8 @@ export class CompletionStream implements Dispatcher.DispatchHandler {
   onResponseError(_controller: Dispatcher.DispatchController | null, error: Error): void {
     if (this.#mode.name === 'settled') return;
     if (this.#signal.aborted) return this.#settle(aborted(this.usage));
-    const headersSeen = this.#mode.name !== 'waiting';
-    this.#end({
-      kind: 'broken',
-      error,
-      headersSeen,
-      outcome: failed(connectionFailure(error, this.usage.tokens_out > 0), this.usage),
-    });
+    const cause = connectionFailure(error, this.usage.tokens_out > 0);
+    this.#end({ outcome: failed(cause, this.usage), broken: true });
   }
 
   readonly #onAbort = () => {
@@ -105,7 +101,7 @@ export class CompletionStream implements Dispatcher.DispatchHandler {
   };
 
   #settle(outcome: EngineOutcome): void {
-    if (this.#mode.name !== 'settled') this.#end({ kind: 'outcome', outcome });
+    if (this.#mode.name !== 'settled') this.#end({ outcome, broken: false });
   }
 
   #end(result: CompletionResult): void {

@@ -13,7 +13,7 @@ import type {
 import { aborted, failed, loadError, notLoaded, unsupported } from '../outcome.ts';
 import { completionBody } from './completion-request.ts';
 import { CompletionStream } from './completion-stream.ts';
-import { Upstream, answered, connectionFailure, isRefused, isStaleSocket, mayComeUp } from './upstream.ts';
+import { Upstream, answered, connectionFailure, isRefused, mayComeUp } from './upstream.ts';
 
 /** How often a server that is loading, or not there yet, is asked again, in milliseconds. */
 const POLL_MS = 100;
@@ -189,29 +189,23 @@ class ExternalLlamaEngine implements Engine {
     sink: EngineSink,
     signal: AbortSignal,
   ): Promise<EngineOutcome> {
-    for (let attempt = 1; ; attempt++) {
-      const stream = new CompletionStream(sink, signal);
-      const correlation: Record<string, string> =
-        call.correlation_id === undefined ? {} : { 'x-correlation-id': call.correlation_id };
-      upstream.agent.dispatch(
-        {
-          origin: upstream.origin,
-          path: upstream.path('/completion'),
-          method: 'POST',
-          headers: upstream.headers(correlation),
-          body,
-          // The server closes a stream's connection anyway: pooling it means meeting it dead.
-          reset: true,
-        },
-        stream,
-      );
-      const result = await stream.result;
-      if (result.kind === 'outcome') return result.outcome;
-      // A pooled socket that died while idle; nothing of the answer was seen, so nothing can come twice.
-      if (attempt === 1 && !result.headersSeen && isStaleSocket(result.error)) continue;
-      void this.#probe(upstream);
-      return result.outcome;
-    }
+    const stream = new CompletionStream(sink, signal);
+    const correlation: Record<string, string> =
+      call.correlation_id === undefined ? {} : { 'x-correlation-id': call.correlation_id };
+    upstream.agent.dispatch(
+      {
+        origin: upstream.origin,
+        path: upstream.path('/completion'),
+        method: 'POST',
+        headers: upstream.headers(correlation),
+        body,
+        reset: true,
+      },
+      stream,
+    );
+    const { outcome, broken } = await stream.result;
+    if (broken) void this.#probe(upstream);
+    return outcome;
   }
 
   /** After a broken connection: a server that is still there has lost a stream, one that is not is lost. */

@@ -13,7 +13,10 @@ export type UpstreamAnswer =
   | { kind: 'answer'; status: number; headers: Dispatcher.ResponseData['headers']; body: unknown }
   | { kind: 'unreachable'; error: unknown };
 
-/** One HTTP engine: where it is, how to authenticate, and a connection pool of its own. */
+/**
+ * One HTTP engine: where it is, how to authenticate, and connections of its own. No connection is used twice:
+ * llama-server promises `Keep-Alive` and closes all the same, so a pooled one would be met dead now and then.
+ */
 export class Upstream {
   readonly agent: Agent;
   readonly origin: string;
@@ -61,6 +64,7 @@ export class Upstream {
         headers: this.#headers,
         body,
         signal,
+        reset: true,
         headersTimeout: UNARY_TIMEOUT_MS,
         bodyTimeout: UNARY_TIMEOUT_MS,
       });
@@ -118,7 +122,9 @@ export function refusal(status: number, body: unknown, retryAfter?: unknown): Fa
 
 /** An engine that could not be reached, or that went away: before its first token and after it. */
 export function connectionFailure(error: unknown, started: boolean): Failure {
-  const reason = errorCode(error) ?? 'connection error';
+  const code = errorCode(error) ?? 'connection error';
+  // A body that ends inside a chunk is a parser error too, but what it means is a closed connection.
+  const reason = started && code === NOT_HTTP ? 'closed' : code;
   return started
     ? failure('WORKER_RESET', `The connection to the engine broke during the stream (${reason}).`)
     : failure('POOL_UNAVAILABLE', `The engine cannot be reached (${reason}).`);
@@ -141,11 +147,6 @@ function errorCode(error: unknown): string | undefined {
   if ('code' in error && typeof error.code === 'string') return error.code;
   if (error instanceof errors.HTTPParserError) return NOT_HTTP;
   return 'cause' in error ? errorCode(error.cause) : undefined;
-}
-
-/** A connection that was closed under us before an answer: the mark of a stale pooled socket. */
-export function isStaleSocket(error: unknown): boolean {
-  return ['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE'].includes(errorCode(error) ?? '');
 }
 
 /** Nobody listens there (any more), as opposed to an answer that was lost on the way. */

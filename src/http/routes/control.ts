@@ -6,10 +6,14 @@ import type { Handler, HttpOptions } from '../app.ts';
 export function controlRoutes({
   orchestrator,
   metrics,
-}: HttpOptions): Record<'getCapabilities' | 'listPools' | 'getPoolHealth' | 'getHealth' | 'getMetrics', Handler> {
+}: HttpOptions): Record<
+  'getCapabilities' | 'listPools' | 'getPoolHealth' | 'getHealth' | 'getMetrics',
+  Handler
+> {
   const known = (id: string): Pool => {
     const pool = orchestrator.pools.get(id);
-    if (!pool) throw new TaskchartError(failure('NOT_FOUND', `pool id: there is no pool "${id.slice(0, 64)}"`));
+    if (!pool)
+      throw new TaskchartError(failure('NOT_FOUND', `pool id: there is no pool "${id.slice(0, 64)}"`));
     return pool;
   };
 

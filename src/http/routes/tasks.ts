@@ -54,7 +54,10 @@ function resumePoint(header: string, query: string | string[] | undefined): numb
   if (value === undefined) return undefined;
   if (typeof value === 'string' && /^\d{1,15}$/.test(value)) return Number(value);
   throw new TaskchartError(
-    failure('INVALID_PARAMS', `${name}: must be the id of an event (a whole number from 0), got "${shorten(String(value))}"`),
+    failure(
+      'INVALID_PARAMS',
+      `${name}: must be the id of an event (a whole number from 0), got "${shorten(String(value))}"`,
+    ),
   );
 }
 

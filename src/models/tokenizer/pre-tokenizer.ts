@@ -1,10 +1,10 @@
 import { LETTER, NUMBER, OTHER, PUNCTUATION, SPACE, unicodeClasses } from './unicode-classes.ts';
 
 /** Receives the pieces of a text one after the other, as offsets into it; together they cover the text. */
-export type PieceSink = (start: number, end: number) => void;
+type PieceSink = (start: number, end: number) => void;
 
 /** Cuts `text[start, end)` into the pieces within which tokens may grow. The text is well formed UTF-16. */
-export type PreTokenizer = (text: string, start: number, end: number, sink: PieceSink) => void;
+type PreTokenizer = (text: string, start: number, end: number, sink: PieceSink) => void;
 
 /** How a named pre-tokenizer behaves in llama.cpp beyond its cuts. */
 export interface PreTokenizerTraits {

@@ -97,6 +97,7 @@ function sentencePieceTokenizer(
   specials: SpecialTokens,
 ): Tokenizer | undefined {
   const { scores = vocabulary.tokens.map(() => 0), add_space_prefix = true } = vocabulary;
+  const prefix = add_space_prefix ? ' ' : '';
   const bytes: number[] = [];
   for (let byte = 0; byte < 256; byte += 1) {
     const token = ids.get(`<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`);
@@ -110,10 +111,8 @@ function sentencePieceTokenizer(
     encode: (raw, options) =>
       framed(ends, options, (out) => {
         const text = raw.toWellFormed();
-        let after_special = true;
         for (const { start, end, token } of specials.partition(text, options?.parse_special ?? true)) {
-          const prefix = add_space_prefix && after_special ? ' ' : '';
-          after_special = token >= 0;
+          // Plain text stands at the start or behind a special token, where a word begins.
           if (token < 0) encoder.encode(prefix + text.slice(start, end), out);
           else out.push(token);
         }

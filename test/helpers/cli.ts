@@ -1,0 +1,53 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+
+const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
+
+export interface Program {
+  child: ChildProcess;
+  stdout: () => string;
+  stderr: () => string;
+  /** Exit code, or the signal's name. */
+  exit: Promise<number | string>;
+  /** Resolves once stdout has a match. */
+  printed(pattern: RegExp): Promise<RegExpExecArray>;
+  /** Resolves once stderr has a match. */
+  complained(pattern: RegExp): Promise<RegExpExecArray>;
+}
+
+/** Runs the command line as a user would: a process of its own. */
+export function taskchart(args: readonly string[], env: NodeJS.ProcessEnv = {}): Program {
+  return program([MAIN, ...args], env);
+}
+
+export function program(args: readonly string[], env: NodeJS.ProcessEnv = {}): Program {
+  const child = spawn(process.execPath, args, {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, NODE_OPTIONS: '', ...env },
+  });
+  const text = { stdout: '', stderr: '' };
+  for (const name of ['stdout', 'stderr'] as const)
+    child[name]?.setEncoding('utf8').on('data', (part: string) => (text[name] += part));
+  const exit = once(child, 'close').then(([code, signal]) => (code ?? signal) as number | string);
+  const matched = async (name: 'stdout' | 'stderr', pattern: RegExp): Promise<RegExpExecArray> => {
+    for (;;) {
+      const match = pattern.exec(text[name]);
+      if (match) return match;
+      const over = await Promise.race([
+        once(child[name] as NodeJS.ReadableStream, 'data'),
+        exit.then(() => 'over'),
+      ]);
+      if (over === 'over' && !pattern.test(text[name]))
+        throw new Error(`ended without ${String(pattern)} on ${name}:\n${text.stdout}\n${text.stderr}`);
+    }
+  };
+  return {
+    child,
+    stdout: () => text.stdout,
+    stderr: () => text.stderr,
+    exit,
+    printed: (pattern) => matched('stdout', pattern),
+    complained: (pattern) => matched('stderr', pattern),
+  };
+}
