@@ -1,0 +1,179 @@
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import test, { type ExecutionContext } from 'ava';
+import { createEmbeddedLlamaEngine } from '../../src/engines/llamacpp/embedded.ts';
+import { conformance, errorOf, never, promptCall, record, recordingHost } from './conformance.ts';
+
+const MODEL = fileURLToPath(new URL('../../models/storyteller/storyteller.gguf', import.meta.url));
+const CHILD = fileURLToPath(new URL('../../src/engines/llamacpp/embedded-child.ts', import.meta.url));
+const OPTIONS = { model_path: MODEL, model_id: 'storyteller', slots: 2, ctx: 256 };
+
+function kill(pid: number | undefined): void {
+  if (pid === undefined) throw new Error('there is no child to kill');
+  process.kill(pid, 'SIGKILL');
+}
+
+conformance(test, {
+  reloads: true,
+  start(kind, host) {
+    const model_path = kind === 'unloadable' ? `${MODEL}.missing` : MODEL;
+    const engine = createEmbeddedLlamaEngine({ ...OPTIONS, model_path, host });
+    return Promise.resolve({ engine, crash: () => kill(engine.pid), close: () => undefined });
+  },
+});
+
+async function loaded(
+  t: ExecutionContext,
+  options: Partial<typeof OPTIONS> & { reuse_prefix?: boolean } = {},
+) {
+  const engine = createEmbeddedLlamaEngine({ ...OPTIONS, ...options, host: recordingHost() });
+  t.teardown(() => engine.unload());
+  return { engine, properties: await engine.load(never) };
+}
+
+test.serial('it says what it is', async (t) => {
+  const { engine, properties } = await loaded(t);
+  t.is(engine.family, 'llamacpp');
+  t.regex(properties.engine_version, /^llama\.cpp-v\S+\+node-llama-cpp-\S+$/u);
+  t.regex(properties.model_digest ?? '', /^sha256:[0-9a-f]{64}$/u);
+  t.like(properties, { ctx_max: 256, slots_total: 2, model_id: 'storyteller' });
+  t.true((properties.memory_bytes ?? 0) > 0);
+});
+
+test.serial('a file that is no model is refused with one line, and leaves no process', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'taskchart-'));
+  t.teardown(() => rm(folder, { recursive: true }));
+  const notes = join(folder, 'notes.gguf');
+  const broken = join(folder, 'broken.gguf');
+  await writeFile(notes, 'not a model');
+  await writeFile(broken, Buffer.concat([Buffer.from('GGUF'), Buffer.alloc(64, 0xff)]));
+  for (const model_path of [notes, broken]) {
+    const engine = createEmbeddedLlamaEngine({ ...OPTIONS, model_path, host: recordingHost() });
+    const error = errorOf(t, await t.throwsAsync(engine.load(never)));
+    t.is(error.code, 'POOL_UNAVAILABLE');
+    t.false(error.message.includes('\n') || error.message.includes(folder));
+    t.is(engine.pid, undefined);
+  }
+});
+
+test.serial('a child that dies while it loads rejects the load', async (t) => {
+  const host = recordingHost();
+  const engine = createEmbeddedLlamaEngine({ ...OPTIONS, host });
+  const loading = engine.load(never);
+  kill(engine.pid);
+  const error = errorOf(t, await t.throwsAsync(loading));
+  t.regex(error.message, /SIGKILL/u);
+  t.deepEqual(host.losses, []);
+});
+
+test.serial('an abort or an unload ends the loading and the child', async (t) => {
+  const engine = createEmbeddedLlamaEngine({ ...OPTIONS, host: recordingHost() });
+  const abort = new AbortController();
+  const loading = engine.load(abort.signal);
+  abort.abort();
+  await t.throwsAsync(loading, { message: 'Loading was aborted.' });
+  t.is(engine.pid, undefined);
+  const again = engine.load(never);
+  const unloading = engine.unload();
+  await t.throwsAsync(again, { message: 'Unloaded while loading.' });
+  await unloading;
+  t.is(engine.pid, undefined);
+});
+
+test.serial('a child without a parent ends by itself', async (t) => {
+  const child = fork(CHILD, [], { execArgv: [], stdio: 'ignore' });
+  const exited = once(child, 'exit');
+  child.send({ type: 'load', options: OPTIONS });
+  const [first] = (await once(child, 'message')) as [{ type: string }];
+  t.true(['loading', 'loaded'].includes(first.type));
+  child.disconnect();
+  t.deepEqual(await exited, [null, 'SIGKILL']);
+});
+
+test.serial('a killed child is told with its signal', async (t) => {
+  const host = recordingHost();
+  const engine = createEmbeddedLlamaEngine({ ...OPTIONS, host });
+  t.teardown(() => engine.unload());
+  await engine.load(never);
+  kill(engine.pid);
+  t.like(await host.firstLoss, { signal: 'SIGKILL' });
+  t.is((await record(engine, promptCall('Once'))).outcome.kind, 'failed');
+});
+
+test.serial('it keeps to its slots', async (t) => {
+  const { engine } = await loaded(t, { slots: 1 });
+  const [first, second] = await Promise.all([
+    record(engine, promptCall('Once', { max_tokens: 30 })),
+    record(engine, promptCall('Once')),
+  ]);
+  t.is(first.outcome.kind, 'finished');
+  t.is(second.outcome.kind === 'failed' && second.outcome.failure.code, 'REPLICA_EXHAUSTED');
+});
+
+test.serial('sampled text follows the seed', async (t) => {
+  const { engine } = await loaded(t);
+  const call = (seed: number) =>
+    promptCall('Once upon a time', {
+      seed,
+      max_tokens: 40,
+      sampling: { temperature: 1, repeat_penalty: 1.1 },
+    });
+  const first = await record(engine, call(1));
+  t.is((await record(engine, call(1))).text, first.text);
+  t.not((await record(engine, call(2))).text, first.text);
+});
+
+test.serial('a stop string ends the output before it', async (t) => {
+  const { engine } = await loaded(t);
+  const whole = await record(engine, promptCall('Once upon a time', { max_tokens: 20 }));
+  const stop = whole.text.slice(6, 12);
+  const run = await record(
+    engine,
+    promptCall('Once upon a time', { max_tokens: 20, sampling: { stop: [stop] } }),
+  );
+  t.is(run.outcome.kind === 'finished' && run.outcome.reason, 'stop');
+  t.is(run.text, whole.text.slice(0, whole.text.indexOf(stop)));
+  t.is(run.tokens, run.outcome.usage.tokens_out);
+});
+
+test.serial('a grammar and a schema bind the output, and a bad one is refused', async (t) => {
+  const { engine } = await loaded(t);
+  const gbnf = 'root ::= "yes" | "no"';
+  const answer = await record(engine, promptCall('Is it?', { output: { kind: 'grammar', gbnf } }));
+  t.true(['yes', 'no'].includes(answer.text));
+  t.is(answer.outcome.kind === 'finished' && answer.outcome.reason, 'eos');
+  const schema = { type: 'object', properties: { happy: { type: 'boolean' } } };
+  const object = await record(
+    engine,
+    promptCall('JSON:', { max_tokens: 100, output: { kind: 'json_schema', schema } }),
+  );
+  t.is(typeof (JSON.parse(object.text) as { happy: unknown }).happy, 'boolean');
+  const bad = await record(engine, promptCall('x', { output: { kind: 'grammar', gbnf: 'root ::= (' } }));
+  t.is(bad.outcome.kind === 'failed' && bad.outcome.failure.code, 'INVALID_PARAMS');
+  const resume = { text: 'y', tokens_out: 1 };
+  const resumed = await record(engine, promptCall('x', { resume, output: { kind: 'grammar', gbnf } }));
+  t.is(resumed.outcome.kind === 'failed' && resumed.outcome.failure.code, 'INVALID_PARAMS');
+});
+
+test.serial('characters of many bytes arrive whole', async (t) => {
+  const { engine } = await loaded(t);
+  const gbnf = 'root ::= "🐻 ünd 日本語 🎈"';
+  const run = await record(engine, promptCall('x', { max_tokens: 100, output: { kind: 'grammar', gbnf } }));
+  t.is(run.text, '🐻 ünd 日本語 🎈');
+  t.true(run.deltas.every((delta) => !delta.text.includes('\uFFFD')));
+  t.is(run.tokens, run.outcome.usage.tokens_out);
+});
+
+test.serial('the prefix is decoded anew unless asked otherwise', async (t) => {
+  const { engine } = await loaded(t, { slots: 1 });
+  await record(engine, promptCall('Once upon a time'));
+  t.is((await record(engine, promptCall('Once upon a time'))).outcome.usage.tokens_cached, 0);
+  const { engine: warm } = await loaded(t, { slots: 1, reuse_prefix: true });
+  await record(warm, promptCall('Once upon a time'));
+  const { usage } = (await record(warm, promptCall('Once upon a time'))).outcome;
+  t.is(usage.tokens_cached, usage.tokens_in - 1);
+});
