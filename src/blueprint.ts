@@ -3,13 +3,14 @@ import type { Clock } from './clock.ts';
 import type { Config, PoolConfig } from './config.ts';
 import { createEngine, type EngineSpec } from './engines/create-engine.ts';
 import type { PreparedModel } from './machines/provisioner.ts';
+import { engineOutput } from './observe/engine-output.ts';
 import { fileModels, remoteModels } from './models/source.ts';
 
 /** Tokens a synthetic slot holds where the configuration does not say. */
 const SYNTHETIC_CTX = 8192;
 
 /** From a pool's configuration to what the orchestrator builds it from. */
-export function blueprintOf(pool: PoolConfig, { supervision }: Config, clock: Clock): PoolBlueprint {
+export function blueprintOf(pool: PoolConfig, { supervision, runtime }: Config, clock: Clock): PoolBlueprint {
   return {
     spec: {
       id: pool.id,
@@ -22,7 +23,12 @@ export function blueprintOf(pool: PoolConfig, { supervision }: Config, clock: Cl
       preload: pool.preload,
     },
     models: isEmbedded(pool) ? fileModels : remoteModels,
-    engine: (model) => (host) => createEngine(engineSpecOf(pool, model), host, clock),
+    engine: (model, replica_id) => (host) =>
+      createEngine(
+        engineSpecOf(pool, model),
+        { ...host, output: engineOutput(runtime.dir, replica_id) },
+        clock,
+      ),
     replica: {
       restart: {
         initial_ms: supervision.initial_ms,

@@ -1,6 +1,6 @@
 import { createActor } from 'xstate';
 import type { Clock } from '../clock.ts';
-import type { EngineInput, EngineOutcome, EngineProperties, EngineFamily } from '../engines/engine.ts';
+import type { EngineInput, EngineProperties, EngineFamily } from '../engines/engine.ts';
 import type { Failure } from '../errors.ts';
 import { failure } from '../errors.ts';
 import {
@@ -18,7 +18,7 @@ import { predictStart, smooth, type Rates } from '../scheduling/estimate.ts';
 import type { PlacementPool } from '../scheduling/placement.ts';
 import { TaskQueue, type Priority } from '../scheduling/queue.ts';
 import type { LogWriter } from '../streams/log-writer.ts';
-import { engineCallOf } from './engine-call.ts';
+import { Leases } from './leases.ts';
 import type { ThreadPool } from '../threads/thread-pool.ts';
 import type { Observers } from './observation.ts';
 import { startProvisioner, type ModelSource } from './provisioner.ts';
@@ -48,15 +48,9 @@ export interface PoolOptions {
   models: ModelSource;
   threads: ThreadPool;
   /** Called once the model is prepared; the replica owns what it returns. */
-  engine: (model: PreparedModel) => EngineFactory;
+  engine: (model: PreparedModel, replica_id: string) => EngineFactory;
   replica: Omit<ReplicaInput, 'id' | 'now' | 'random'>;
   stopped: () => void;
-}
-
-interface Lease {
-  record: TaskRecord;
-  replica: Replica;
-  granted_at: number;
 }
 
 /** A queue and the replicas that serve it, under the pool machine. */
@@ -66,12 +60,11 @@ export class Pool implements TaskHome {
   readonly rates: Rates = { first_token_ms: undefined, service_ms: undefined, load_ms: undefined };
   readonly #options: PoolOptions;
   readonly #actor: PoolActor;
-  readonly #leases = new Map<number, Lease>();
+  readonly #leases: Leases;
   readonly #provisioning = new Set<TaskRecord>();
   #replica: Replica | undefined;
   #model: PreparedModel | undefined;
   #cancelProvisioner: (() => void) | undefined;
-  #lastLease = 0;
   #asked_at: number | undefined;
   #state: PoolState = 'cold';
 
@@ -80,6 +73,14 @@ export class Pool implements TaskHome {
     this.#options = options;
     this.spec = spec;
     this.queue = new TaskQueue(spec.capacity);
+    this.#leases = new Leases({
+      pool_id: spec.id,
+      clock,
+      tasks: options.tasks,
+      rates: this.rates,
+      granted: () => this.#actor.send({ type: 'lease.granted' }),
+      closed: () => this.#actor.send({ type: 'lease.closed' }),
+    });
     this.#actor = createActor(poolMachine, {
       id: spec.id,
       clock,
@@ -182,7 +183,7 @@ export class Pool implements TaskHome {
       slots_total: this.slots_total,
       slots_free: isReady ? Math.max(0, this.slots_free - this.queue.length) : this.slots_total,
       until_ready_ms: isReady ? 0 : Math.max(0, (this.rates.load_ms ?? 1000) - waited),
-      held_ms: [...this.#leases.values()].map((lease) => now - lease.granted_at),
+      held_ms: this.#leases.heldFor(now),
     });
   }
 
@@ -216,54 +217,15 @@ export class Pool implements TaskHome {
   }
 
   run(record: TaskRecord, lease: number, writer: LogWriter): void {
-    const held = this.#leases.get(lease);
-    if (!held) return;
-    const { tasks, clock } = this.#options;
-    let streaming = false;
-    const sink = {
-      delta: (delta: Parameters<LogWriter['token']>[0]): void => {
-        writer.token(delta);
-        if (streaming) return;
-        streaming = true;
-        const at = clock.now();
-        this.rates.first_token_ms = smooth(this.rates.first_token_ms, at - held.granted_at);
-        tasks.send(record, { type: 'engine.streamed', at });
-      },
-    };
-    void held.replica.run(engineCallOf(record, lease), sink).then(async (outcome) => {
-      await writer.settled();
-      this.#close(lease, held, outcome);
-    });
+    this.#leases.run(record, lease, writer);
   }
 
   abort(lease: number): void {
-    this.#leases.get(lease)?.replica.abort(lease);
+    this.#leases.abort(lease);
   }
 
   release(lease: number): void {
-    if (this.#leases.delete(lease)) this.#actor.send({ type: 'lease.closed' });
-  }
-
-  #close(lease: number, held: Lease, outcome: EngineOutcome): void {
-    const { tasks, clock } = this.#options;
-    const at = clock.now();
-    this.#leases.delete(lease);
-    const { record } = held;
-    if (outcome.kind === 'finished') {
-      this.rates.service_ms = smooth(this.rates.service_ms, at - held.granted_at);
-      tasks.send(record, { type: 'engine.finished', at, reason: outcome.reason, usage: outcome.usage });
-    } else if (outcome.kind === 'failed') {
-      tasks.send(record, { type: 'engine.failed', at, failure: outcome.failure, usage: outcome.usage });
-    } else {
-      // An abort the task did not ask for: its replica was stopped under it.
-      tasks.send(record, {
-        type: 'engine.failed',
-        at,
-        failure: failure('WORKER_RESET', 'the engine was stopped', { pool_id: this.spec.id }),
-        usage: outcome.usage,
-      });
-    }
-    this.#actor.send({ type: 'lease.closed' });
+    this.#leases.release(lease);
   }
 
   #dispatch(): void {
@@ -282,7 +244,7 @@ export class Pool implements TaskHome {
       provisioning: this.#provisioning,
     });
     const at = this.#options.clock.now();
-    for (const { task } of grants) this.#grant(task, at);
+    for (const { task } of grants) this.#grant(task);
     for (const record of wait) {
       this.#provisioning.delete(record);
       this.#options.tasks.send(record, { type: 'task.wait' });
@@ -294,15 +256,11 @@ export class Pool implements TaskHome {
     if (ensure) this.#actor.send({ type: 'pool.ensure' });
   }
 
-  #grant(record: TaskRecord, at: number): void {
-    const replica = this.#replica;
-    if (!replica) return;
+  #grant(record: TaskRecord): void {
+    if (!this.#replica) return;
     this.queue.remove(record);
     this.#provisioning.delete(record);
-    const lease = ++this.#lastLease;
-    this.#leases.set(lease, { record, replica, granted_at: at });
-    this.#actor.send({ type: 'lease.granted' });
-    this.#options.tasks.place(record, lease, replica.id);
+    this.#leases.grant(record, this.#replica);
   }
 
   /** Empty for a model without a file; a pool that is not prepared yet knows its reference all the same. */
@@ -346,13 +304,7 @@ export class Pool implements TaskHome {
         if (!this.#replica) return this.#actor.send({ type: 'replicas.stopped' });
         return this.#replica.stop();
       case 'leases.revoke':
-        for (const { record } of this.#leases.values())
-          this.#options.tasks.send(record, {
-            type: 'task.cancel',
-            at: this.#options.clock.now(),
-            reason: 'drain',
-          });
-        return;
+        return this.#leases.revoke();
       case 'queue.dispatch':
         return this.#dispatch();
       case 'queue.refuse':
@@ -361,18 +313,19 @@ export class Pool implements TaskHome {
   }
 
   #createReplica(): Replica {
+    const id = `${this.spec.id}/r0`;
     const { clock, random, observers, engine, replica } = this.#options;
     return new Replica({
-      input: { id: `${this.spec.id}/r0`, ...replica },
+      input: { id, ...replica },
       clock,
       random,
-      engine: engine(this.#model as PreparedModel),
+      engine: engine(this.#model as PreparedModel, id),
       told: (fact) => this.#hear(fact),
       moved: (from, snapshot) =>
         observers.tell({
           type: 'replica.moved',
           pool_id: this.spec.id,
-          replica_id: `${this.spec.id}/r0`,
+          replica_id: id,
           from,
           to: stateName(snapshot),
           failure: snapshot.context.last_error,

@@ -39,7 +39,9 @@ function start(script: { load?: () => Promise<EngineProperties>; health?: () => 
       actors: {
         loadEngine: fromPromise(script.load ?? (async () => PROPERTIES)),
         probeEngine: fromPromise(async () => script.health?.() ?? HEALTHY),
-        unloadEngine: fromPromise(async () => void unloads++),
+        unloadEngine: fromPromise<void>(async () => {
+          unloads++;
+        }),
       },
     }),
     {
@@ -118,7 +120,7 @@ test('a crash is told at once, cleared away, and the engine comes back', async (
 });
 
 test('one failed probe is forgiven, three in a row are a loss', async (t) => {
-  let health = HEALTHY;
+  let health: EngineHealth = HEALTHY;
   const { actor, clock, reach, facts } = start({ health: () => health });
   await reach('ready');
   health = SICK;

@@ -303,7 +303,7 @@ export const configFields = {
  },
  "runtime.dir": {
   "type": "string",
-  "about": "folder for process and log files; relative to the configuration file, or to the working directory where it does not come from the file",
+  "about": "folder for what the daemon keeps: its engines' output goes to `engines/<replica>.log`",
   "expects": "the path of a folder"
  },
  "log": {

@@ -1539,7 +1539,7 @@ export interface Config {
    */
   runtime: {
     /**
-     * Folder for process and log files; relative to the configuration file, or to the working directory where it does not come from the file.
+     * Folder for what the daemon keeps: its engines' output goes to `engines/<replica>.log`. Relative to the configuration file, or to the working directory where it does not come from the file.
      */
     dir: string;
   };
@@ -1766,7 +1766,7 @@ export interface ConfigInput {
    */
   runtime?: {
     /**
-     * Folder for process and log files; relative to the configuration file, or to the working directory where it does not come from the file.
+     * Folder for what the daemon keeps: its engines' output goes to `engines/<replica>.log`. Relative to the configuration file, or to the working directory where it does not come from the file.
      */
     dir?: string;
   };

@@ -16,7 +16,7 @@ export class EmbeddedProcess {
   readonly #child: ChildProcess;
   #tail: string[] = [];
 
-  constructor(onMessage: (message: ChildMessage) => void) {
+  constructor(onMessage: (message: ChildMessage) => void, onOutput?: (chunk: Buffer) => void) {
     const oomKillsBefore = oomKills();
     const child = fork(fileURLToPath(new URL('./embedded-child.ts', import.meta.url)), [], {
       // The parent's flags (inspector ports, test conditions) are not the child's.
@@ -26,8 +26,10 @@ export class EmbeddedProcess {
     });
     this.#child = child;
     child.on('message', onMessage);
-    child.stdout?.on('data', this.#keepTail);
-    child.stderr?.on('data', this.#keepTail);
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.on('data', this.#keepTail);
+      if (onOutput) stream?.on('data', onOutput);
+    }
 
     // Messages that were sent before the death may arrive after `exit`, but never after `disconnect`.
     const exited = Promise.withResolvers<[number | null, NodeJS.Signals | null]>();

@@ -72,7 +72,10 @@ class EmbeddedLlamaEngine implements Engine {
     if (signal.aborted) throw loadError('Loading was aborted.');
 
     const { promise: result, resolve: settle } = Promise.withResolvers<Loaded>();
-    const child = new EmbeddedProcess((message) => this.#onMessage(message));
+    const child = new EmbeddedProcess(
+      (message) => this.#onMessage(message),
+      this.#host.output && ((chunk) => this.#host.output?.(chunk)),
+    );
     const gone = child.gone.then((loss) => this.#onGone(child, loss));
     const onAbort = () => settle({ reason: 'Loading was aborted.' });
     signal.addEventListener('abort', onAbort);
