@@ -126,6 +126,7 @@ export class Replica {
 
   #ensureEngine(): Promise<Engine> {
     this.#engine ??= this.#options.engine({
+      waiting: (why) => this.#actor.send({ type: 'engine.waited', why }),
       lost: (loss) => this.#actor.send({ type: 'engine.lost', loss }),
     });
     return this.#engine;

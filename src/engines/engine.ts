@@ -109,6 +109,8 @@ export type EngineHealth = { live: true; ready: boolean } | { live: false; ready
 export interface EngineHost {
   /** Load progress, 0 to 1, where the engine tells. */
   loading?(fraction: number): void;
+  /** What a load is waiting for, such as a server that does not answer yet; may be told again and again. */
+  waiting?(why: string): void;
   /** What the engine's process writes to its stdout and stderr, as it comes. */
   output?(chunk: Buffer): void;
   /** The engine went away without being asked to; every run in flight has settled as `failed` before. */

@@ -29,11 +29,15 @@ export interface ReplicaContext extends ReplicaInput {
 }
 
 export type ReplicaEvent =
-  { type: 'replica.start' } | { type: 'replica.stop' } | { type: 'engine.lost'; loss: EngineLoss };
+  | { type: 'replica.start' }
+  | { type: 'replica.stop' }
+  | { type: 'engine.waited'; why: string }
+  | { type: 'engine.lost'; loss: EngineLoss };
 
 export const REPLICA_EVENTS = [
   'replica.start',
   'replica.stop',
+  'engine.waited',
   'engine.lost',
 ] as const satisfies readonly ReplicaEvent['type'][];
 
@@ -88,6 +92,11 @@ export const replicaMachine = setup({
           }
         : {};
     }),
+    noteWaiting: assign(({ event }) =>
+      event.type === 'engine.waited'
+        ? { last_error: toFailure(new Error(event.why), 'POOL_UNAVAILABLE') }
+        : {},
+    ),
     countFailedProbe: assign({ failed_probes: ({ context }) => context.failed_probes + 1 }),
     forgetFailedProbes: assign({ failed_probes: 0 }),
     scheduleRestart: assign(({ context }) => {
@@ -146,12 +155,15 @@ export const replicaMachine = setup({
           actions: { type: 'noteFailure', params: ({ event }) => ({ cause: event.error }) },
         },
       },
+      on: { 'engine.waited': { actions: 'noteWaiting' } },
       after: {
         loadTimeout: {
           target: 'failed',
           actions: {
             type: 'noteFailure',
-            params: ({ context }) => ({ cause: `not loaded after ${context.load_timeout_ms} ms` }),
+            params: ({ context }) => ({
+              cause: `not loaded after ${context.load_timeout_ms} ms${context.last_error ? `: ${context.last_error.message}` : ''}`,
+            }),
           },
         },
       },

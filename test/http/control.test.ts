@@ -1,6 +1,7 @@
 import test from 'ava';
 import { operations } from '../../src/contract/generated/operations.ts';
 import { validateResponse } from '../helpers/contract.ts';
+import { startFakeLlamaServer } from '../helpers/fake-llama-server.ts';
 import { startTestServer } from '../helpers/server.ts';
 import { until } from '../helpers/until.ts';
 
@@ -130,4 +131,27 @@ test('healthz is 200 while tasks are taken', async (t) => {
   t.is(response.status, 200);
   const body = await response.json();
   validateResponse('getHealth', 200, body);
+});
+
+test('a pool whose server is not there yet says what it waits for, and is ready once it comes', async (t) => {
+  const fake = await startFakeLlamaServer({ loading: 'held' });
+  t.teardown(() => fake.kill());
+  const server = await startTestServer({
+    pools: [
+      {
+        id: 'late',
+        engine: 'llamacpp',
+        model: 'fake',
+        provisioning: { mode: 'external', external: { url: fake.url } },
+      },
+    ],
+  });
+  t.teardown(server.close);
+  const health = async (): Promise<Record<string, unknown>> =>
+    (await (await server.fetch('/v1/pools/late/health')).json()) as Record<string, unknown>;
+  await until(async () => (await health())['last_error'] === 'The engine is loading its model.');
+  t.false((await health())['ready']);
+  fake.release();
+  await until(async () => (await health())['ready']);
+  t.is((await health())['last_error'], null);
 });

@@ -140,8 +140,11 @@ class ExternalLlamaEngine implements Engine {
         if (answer.status === 200) break;
         if (answer.status !== 503)
           throw loadError(`No llama-server there: GET /health answered ${answer.status}.`);
+        this.#options.host.waiting?.('The engine is loading its model.');
       } else if (!mayComeUp(answer.error)) {
         throw loadError(connectionFailure(answer.error, false).message);
+      } else {
+        this.#options.host.waiting?.(connectionFailure(answer.error, false).message);
       }
       await pause(this.#options.clock, POLL_MS, signal);
     }
