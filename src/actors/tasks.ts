@@ -1,5 +1,6 @@
 import { createActor } from 'xstate';
 import type { Clock } from '../clock.ts';
+import type { EndEvent, StartedEvent } from '../contract/generated/types.ts';
 import { failure } from '../errors.ts';
 import {
   isOver,
@@ -239,7 +240,7 @@ export class Tasks {
 function startedData(
   record: TaskRecord,
   estimate: { queue_position: number; predicted_start_ms: number },
-): { queue_position: number; predicted_start_ms: number; [extra: string]: unknown } {
+): StartedEvent {
   return {
     queue_position: estimate.queue_position,
     predicted_start_ms: estimate.predicted_start_ms,
@@ -251,13 +252,7 @@ function startedData(
   };
 }
 
-function endData(record: TaskRecord): {
-  tokens_out: number;
-  decode_ms: number;
-  decode_time_ms: number;
-  canceled?: true;
-  [extra: string]: unknown;
-} {
+function endData(record: TaskRecord): EndEvent {
   const { outcome, usage, times } = record.context;
   const decode = times.first_token === undefined ? 0 : Math.round((times.ended ?? 0) - times.first_token);
   return {

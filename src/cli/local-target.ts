@@ -1,5 +1,5 @@
 import { createOrchestrator } from '../embed.ts';
-import type { TaskTarget } from './run.ts';
+import type { TaskTarget } from './task-target.ts';
 
 /** An orchestrator in this process, with one pool for the model. */
 export function localTarget(model: string | undefined): TaskTarget {

@@ -1,7 +1,7 @@
 import type { AdmissionResponse, Capabilities, TaskInfo, TaskRequest } from '../contract/generated/types.ts';
 import { failure, TaskchartError, type Failure } from '../errors.ts';
 import type { NewLogEvent } from '../streams/task-log.ts';
-import type { TaskTarget } from './run.ts';
+import type { TaskTarget } from './task-target.ts';
 
 const DEFAULT_MAX_TOKENS = 256;
 const DEADLINE_MS = 600_000;

@@ -1,29 +1,12 @@
-import type { TaskInfo } from '../contract/generated/types.ts';
 import { TaskchartError, type Failure } from '../errors.ts';
 import type { NewLogEvent } from '../streams/task-log.ts';
+import type { RunningTask } from './task-target.ts';
 
 export interface RunOptions {
   model?: string;
   maxTokens?: number;
   url?: string;
   json?: true;
-}
-
-/** One submitted task, in this process or behind a URL. */
-export interface RunningTask {
-  events: AsyncIterable<NewLogEvent>;
-  info(): Promise<TaskInfo>;
-  cancel(): Promise<void>;
-}
-
-/** Where `run` sends its task. */
-export interface TaskTarget {
-  submit(request: {
-    prompt: string;
-    model: string | undefined;
-    max_tokens: number | undefined;
-  }): Promise<RunningTask>;
-  close(): Promise<void>;
 }
 
 const CANCELED = 130;

@@ -1,12 +1,7 @@
+import type { ChatMessage, EngineFamily, TaskUsage } from '../contract/generated/types.ts';
 import type { Failure } from '../errors.ts';
 
-/** Engine families on the wire. `synthetic` never stands in for another: a pool has to name it. */
-export type EngineFamily = 'llamacpp' | 'vllm' | 'tgi' | 'triton' | 'openai' | 'synthetic';
-
-export interface ChatMessage {
-  role: string;
-  content: string;
-}
+export type { ChatMessage, EngineFamily };
 
 /** What a task asks the engine to continue. Messages stay structured until the adapter renders them. */
 export type EngineInput =
@@ -49,13 +44,8 @@ export interface Delta {
   tokens: number;
 }
 
-export interface Usage {
-  /** Prompt tokens, those found in the KV cache included. */
-  tokens_in: number;
-  /** Prompt tokens that were found in the KV cache. */
-  tokens_cached: number;
-  tokens_out: number;
-}
+/** Tokens of a run; its task's usage is that of its last run. */
+export type Usage = TaskUsage;
 
 /**
  * The one result of a run. Everything said before it came through the sink; nothing comes after it. The usage of

@@ -1,16 +1,9 @@
 import { assign, emit, setup, type ActorRefFrom, type SnapshotFrom } from 'xstate';
+import type { FinishReason, TaskUsage } from '../contract/generated/types.ts';
 import type { Failure } from '../errors.ts';
 
 /** Who ended a task that was not allowed to finish. Label values of `tasks_canceled_total`. */
 export type CancelReason = 'client' | 'disconnect' | 'deadline' | 'watchdog' | 'drain';
-
-export type FinishReason = 'eos' | 'limit' | 'stop';
-
-export interface TaskUsage {
-  tokens_in: number;
-  tokens_cached: number;
-  tokens_out: number;
-}
 
 export interface TaskInput {
   id: string;

@@ -1,4 +1,6 @@
-export type Priority = 'interactive' | 'batch';
+import type { Priority } from '../contract/generated/types.ts';
+
+export type { Priority };
 export const PRIORITIES = ['interactive', 'batch'] as const satisfies readonly Priority[];
 
 /** What a queue needs to know of what waits in it. The links belong to the queue. */

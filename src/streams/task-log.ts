@@ -1,38 +1,15 @@
+import type { EndEvent, MetricsEvent, StartedEvent, Token } from '../contract/generated/types.ts';
 import type { Failure } from '../errors.ts';
 
 /** Places in a log are opaque outside it. */
 export type Cursor = number & { readonly cursor: unique symbol };
 
-export interface StartedData {
-  queue_position: number;
-  /** Milliseconds from admission. */
-  predicted_start_ms: number;
-  [extra: string]: unknown;
-}
-
-export interface MetricsData {
-  queue_depth: number;
-  /** 0 to 1. */
-  on_time_probability: number;
-  [extra: string]: unknown;
-}
-
-export interface EndData {
-  tokens_out: number;
-  /** Milliseconds from first token to end. */
-  decode_time_ms: number;
-  /** The older name of the same value. */
-  decode_ms: number;
-  canceled?: true;
-  [extra: string]: unknown;
-}
-
 /** What a writer appends. `i` of a token is the number of tokens before it. */
 export type NewLogEvent =
-  | { type: 'started'; data: StartedData }
-  | { type: 'token'; data: { t: string; i: number } }
-  | { type: 'metrics'; data: MetricsData }
-  | { type: 'end'; data: EndData }
+  | { type: 'started'; data: StartedEvent }
+  | { type: 'token'; data: Token }
+  | { type: 'metrics'; data: MetricsEvent }
+  | { type: 'end'; data: EndEvent }
   | { type: 'error'; data: Failure };
 
 /** What a reader gets: `id` counts events from 0 without gaps and is the resume point. */

@@ -1,7 +1,7 @@
 import type { Pool } from '../../actors/pool.ts';
 import { capabilities, poolHealth, poolSummary } from '../../actors/views.ts';
 import { failure, TaskchartError } from '../../errors.ts';
-import type { Handler, HttpOptions } from '../app.ts';
+import type { Handler, HttpOptions } from '../handler.ts';
 
 export function controlRoutes({
   orchestrator,

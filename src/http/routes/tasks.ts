@@ -2,7 +2,7 @@ import { taskInfo } from '../../actors/views.ts';
 import type { TaskRecord } from '../../actors/task-record.ts';
 import { parseTaskRequest } from '../../contract/validate.ts';
 import { failure, TaskchartError } from '../../errors.ts';
-import type { Handler, HttpOptions } from '../app.ts';
+import type { Handler, HttpOptions } from '../handler.ts';
 import { readJson } from '../body.ts';
 import { SSE_HEADERS, writeEvents, type Heartbeats } from '../sse.ts';
 
