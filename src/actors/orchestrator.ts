@@ -1,9 +1,9 @@
 import { isDeepStrictEqual } from 'node:util';
-import { v7 as uuidv7 } from 'uuid';
 import { createActor, type ActorRefFrom } from 'xstate';
 import type { Clock } from '../clock.ts';
 import type { AdmissionResponse, TaskRequest } from '../contract/generated/types.ts';
 import { failure, TaskchartError, type Failure } from '../errors.ts';
+import { newId } from '../ids.ts';
 import { isOver, type CancelReason } from '../machines/task.ts';
 import { orchestratorMachine } from '../machines/orchestrator.ts';
 import { place } from '../scheduling/placement.ts';
@@ -215,10 +215,10 @@ export class Orchestrator {
         }),
       );
 
-    const id = request.task_id ?? uuidv7();
+    const id = request.task_id ?? newId();
     const draft = {
       id,
-      session_id: request.session_id ?? uuidv7(),
+      session_id: request.session_id ?? newId(),
       request,
       priority: request.priority,
       pool_id: pool.spec.id,

@@ -110,6 +110,8 @@ function moved(
       queue_time_ms: Math.round((record.context.times.placed ?? 0) - record.context.times.admitted),
       human: `A task on pool ${record.pool_id} gets its first token.`,
     });
+  // Built only where it is wanted: this is every step of every task.
+  if (!logger.isLevelEnabled('debug')) return;
   logger.debug({
     actor: 'task',
     action: to,
