@@ -153,7 +153,7 @@ export class Tasks {
     }
     switch (fact.type) {
       case 'log.started':
-        return this.#write(record, { type: 'started', data: startedData(record, fact) });
+        return this.#write(record, { type: 'started', data: startedData(record) });
       case 'log.provisioning':
         return this.#write(record, {
           type: 'metrics',
@@ -237,13 +237,10 @@ export class Tasks {
   }
 }
 
-function startedData(
-  record: TaskRecord,
-  estimate: { queue_position: number; predicted_start_ms: number },
-): StartedEvent {
+function startedData(record: TaskRecord): StartedEvent {
   return {
-    queue_position: estimate.queue_position,
-    predicted_start_ms: estimate.predicted_start_ms,
+    queue_position: record.context.queue_position,
+    predicted_start_ms: record.context.predicted_start_ms,
     engine: record.request.engine,
     pool_id: record.pool_id,
     seed: record.seed,

@@ -5,6 +5,9 @@ import { ConfigError } from '../config.ts';
 import type { RunOptions } from './run.ts';
 import type { ServeOptions } from './serve.ts';
 
+// Koa and its middleware check less where this is set; whoever develops against the daemon can set it otherwise.
+process.env['NODE_ENV'] ??= 'production';
+
 // Compiled code of the last start is used again: half of the time until the daemon listens.
 enableCompileCache();
 

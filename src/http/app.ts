@@ -22,15 +22,19 @@ export function createHttpFace(options: HttpOptions): HttpFace {
     ...taskRoutes(options, heartbeats),
     ...controlRoutes(options),
   };
-  const router = new Router();
+  // A router tries each of its paths; those that only say "planned" are kept out of the others' way.
+  const present = new Router();
+  const future = new Router();
   for (const { operationId, method, path } of operations) {
-    const handle = handlers[operationId] ?? planned(operationId);
-    router.register(path, [method], (ctx) => handle(ctx as never));
+    const handle = handlers[operationId];
+    if (handle) present.register(path, [method], (ctx) => handle(ctx as never));
+    else future.register(path, [method], planned(operationId) as never);
   }
   const app = new Koa();
   app.use(correlate);
   app.use(errorExit(options.report));
-  app.use(router.routes());
+  app.use(present.routes());
+  app.use(future.routes());
   app.on('error', options.report);
   return { app, close: () => heartbeats.close() };
 }

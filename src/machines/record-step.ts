@@ -16,14 +16,15 @@ interface RecordedAction {
  * instead of 3.7 kB. What an actor would emit is returned as data.
  *
  * One inert scope is made and used for every step (xstate's own `transition()` builds an actor and two systems
- * a call). States that records live in must therefore have no invoke, no `after` and no systemId.
+ * a call). States that records live in must therefore have no invoke, no `after` and no systemId, and
+ * the initial transition only emits.
  */
 export interface RecordStepper<TMachine extends AnyStateMachine, TState, TContext, TEvent, TFact> {
-  begin(input: InputFrom<TMachine>): { state: TState; context: TContext; facts: TFact[] };
+  begin(input: InputFrom<TMachine>): { state: TState; context: TContext; facts: readonly TFact[] };
   step(
     record: { state: TState; context: TContext },
     event: TEvent,
-  ): { state: TState; context: TContext; facts: TFact[]; moved: boolean };
+  ): { state: TState; context: TContext; facts: readonly TFact[]; moved: boolean };
 }
 
 export function createRecordStepper<TMachine extends AnyStateMachine, TFact>(
@@ -51,11 +52,15 @@ export function createRecordStepper<TMachine extends AnyStateMachine, TFact>(
       if (action.type === 'xstate.emit') facts.push((action.params as { event: TFact }).event);
     },
   };
+  // The way into the initial state is the same for every record, but for its context: it is walked once.
+  const initial = machine.getInitialSnapshot(scope as never, sampleInput as never);
+  const initialFacts = facts;
+  const contextOf = machine.config.context as (args: {
+    input: InputFrom<TMachine>;
+  }) => SnapshotFrom<TMachine>['context'];
   return {
     begin(input) {
-      facts = [];
-      const { value, context } = machine.getInitialSnapshot(scope as never, input as never);
-      return { state: value, context, facts };
+      return { state: initial.value, context: contextOf({ input }), facts: initialFacts };
     },
     step(record, event) {
       facts = [];

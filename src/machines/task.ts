@@ -62,7 +62,7 @@ export const TASK_EVENTS = [
 
 /** What the task's owner has to do or to tell. The log's lifecycle events have no other source. */
 export type TaskFact =
-  | { type: 'log.started'; queue_position: number; predicted_start_ms: number }
+  | { type: 'log.started' }
   | { type: 'log.provisioning' }
   | { type: 'log.metrics' }
   | { type: 'log.end' }
@@ -90,11 +90,7 @@ export const taskMachine = setup({
       context.attempts < context.max_attempts,
   },
   actions: {
-    logStarted: emit(({ context }) => ({
-      type: 'log.started',
-      queue_position: context.queue_position,
-      predicted_start_ms: context.predicted_start_ms,
-    })),
+    logStarted: emit({ type: 'log.started' }),
     logProvisioning: emit({ type: 'log.provisioning' }),
     logMetrics: emit({ type: 'log.metrics' }),
     logEnd: emit({ type: 'log.end' }),

@@ -5,6 +5,38 @@ import type { Pool } from '../actors/pool.ts';
 import type { TaskRecord } from '../actors/task-record.ts';
 import { PRIORITIES } from '../scheduling/queue.ts';
 
+/**
+ * A counter that is counted in plain numbers and handed to the registry at each scrape: the registry's own `inc` builds
+ * a key from its labels every time, which shows on the admission path.
+ */
+class Tally<L extends string> {
+  readonly #counts = new Map<string, { labels: Record<L, string>; count: number }>();
+
+  constructor(name: string, help: string, labelNames: readonly L[], registers: Registry[]) {
+    const counts = this.#counts;
+    this.counter = new Counter<L>({
+      name,
+      help,
+      labelNames: [...labelNames],
+      registers,
+      collect() {
+        this.reset();
+        for (const { labels, count } of counts.values()) this.inc(labels, count);
+      },
+    });
+  }
+
+  readonly counter: Counter<L>;
+
+  inc(labels: Record<L, string>, by = 1): void {
+    let key = '';
+    for (const name in labels) key += `${labels[name]}\0`;
+    const entry = this.#counts.get(key);
+    if (entry) entry.count += by;
+    else this.#counts.set(key, { labels, count: by });
+  }
+}
+
 const TASK_LABELS = ['engine', 'engine_version', 'pool_id', 'replica_id'] as const;
 const LATENCY_LABELS = ['engine', 'engine_version', 'pool_id', 'priority'] as const;
 const FIRST_TOKEN_BUCKETS_MS = [50, 100, 150, 200, 300, 500, 750, 1000, 1500, 2000, 3000];
@@ -17,8 +49,8 @@ export function createMetrics(orchestrator: Orchestrator): {
 } {
   const registry = new Registry();
   const registers = [registry];
-  const counter = <L extends string>(name: string, help: string, labelNames: readonly L[]): Counter<L> =>
-    new Counter({ name, help, labelNames: [...labelNames], registers });
+  const counter = <L extends string>(name: string, help: string, labelNames: readonly L[]): Tally<L> =>
+    new Tally(name, help, labelNames, registers);
   const enqueued = counter('tasks_enqueued_total', 'Tasks admitted to a queue', [...TASK_LABELS, 'priority']);
   const started = counter('tasks_started_total', 'Tasks placed on a slot for the first time', [
     ...TASK_LABELS,

@@ -42,7 +42,7 @@ const EVENTS: TaskEvent[] = [
   { type: 'engine.failed', at: 5, failure: failure('INVALID_PARAMS', 'too long'), usage: NONE },
 ];
 
-function run(events: readonly TaskEvent[]): { state: TaskState; context: TaskContext; facts: TaskFact[] } {
+function run(events: readonly TaskEvent[]): { state: TaskState; context: TaskContext; facts: readonly TaskFact[] } {
   let { state, context, facts } = stepper.begin(INPUT);
   for (const event of events) {
     const next = stepper.step({ state, context }, event);
@@ -66,10 +66,10 @@ test('describes every state, and has the states of the contract', (t) => {
   );
 });
 
-test('writes the admission snapshot first', (t) => {
-  t.deepEqual(stepper.begin(INPUT).facts, [
-    { type: 'log.started', queue_position: 3, predicted_start_ms: 420 },
-  ]);
+test('logs its start first, with the place it was admitted to in its context', (t) => {
+  const { facts, context } = stepper.begin(INPUT);
+  t.deepEqual(facts, [{ type: 'log.started' }]);
+  t.like(context, { queue_position: 3, predicted_start_ms: 420 });
 });
 
 test('a task that runs to its end logs metrics with its first token, metrics again, then the end', (t) => {

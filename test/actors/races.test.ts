@@ -1,0 +1,109 @@
+import assert from 'node:assert/strict';
+import fc from 'fast-check';
+import test from 'ava';
+import { MemoryTaskLog } from '../../src/streams/memory-log.ts';
+import type { AppendResult, Cursor, LogEvent, NewLogEvent, TaskLog } from '../../src/streams/task-log.ts';
+import { ending, Race, steps } from './race.ts';
+import { settle } from './rig.ts';
+
+const slots = fc.integer({ min: 1, max: 3 });
+
+/** How far the event loop gets between two steps: from not at all to wherever it can. */
+const turns = fc.constantFrom(0, 1, 2, 3, 5, 20);
+
+async function brought(race: Race, turn: () => Promise<unknown>): Promise<void> {
+  await race.finish(turn);
+  assert.deepEqual(await race.failures(), []);
+  await race.check();
+}
+
+test('whatever cancels, ends, crashes and duplicates meet, each task ends once and nothing is left', async (t) => {
+  await fc.assert(
+    fc.asyncProperty(
+      slots,
+      fc.array(fc.tuple(steps, turns), { minLength: 5, maxLength: 40 }),
+      ending,
+      fc.array(fc.tuple(steps, turns), { maxLength: 5 }),
+      async (slots, before, last, after) => {
+        const race = new Race(slots, new MemoryTaskLog());
+        await race.rig.ready();
+        for (const [step, pause] of before) {
+          race.take(step);
+          await settle(pause);
+        }
+        if (last) race.take(last);
+        for (const [step, pause] of after) {
+          race.take(step);
+          await settle(pause);
+        }
+        await brought(race, () => settle(30));
+      },
+    ),
+    { numRuns: 300 },
+  );
+  t.pass();
+});
+
+/** A log that lives elsewhere: each answer comes when the scheduler says so. */
+class DistantLog implements TaskLog {
+  readonly #log = new MemoryTaskLog();
+  readonly #scheduler: fc.Scheduler;
+
+  constructor(scheduler: fc.Scheduler) {
+    this.#scheduler = scheduler;
+  }
+
+  async append(task_id: string, cursor: Cursor, events: readonly NewLogEvent[]): Promise<AppendResult> {
+    await this.#scheduler.schedule(Promise.resolve(), 'append');
+    const result = this.#log.append(task_id, cursor, events);
+    await this.#scheduler.schedule(Promise.resolve(), 'appended');
+    return result;
+  }
+
+  async tail(task_id: string): Promise<Cursor> {
+    await this.#scheduler.schedule(Promise.resolve(), 'tail');
+    return this.#log.tail(task_id);
+  }
+
+  read(task_id: string, after: number | undefined, signal: AbortSignal): AsyncIterable<readonly LogEvent[]> {
+    return this.#log.read(task_id, after, signal);
+  }
+
+  drop(task_id: string): void {
+    this.#log.drop(task_id);
+  }
+}
+
+test('the same holds for a log that answers late and in any order', async (t) => {
+  await fc.assert(
+    fc.asyncProperty(
+      slots,
+      fc.scheduler(),
+      fc.array(fc.tuple(steps, fc.nat(3)), { minLength: 5, maxLength: 25 }),
+      ending,
+      async (slots, scheduler, before, last) => {
+        const race = new Race(slots, new DistantLog(scheduler));
+        await race.rig.ready();
+        const answer = async (count: number): Promise<void> => {
+          await settle(5);
+          for (let given = 0; given < count && scheduler.count() > 0; given++) await scheduler.waitOne();
+        };
+        for (const [step, answers] of before) {
+          race.take(step);
+          await answer(answers);
+        }
+        if (last) race.take(last);
+        const checking = brought(race, () => answer(20));
+        let isChecked = false;
+        void checking.then(
+          () => (isChecked = true),
+          () => (isChecked = true),
+        );
+        while (!isChecked) await answer(20);
+        await checking;
+      },
+    ),
+    { numRuns: 150 },
+  );
+  t.pass();
+});

@@ -1,0 +1,144 @@
+import type { Observation } from '../../src/actors/observation.ts';
+import { Orchestrator, type OrchestratorPorts, type PoolBlueprint } from '../../src/actors/orchestrator.ts';
+import type { Pool } from '../../src/actors/pool.ts';
+import { SUPERVISION } from '../../src/actors/supervision.ts';
+import type { TaskRecord } from '../../src/actors/task-record.ts';
+import type { AdmissionResponse, TaskRequest } from '../../src/contract/generated/types.ts';
+import { remoteModels } from '../../src/models/source.ts';
+import { MemoryStore } from '../../src/store/memory-store.ts';
+import { MemoryTaskLog } from '../../src/streams/memory-log.ts';
+import type { LogEvent } from '../../src/streams/task-log.ts';
+import { request } from '../helpers/server.ts';
+import { SimulatedClock } from '../helpers/simulated-clock.ts';
+import { until } from '../helpers/until.ts';
+import { ScriptedEngine, type ScriptedRun } from './scripted-engine.ts';
+
+export interface RigOptions {
+  slots?: number;
+  capacity?: number;
+  preload?: boolean;
+  retained_tasks?: number;
+  pool?: Partial<Pick<PoolBlueprint, 'models'>> & { replica?: Partial<PoolBlueprint['replica']> };
+  ports?: Partial<OrchestratorPorts>;
+  clock?: SimulatedClock;
+  /** Prepares an engine before its first load. */
+  engine?: (engine: ScriptedEngine) => void;
+}
+
+/** The real orchestrator, pool, replica and log over one scripted engine, on a clock that the test moves. */
+export interface Rig {
+  orchestrator: Orchestrator;
+  clock: SimulatedClock;
+  pool: Pool;
+  /** The pool's one engine; there is none before the pool was asked for. */
+  engine: ScriptedEngine;
+  observations: Observation[];
+  submit(fields?: Partial<TaskRequest>): Promise<AdmissionResponse>;
+  record(id: string): TaskRecord;
+  /** Waits until a run of the task is under way. */
+  runOf(id: string): Promise<ScriptedRun>;
+  log(id: string): Promise<readonly LogEvent[]>;
+  ready(): Promise<void>;
+  close(): Promise<void>;
+}
+
+export function createRig(options: RigOptions = {}): Rig {
+  const { slots = 1, capacity = 1000, preload = true, retained_tasks = 1000 } = options;
+  const clock = options.clock ?? new SimulatedClock();
+  const observations: Observation[] = [];
+  let engine: ScriptedEngine | undefined;
+  const { budget } = SUPERVISION.replica;
+  const orchestrator = new Orchestrator(
+    { retained_tasks, metrics_period_ms: 1000, shutdown_ms: 10_000 },
+    {
+      clock,
+      random: () => 0.5,
+      log: new MemoryTaskLog(),
+      store: new MemoryStore(),
+      threads: { countTokens: async () => undefined, close: async () => undefined },
+      ...options.ports,
+    },
+    [
+      {
+        spec: {
+          id: 'scripted',
+          engine: 'synthetic',
+          model: 'synthetic',
+          slots,
+          ctx: 8192,
+          max_tokens_out: undefined,
+          capacity,
+          preload,
+        },
+        models: options.pool?.models ?? remoteModels,
+        engine: () => async (host) => {
+          engine = new ScriptedEngine(host, slots);
+          options.engine?.(engine);
+          return engine;
+        },
+        replica: {
+          restart: { ...budget },
+          load_timeout_ms: 60_000,
+          probe_interval_ms: 10_000,
+          probe_fail: 3,
+          ...options.pool?.replica,
+        },
+      },
+    ],
+  );
+  orchestrator.observers.add((observation) => observations.push(observation));
+  const pool = orchestrator.pools.get('scripted') as Pool;
+  return {
+    orchestrator,
+    clock,
+    pool,
+    observations,
+    get engine() {
+      if (!engine) throw new Error('no engine was asked for yet');
+      return engine;
+    },
+    submit: (fields) => orchestrator.submit({ ...request, ...fields }, 'a-test'),
+    record(id) {
+      const record = orchestrator.record(id);
+      if (!record) throw new Error(`there is no task ${id}`);
+      return record;
+    },
+    async runOf(id) {
+      const find = (): ScriptedRun | undefined =>
+        engine?.runs.find((run) => run.call.task_id === id && !run.isOver);
+      await until(find, `a run of ${id}`);
+      return find() as ScriptedRun;
+    },
+    log: (id) => orchestrator.eventsSoFar(id),
+    ready: () => until(() => pool.snapshot.hasTag('ready')),
+    async close() {
+      let isClosed = false;
+      const closing = orchestrator.close(0).finally(() => (isClosed = true));
+      await until(() => {
+        if (!isClosed) clock.advance(1);
+        return isClosed;
+      }, 'the orchestrator to close');
+      await closing;
+    },
+  };
+}
+
+/** Lets everything that waits for nothing but its turn happen. */
+export async function settle(turns = 20): Promise<void> {
+  for (let turn = 0; turn < turns; turn++) await Promise.resolve();
+}
+
+export function typesOf(events: readonly LogEvent[]): string[] {
+  return events.map(({ type }) => type);
+}
+
+/** Machines arm their timers on it: a way to make one throw in the middle of a step. */
+export class FragileClock extends SimulatedClock {
+  /** Timers of this length cannot be set. */
+  breaks: number | undefined;
+
+  override setTimeout(fn: () => void, ms: number): number {
+    if (ms === this.breaks) throw new Error('the clock is broken');
+    return super.setTimeout(fn, ms);
+  }
+}

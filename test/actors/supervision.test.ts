@@ -1,0 +1,143 @@
+import test from 'ava';
+import { createActor, setup } from 'xstate';
+import { link, SUPERVISION } from '../../src/actors/supervision.ts';
+import { loadConfig } from '../../src/config.ts';
+import { restartDelay } from '../../src/machines/restart-policy.ts';
+import { until } from '../helpers/until.ts';
+import { createRig, settle } from './rig.ts';
+
+test('after two hundred tasks of every fate nothing is left: no flight, lease, timer, reader or corpse', async (t) => {
+  const rig = createRig({ slots: 3 });
+  await rig.ready();
+  const before = rig.clock.pending;
+  const ids: string[] = [];
+  for (let task = 0; task < 200; task++) {
+    const { task_id } = await rig.submit({ priority: task % 3 ? 'interactive' : 'batch' });
+    ids.push(task_id);
+    const run = rig.engine.live[task % 3];
+    run?.token(task % 4);
+    if (task % 5 === 0) await rig.orchestrator.cancel(task_id);
+    else if (task % 7 === 0) run?.fail();
+    else if (task % 50 === 49) {
+      rig.engine.crash();
+      await until(() => rig.pool.snapshot.value === 'starting');
+      await until(() => {
+        rig.clock.advance(100);
+        return rig.pool.snapshot.hasTag('ready');
+      });
+    } else run?.finish();
+    await settle();
+  }
+  while (rig.engine.live.length > 0) {
+    for (const run of rig.engine.live) run.finish();
+    await settle();
+  }
+  for (const id of ids) {
+    t.true(['ended', 'error'].includes(rig.record(id).state));
+    t.true(['end', 'error'].includes((await rig.log(id)).at(-1)?.type ?? 'none'));
+  }
+  t.is(rig.orchestrator.tasks.inFlight, 0);
+  t.is(rig.pool.leases, 0);
+  t.is(rig.pool.snapshot.context.leases, 0);
+  t.is(rig.pool.queue_depth, 0);
+  t.is(rig.clock.pending, before);
+  t.deepEqual(rig.engine.shouts, []);
+  t.deepEqual(
+    rig.observations.filter(({ type }) => type === 'child.crashed'),
+    [],
+  );
+  await rig.close();
+  t.is(rig.clock.pending, 0);
+});
+
+test('exactly one of the two ends of a link is called, once, and a crash goes nowhere else', async (t) => {
+  const machine = setup({
+    types: { events: {} as { type: 'finish' } | { type: 'crash' } },
+    actions: {
+      crash() {
+        throw new Error('a bug');
+      },
+    },
+  }).createMachine({
+    initial: 'open',
+    states: { open: { on: { finish: 'over', crash: { actions: 'crash' } } }, over: { type: 'final' } },
+  });
+  for (const type of ['finish', 'crash'] as const) {
+    const told: string[] = [];
+    const actor = createActor(machine);
+    link(actor, {
+      completed: () => told.push('completed'),
+      crashed: (error) => told.push(`crashed: ${String(error)}`),
+    });
+    actor.start();
+    actor.send({ type });
+    t.deepEqual(told, [type === 'finish' ? 'completed' : 'crashed: Error: a bug']);
+  }
+  await settle();
+});
+
+test('an engine that dies as soon as it is up spends the configured budget, backoffs included', (t) => {
+  const { supervision } = loadConfig({});
+  const rule = { ...supervision, window_ms: supervision.window_s * 1000 };
+  const restarts: number[] = [];
+  for (let now = 0; restarts.length < 50; restarts.push(now)) {
+    const wait = restartDelay(rule, restarts, now, 0.5);
+    if (wait === undefined) return t.is(restarts.length, rule.max_restarts);
+    now += wait;
+  }
+  return t.fail('it is restarted for ever');
+});
+
+test('the table’s restart budget is the configuration’s default', (t) => {
+  const { supervision } = loadConfig({});
+  const { window_ms, ...budget } = SUPERVISION.replica.budget;
+  t.like(supervision, { ...budget, window_s: window_ms / 1000 });
+});
+
+test('a replica is restarted as often as the table says, then its pool is unready', async (t) => {
+  const rig = createRig();
+  t.teardown(rig.close);
+  await rig.ready();
+  const { max_restarts, initial_ms, factor } = SUPERVISION.replica.budget;
+  for (let restart = 0; restart < max_restarts; restart++) {
+    rig.engine.crash();
+    await until(() => rig.pool.replica?.snapshot.value === 'backing off');
+    t.is(rig.pool.replica?.snapshot.context.backoff_ms, initial_ms * factor ** restart);
+    rig.clock.advance(initial_ms * factor ** restart);
+    await rig.ready();
+  }
+  rig.engine.crash();
+  await until(() => rig.pool.snapshot.value === 'unready');
+  t.is(rig.engine.loadCalls, 1 + max_restarts);
+});
+
+test('restarts that lie longer back than the window are forgiven', async (t) => {
+  const rig = createRig();
+  t.teardown(rig.close);
+  await rig.ready();
+  const { max_restarts, window_ms } = SUPERVISION.replica.budget;
+  for (let restart = 0; restart <= max_restarts; restart++) {
+    rig.engine.crash();
+    await until(() => rig.pool.replica?.snapshot.value === 'backing off');
+    rig.clock.advance(window_ms);
+    await rig.ready();
+  }
+  t.is(rig.pool.replica?.snapshot.context.restarts.length, 1);
+});
+
+test('a stop goes in the reverse order of the start: tasks, then replicas, pools and the orchestrator', async (t) => {
+  const rig = createRig();
+  await rig.ready();
+  const id = (await rig.submit()).task_id;
+  (await rig.runOf(id)).token();
+  rig.observations.length = 0;
+  await rig.close();
+  const order = rig.observations.flatMap((told) => {
+    if (told.type === 'task.closed') return ['task'];
+    if (told.type === 'replica.moved' && told.to === 'stopped') return ['replica'];
+    if (told.type === 'pool.moved' && told.to === 'stopped') return ['pool'];
+    return [];
+  });
+  t.deepEqual(order, ['task', 'replica', 'pool']);
+  t.is(rig.orchestrator.state, 'closed');
+});
