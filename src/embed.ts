@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import { capabilities, poolHealth, taskInfo } from './actors/views.ts';
 import { Orchestrator } from './actors/orchestrator.ts';
 import type { Observer } from './actors/observation.ts';
@@ -14,6 +13,7 @@ import type {
 } from './contract/generated/types.ts';
 import { parseTaskRequest } from './contract/validate.ts';
 import { failure, TaskchartError } from './errors.ts';
+import { newCorrelationId } from './ids.ts';
 import { MemoryStore } from './store/memory-store.ts';
 import type { Store } from './store/store.ts';
 import { MemoryTaskLog } from './streams/memory-log.ts';
@@ -25,7 +25,7 @@ export interface OrchestratorPortOptions {
   /** @default a store in memory, gone with the process */
   store?: Store;
   /** @default a log in memory */
-  log?: TaskLog;
+  task_log?: TaskLog;
   /** @default the system's clock */
   clock?: Clock;
   /** 0 to 1; the jitter of backoffs. @default Math.random */
@@ -81,13 +81,13 @@ export interface EmbeddedOrchestrator {
  * @throws ConfigError naming the key
  */
 export function createOrchestrator(options: OrchestratorOptions = {}): EmbeddedOrchestrator {
-  const { store: _store, log: _log, clock: _clock, random: _random, ...settings } = options;
+  const { store: _store, task_log: _log, clock: _clock, random: _random, ...settings } = options;
   return orchestrate(loadConfig({ overrides: settings }), options);
 }
 
 /** The same from a configuration that was loaded already. */
 export function orchestrate(config: Config, ports: OrchestratorPortOptions = {}): EmbeddedOrchestrator {
-  const { store, log, clock = systemClock, random = Math.random } = ports;
+  const { store, task_log, clock = systemClock, random = Math.random } = ports;
   const core = new Orchestrator(
     {
       retained_tasks: config.retention.max_tasks,
@@ -97,7 +97,7 @@ export function orchestrate(config: Config, ports: OrchestratorPortOptions = {})
     {
       clock,
       random,
-      log: log ?? new MemoryTaskLog(),
+      log: task_log ?? new MemoryTaskLog(),
       store: store ?? new MemoryStore(),
       threads: createThreadPool(),
     },
@@ -107,7 +107,10 @@ export function orchestrate(config: Config, ports: OrchestratorPortOptions = {})
     core,
     config,
     async submit(request) {
-      const admission = await core.submit(parseTaskRequest(completeRequest(core, request)), randomUUID());
+      const admission = await core.submit(
+        parseTaskRequest(completeRequest(core, request)),
+        newCorrelationId(),
+      );
       return taskOf(core, admission.task_id, admission);
     },
     task(task_id) {

@@ -145,8 +145,8 @@ class Teller:
             if held_out(h.kind, place, noun) == want_held_out:
                 break
         self.h = h
-        # Greedy decoding of a small model takes its favorite name each time. A girl
-        # with a boy as friend, and a helper without a name, can never share one.
+        # Greedy decoding of a small model takes its favorite name each time. Boy
+        # and girl names differ, and a helper without a name cannot clash.
         self.f = self.person([k for k in FRIENDS if k != h.kind], not girl)
         self.g = Helper(self.r.choice([k for k in HELPERS if k != h.kind]), self.pick("old", "wise old", "friendly"))
         self.place = place

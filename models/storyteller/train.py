@@ -89,8 +89,8 @@ class Storyteller(nn.Module):
                 nn.init.normal_(p, std=0.02 if p is self.embed.weight else dim**-0.5 * 0.7)
         for block in self.blocks:
             nn.init.normal_(block.down.weight, std=hidden**-0.5 / math.sqrt(2 * layers))
-            # Attention that starts out copying what it looks at: without this,
-            # a short training never learns to carry a name through a story.
+            # Attention that starts out copying what it looks at, so that even a
+            # short training learns to carry a name through a story.
             nn.init.orthogonal_(block.v.weight)
             with torch.no_grad():
                 block.o.weight.copy_(block.v.weight.T / math.sqrt(layers))

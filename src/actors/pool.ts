@@ -200,8 +200,10 @@ export class Pool implements TaskHome {
   }
 
   enqueue(record: TaskRecord): void {
+    const position = this.queue.positionOfNewcomer(record.priority);
     this.queue.enqueue(record);
-    this.#dispatch();
+    // Behind those who would fill every slot, a newcomer changes nothing.
+    if (position < this.slots_total) this.#dispatch();
   }
 
   requeue(record: TaskRecord): void {

@@ -1,59 +1,12 @@
 #!/usr/bin/env node
 import { enableCompileCache } from 'node:module';
-import { Command, InvalidArgumentError } from 'commander';
-import { ConfigError } from '../config.ts';
-import type { RunOptions } from './run.ts';
-import type { ServeOptions } from './serve.ts';
 
 // Koa and its middleware check less where this is set; whoever develops against the daemon can set it otherwise.
 process.env['NODE_ENV'] ??= 'production';
 
-// Compiled code of the last start is used again: half of the time until the daemon listens.
+// Compiled code of the last start is used again, which halves the time until the daemon listens. Only modules that are
+// imported after this call profit, so everything else is.
 enableCompileCache();
 
-const USAGE_ERROR = 2;
-
-function wholeNumber(least: number, most: number): (text: string) => number {
-  return (text) => {
-    const number = Number(text);
-    if (!Number.isInteger(number) || number < least || number > most)
-      throw new InvalidArgumentError(`It must be a whole number from ${least} to ${most}.`);
-    return number;
-  };
-}
-
-const program = new Command('taskchart')
-  .description('Orchestrator for LLM inference tasks in which everything that lives is a statechart.')
-  .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : USAGE_ERROR));
-
-program
-  .command('serve')
-  .description('Run the daemon. Without a configuration: the bundled model, on 127.0.0.1:8080.')
-  .option('--config <file>', 'configuration, YAML or JSON')
-  .option('--host <host>', 'address to listen on')
-  .option('--port <port>', 'port to listen on, 0 = any free one', wholeNumber(0, 65_535))
-  .option('--data-dir <dir>', 'folder of what the daemon keeps, such as the logs of its engines')
-  .action(async (options: ServeOptions) => {
-    const { serve } = await import('./serve.ts');
-    await serve(options);
-  });
-
-program
-  .command('run')
-  .description('Run one task and print its tokens; states go to stderr. Without --url in this process.')
-  .argument('<prompt>', 'text to continue')
-  .option('--model <ref>', 'model, such as storyteller or file:/path/to/model.gguf')
-  .option('--max-tokens <n>', 'most tokens to generate', wholeNumber(1, 1_000_000))
-  .option('--url <url>', 'a running daemon, such as http://127.0.0.1:8080')
-  .option('--json', 'print the task’s events as JSON lines')
-  .action(async (prompt: string, options: RunOptions) => {
-    const { run } = await import('./run.ts');
-    process.exitCode = await run(prompt, options);
-  });
-
-try {
-  await program.parseAsync();
-} catch (error) {
-  process.stderr.write(`taskchart: ${error instanceof Error ? error.message : String(error)}\n`);
-  process.exit(error instanceof ConfigError ? USAGE_ERROR : 1);
-}
+const { main } = await import('./commands.ts');
+await main();

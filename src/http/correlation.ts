@@ -1,5 +1,5 @@
-import { randomUUID } from 'node:crypto';
 import type { Middleware } from 'koa';
+import { newCorrelationId } from '../ids.ts';
 
 export const CORRELATION_HEADER = 'X-Correlation-Id';
 
@@ -13,7 +13,7 @@ export interface CorrelationState {
 /** Every response carries the caller's correlation id, or a fresh UUIDv4. */
 export const correlate: Middleware<CorrelationState> = (ctx, next) => {
   const given = ctx.get(CORRELATION_HEADER);
-  ctx.state.correlation_id = ACCEPTABLE.test(given) ? given : randomUUID();
+  ctx.state.correlation_id = ACCEPTABLE.test(given) ? given : newCorrelationId();
   ctx.set(CORRELATION_HEADER, ctx.state.correlation_id);
   return next();
 };

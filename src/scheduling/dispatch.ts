@@ -44,8 +44,9 @@ export function dispatch<T>(view: DispatchView<T>): Dispatch<T> {
   if (view.places === 'soon') {
     const inLine = view.next.slice(0, Math.max(1, view.slots_total));
     result.ensure = view.cold && inLine.length > 0;
+    const isInLine = new Set(inLine);
     result.provision = inLine.filter((task) => !view.provisioning.has(task));
-    result.wait = [...view.provisioning].filter((task) => !inLine.includes(task));
+    result.wait = [...view.provisioning].filter((task) => !isInLine.has(task));
     return result;
   }
 

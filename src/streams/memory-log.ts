@@ -21,15 +21,18 @@ export class MemoryTaskLog implements TaskLog {
   readonly #logs = new Map<string, Log>();
 
   append(task_id: string, cursor: Cursor, events: readonly NewLogEvent[]): AppendResult {
-    let log = this.#logs.get(task_id);
+    const log = this.#logs.get(task_id);
     if (!log) {
-      log = { events: [], waiting: undefined };
-      this.#logs.set(task_id, log);
+      if (cursor !== START) return FENCED;
+      // Made at its size: a list that grows by its first event takes room for seventeen, and most logs wait with one.
+      const first = upToTerminal(events).map((event, id) => stamped(event, id));
+      this.#logs.set(task_id, { events: first, waiting: undefined });
+      return { kind: 'ok', cursor: first.length as Cursor };
     }
     const stored = log.events;
     if (cursor !== stored.length || isTerminal(stored.at(-1))) return FENCED;
     for (const event of events) {
-      stored.push({ id: stored.length, type: event.type, data: event.data } as LogEvent);
+      stored.push(stamped(event, stored.length));
       if (isTerminal(event)) break;
     }
     wake(log);
@@ -80,6 +83,15 @@ export class MemoryTaskLog implements TaskLog {
     this.#logs.delete(task_id);
     if (log) wake(log);
   }
+}
+
+function stamped({ type, data }: NewLogEvent, id: number): LogEvent {
+  return { id, type, data } as LogEvent;
+}
+
+function upToTerminal(events: readonly NewLogEvent[]): readonly NewLogEvent[] {
+  const end = events.findIndex(isTerminal);
+  return end === -1 ? events : events.slice(0, end + 1);
 }
 
 function wake(log: Log): void {
