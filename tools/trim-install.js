@@ -3,7 +3,10 @@
 import { readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 
-const packages = join(import.meta.dirname ?? new URL('.', import.meta.url).pathname, '../node_modules/node/node_modules');
+const packages = join(
+  import.meta.dirname ?? new URL('.', import.meta.url).pathname,
+  '../node_modules/node/node_modules',
+);
 
 for (const name of entries(packages))
   if (name.startsWith('node-')) rmSync(join(packages, name, 'include'), { recursive: true, force: true });

@@ -42,7 +42,11 @@ const EVENTS: TaskEvent[] = [
   { type: 'engine.failed', at: 5, failure: failure('INVALID_PARAMS', 'too long'), usage: NONE },
 ];
 
-function run(events: readonly TaskEvent[]): { state: TaskState; context: TaskContext; facts: readonly TaskFact[] } {
+function run(events: readonly TaskEvent[]): {
+  state: TaskState;
+  context: TaskContext;
+  facts: readonly TaskFact[];
+} {
   let { state, context, facts } = stepper.begin(INPUT);
   for (const event of events) {
     const next = stepper.step({ state, context }, event);
