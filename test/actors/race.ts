@@ -103,19 +103,19 @@ export class Race {
   /** Brings everything to its end, whatever was going on. */
   async finish(turn: () => Promise<unknown>): Promise<void> {
     const { engine, orchestrator, clock, pool } = this.rig;
-    let isSettled = false;
+    const answers = { all: false };
     this.take({ do: 'let go' });
     const over = (): boolean =>
       this.ids.every((id) => ['ended', 'error'].includes(this.rig.record(id).state)) &&
       orchestrator.tasks.inFlight === 0 &&
       pool.leases === 0;
-    for (let round = 0; round < 500 && !(isSettled && over()); round++) {
+    for (let round = 0; round < 500 && !(answers.all && over()); round++) {
       for (const run of engine.live) run.finish();
       clock.advance(500);
       await turn();
-      if (round === 0) void Promise.allSettled(this.#pending).then(() => (isSettled = true));
+      if (round === 0) void Promise.allSettled(this.#pending).then(() => (answers.all = true));
     }
-    if (!isSettled) throw new Error('something was never answered');
+    if (!answers.all) throw new Error('something was never answered');
     // A task is over before a distant log has taken its last event.
     for (let round = 0; round < 5; round++) await turn();
   }

@@ -94,12 +94,12 @@ test('the same holds for a log that answers late and in any order', async (t) =>
         }
         if (last) race.take(last);
         const checking = brought(race, () => answer(20));
-        let isChecked = false;
-        void checking.then(
-          () => (isChecked = true),
-          () => (isChecked = true),
+        const over = Symbol('over');
+        const checked = checking.then(
+          () => over,
+          () => over,
         );
-        while (!isChecked) await answer(20);
+        while ((await Promise.race([checked, answer(20)])) !== over);
         await checking;
       },
     ),

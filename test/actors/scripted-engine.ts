@@ -109,7 +109,7 @@ export class ScriptedEngine implements Engine {
       },
       // Like an engine that has not heard of the abort yet, it goes on until it lets go.
       token(count = 1) {
-        for (let made = 0; made < count && !isOver; made++)
+        for (let made = 0; made < count && !run.isOver; made++)
           sink.delta({ channel: 'text', text: ` s${usage.tokens_out++}`, tokens: 1 });
       },
       finish() {
