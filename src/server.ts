@@ -44,8 +44,6 @@ export async function startServer(
       }),
   });
   const server = createServer(face.app.callback());
-  // A stream may be idle for longer than any request timeout; heartbeats tell whether its reader is still there.
-  server.requestTimeout = 0;
   await listen(server, host, port);
   const url = `http://${host.includes(':') ? `[${host}]` : host}:${(server.address() as AddressInfo).port}`;
   return {

@@ -1,3 +1,4 @@
+import type { Clock } from '../clock.ts';
 import type { TaskRequest } from '../contract/generated/types.ts';
 import { failure, TaskchartError } from '../errors.ts';
 import { inputOf } from './engine-call.ts';
@@ -16,7 +17,11 @@ const COUNT_TIMEOUT_MS = 5000;
  * @returns tokens of the input, where they had to be counted
  * @throws TaskchartError INVALID_PARAMS
  */
-export async function checkTokens(request: TaskRequest, pool: Pool): Promise<number | undefined> {
+export async function checkTokens(
+  request: TaskRequest,
+  pool: Pool,
+  clock: Clock,
+): Promise<number | undefined> {
   const room = request.ctx - request.max_tokens;
   if (room < 1)
     throw new TaskchartError(
@@ -27,7 +32,7 @@ export async function checkTokens(request: TaskRequest, pool: Pool): Promise<num
       ),
     );
   if (mostTokens(request) <= room) return undefined;
-  const tokens = await pool.count(inputOf(request), AbortSignal.timeout(COUNT_TIMEOUT_MS));
+  const tokens = await countInTime(request, pool, clock);
   if (tokens !== undefined && tokens > room)
     throw new TaskchartError(
       failure(
@@ -37,6 +42,20 @@ export async function checkTokens(request: TaskRequest, pool: Pool): Promise<num
       ),
     );
   return tokens;
+}
+
+/** @returns undefined where nobody can tell, or not in time */
+async function countInTime(request: TaskRequest, pool: Pool, clock: Clock): Promise<number | undefined> {
+  const late = new AbortController();
+  const timer = clock.setTimeout(() => late.abort(), COUNT_TIMEOUT_MS);
+  try {
+    return await pool.count(inputOf(request), late.signal);
+  } catch (error) {
+    if (late.signal.aborted) return undefined;
+    throw error;
+  } finally {
+    clock.clearTimeout(timer);
+  }
 }
 
 function mostTokens(request: TaskRequest): number {

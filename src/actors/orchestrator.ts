@@ -50,6 +50,7 @@ export class Orchestrator {
   readonly #ports: OrchestratorPorts;
   readonly #actor: ActorRefFrom<typeof orchestratorMachine>;
   readonly #records = new Map<string, TaskRecord>();
+  readonly #admitting = new Map<string, Promise<void>>();
   /** Ids in the order they were closed: the oldest leave first. */
   readonly #over = new Set<string>();
 
@@ -119,7 +120,7 @@ export class Orchestrator {
    */
   async submit(request: TaskRequest, correlation_id: string): Promise<AdmissionResponse> {
     try {
-      return await this.#admit(request, correlation_id);
+      return await this.#admitInTurn(request, correlation_id);
     } catch (error) {
       if (error instanceof TaskchartError)
         this.observers.tell({
@@ -135,7 +136,7 @@ export class Orchestrator {
   /** Resolves when no token can follow any more. Unknown and finished tasks are left as they are. */
   async cancel(task_id: string, reason: CancelReason = 'client'): Promise<void> {
     const record = this.#records.get(task_id);
-    if (!record || isOver(record.state)) return;
+    if (!record) return;
     await this.tasks.cancel(record, reason);
   }
 
@@ -174,6 +175,20 @@ export class Orchestrator {
     return { queue_position: position, predicted_start_ms: pool.predictedStart(position) };
   }
 
+  /** One admission at a time under an id: whoever posts it meanwhile finds the record of the first. */
+  async #admitInTurn(request: TaskRequest, correlation_id: string): Promise<AdmissionResponse> {
+    const id = request.task_id;
+    if (id === undefined) return this.#admit(request, correlation_id);
+    while (this.#admitting.has(id)) await this.#admitting.get(id);
+    const admission = this.#admit(request, correlation_id);
+    const over = admission.then(
+      () => void this.#admitting.delete(id),
+      () => void this.#admitting.delete(id),
+    );
+    this.#admitting.set(id, over);
+    return admission;
+  }
+
   async #admit(request: TaskRequest, correlation_id: string): Promise<AdmissionResponse> {
     const known = request.task_id === undefined ? undefined : this.#records.get(request.task_id);
     if (known) return this.#readmit(known, request);
@@ -189,10 +204,12 @@ export class Orchestrator {
       );
 
     const pool = this.#choosePool(request);
-    const tokens_in = await checkTokens(request, pool);
+    const tokens_in = await checkTokens(request, pool, this.#ports.clock);
     // Counting may have taken a while: a request under the same id may have been admitted meanwhile.
     const twin = request.task_id === undefined ? undefined : this.#records.get(request.task_id);
     if (twin) return this.#readmit(twin, request);
+    const { admits } = pool.candidate(request.priority);
+    if (admits.kind === 'refuses') throw refusal({ ...admits.failure, engine: request.engine });
 
     const { queue } = pool;
     const queue_position = queue.positionOfNewcomer(request.priority);

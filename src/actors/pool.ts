@@ -95,13 +95,15 @@ export class Pool implements TaskHome {
       },
     });
     this.#actor.on('*', (fact) => this.#do(fact));
-    this.#actor.subscribe((snapshot) => this.#moved(snapshot));
     link(this.#actor, {
+      moved: (snapshot) => this.#moved(snapshot),
       completed: options.stopped,
       crashed: (error) => {
         observers.tell({ type: 'child.crashed', child: `pool ${spec.id}`, error });
         this.#refuse(failure('INTERNAL', `pool ${spec.id} crashed`, { pool_id: spec.id }));
-        options.stopped();
+        this.#leases.revoke();
+        if (this.#replica) this.#replica.stop();
+        else options.stopped();
       },
     });
     this.#actor.start();
@@ -200,15 +202,17 @@ export class Pool implements TaskHome {
   }
 
   enqueue(record: TaskRecord): void {
-    const position = this.queue.positionOfNewcomer(record.priority);
+    // Counted without the places that are only promised: whoever has one may never come.
+    const ahead =
+      this.queue.lengthOf('interactive') + (record.priority === 'batch' ? this.queue.lengthOf('batch') : 0);
     this.queue.enqueue(record);
     // Behind those who would fill every slot, a newcomer changes nothing.
-    if (position < this.slots_total) this.#dispatch();
+    if (ahead < this.slots_total || !this.snapshot.hasTag('accepting')) this.#seat();
   }
 
   requeue(record: TaskRecord): void {
     this.queue.returnToFront(record);
-    this.#dispatch();
+    this.#seat();
   }
 
   /** The task is over, or gone elsewhere. */
@@ -228,6 +232,13 @@ export class Pool implements TaskHome {
 
   release(lease: number): void {
     this.#leases.release(lease);
+  }
+
+  /** A pool that takes no work has told its queue so already: whoever comes later is told at once. */
+  #seat(): void {
+    const { snapshot } = this;
+    if (snapshot.hasTag('accepting')) this.#dispatch();
+    else this.#refuse(unreadyFailure(snapshot.context));
   }
 
   #dispatch(): void {
@@ -350,6 +361,7 @@ export class Pool implements TaskHome {
         return this.#actor.send(fact);
       case 'replica.stopped':
         this.#replica = undefined;
+        if (this.snapshot.status === 'error') return this.#options.stopped();
         return this.#actor.send({ type: 'replicas.stopped' });
     }
   }

@@ -3,6 +3,7 @@ import type { Clock } from '../clock.ts';
 import type {
   Engine,
   EngineCall,
+  EngineHealth,
   EngineHost,
   EngineInput,
   EngineOutcome,
@@ -45,7 +46,7 @@ export class Replica {
       replicaMachine.provide({
         actors: {
           loadEngine: fromPromise(async ({ signal }) => (await this.#ensureEngine()).load(signal)),
-          probeEngine: fromPromise(async ({ signal }) => (await this.#ensureEngine()).health(signal)),
+          probeEngine: fromPromise(({ signal }) => this.#probe(signal)),
           unloadEngine: fromPromise(async () => this.#unload()),
         },
       }),
@@ -54,22 +55,27 @@ export class Replica {
         clock: options.clock,
       },
     );
-    this.#actor.on('*', options.told);
     let state = 'idle';
-    this.#actor.subscribe((snapshot) => {
+    const moved = (snapshot: ReplicaSnapshot): void => {
       const next = stateName(snapshot);
       if (next === state) return;
-      options.moved(state, snapshot);
+      const from = state;
       state = next;
+      options.moved(from, snapshot);
+    };
+    // Facts come before subscribers hear of the state they belong to; observers are told in the order of causes.
+    this.#actor.on('*', (fact) => {
+      moved(this.snapshot);
+      options.told(fact);
     });
     link(this.#actor, {
+      moved,
       completed() {},
-      crashed: (error) => {
-        void this.#unload();
-        options.told({
-          type: 'replica.broken',
-          failure: failure('INTERNAL', `replica ${this.id} crashed: ${String(error)}`),
-        });
+      crashed: (thrown) => {
+        const cause = failure('INTERNAL', `replica ${this.id} crashed: ${String(thrown)}`);
+        void this.#unload().catch(() => undefined);
+        options.told({ type: 'replica.lost', loss: { cause: 'crash', message: cause.message } });
+        options.told({ type: 'replica.broken', failure: cause });
       },
     });
     this.#actor.start();
@@ -89,6 +95,8 @@ export class Replica {
   }
 
   stop(): void {
+    // A crashed actor hears nothing any more, and has nothing left to stop.
+    if (this.snapshot.status === 'error') return this.#options.told({ type: 'replica.stopped' });
     this.#actor.send({ type: 'replica.stop' });
   }
 
@@ -130,6 +138,24 @@ export class Replica {
       lost: (loss) => this.#actor.send({ type: 'engine.lost', loss }),
     });
     return this.#engine;
+  }
+
+  /** No answer within a probe's interval is an answer. */
+  async #probe(signal: AbortSignal): Promise<EngineHealth> {
+    const { clock, input } = this.#options;
+    const late = new AbortController();
+    const timer = clock.setTimeout(() => late.abort(), input.probe_interval_ms);
+    const silence = new Promise<EngineHealth>((resolve) => {
+      late.signal.addEventListener('abort', () =>
+        resolve({ live: false, ready: false, message: 'the engine does not answer' }),
+      );
+    });
+    try {
+      const engine = await this.#ensureEngine();
+      return await Promise.race([engine.health(AbortSignal.any([signal, late.signal])), silence]);
+    } finally {
+      clock.clearTimeout(timer);
+    }
   }
 
   async #unload(): Promise<void> {

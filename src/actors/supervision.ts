@@ -1,4 +1,4 @@
-import type { AnyActorRef } from 'xstate';
+import type { AnyActorRef, SnapshotFrom } from 'xstate';
 import type { RestartRule } from '../machines/restart-policy.ts';
 
 /** What to do with a child of each kind when it fails, and how it is stopped. */
@@ -60,9 +60,14 @@ export const SUPERVISION = {
  * Links a root actor to its owner. Exactly one of the two is called, once, when the actor is over: the owner drops
  * its reference there, so no corpse stays behind.
  */
-export function link(
-  actor: AnyActorRef,
-  on: { completed: () => void; crashed: (error: unknown) => void },
+export function link<TActor extends AnyActorRef>(
+  actor: TActor,
+  on: {
+    moved?: (snapshot: SnapshotFrom<TActor>) => void;
+    completed: () => void;
+    crashed: (error: unknown) => void;
+  },
 ): void {
-  actor.subscribe({ complete: on.completed, error: on.crashed });
+  // One observer for all three: xstate throws a crash into the event loop if any observer has no `error`.
+  actor.subscribe({ next: on.moved ?? (() => {}), complete: on.completed, error: on.crashed });
 }

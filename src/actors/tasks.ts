@@ -53,6 +53,8 @@ export interface TasksOptions {
 export class Tasks {
   readonly #options: TasksOptions;
   readonly #flights = new Map<string, Flight>();
+  /** Writes outside a flight that a log elsewhere has not answered yet: one at a time for each task. */
+  readonly #unanswered = new Map<string, Promise<void>>();
 
   constructor(options: TasksOptions) {
     this.#options = options;
@@ -87,7 +89,7 @@ export class Tasks {
   /** Takes a waiting record into flight on a slot. */
   place(record: TaskRecord, lease: number, replica_id: string): void {
     const { log, clock } = this.#options;
-    const tail = log.tail(record.id);
+    const tail = this.#tail(record);
     const begin = (cursor: Cursor): void => {
       // Somebody may have canceled it while a remote log was asked for its tail.
       if (isOver(record.state)) return this.#options.home(record.pool_id).release(lease);
@@ -106,8 +108,14 @@ export class Tasks {
       );
       this.#flights.set(record.id, { actor, writer });
       actor.on('*', (fact) => this.#do(record, fact));
-      actor.subscribe((snapshot) => this.#moved(record, snapshot.value, snapshot.context));
-      link(actor, { completed: () => this.#land(record), crashed: (error) => this.#crashed(record, error) });
+      link(actor, {
+        // A run that was queued again may be granted before its old actor has told everybody that it waits.
+        moved: ({ value, context }) => {
+          if (this.#flights.get(record.id)?.actor === actor) this.#moved(record, value, context);
+        },
+        completed: () => this.#land(record),
+        crashed: (error) => this.#crashed(record, error),
+      });
       actor.start();
       actor.send({ type: 'task.place', at: clock.now(), lease, replica_id });
     };
@@ -134,6 +142,7 @@ export class Tasks {
     const writer = this.#flights.get(record.id)?.writer;
     this.send(record, { type: 'task.cancel', at: this.#options.clock.now(), reason });
     await writer?.settled();
+    await this.#unanswered.get(record.id);
   }
 
   #moved(record: TaskRecord, state: TaskRecord['state'], context: TaskRecord['context']): void {
@@ -187,9 +196,31 @@ export class Tasks {
     const flight = this.#flights.get(record.id);
     if (flight) return flight.writer.append(event);
     const { log } = this.#options;
-    const tail = log.tail(record.id);
-    if (tail instanceof Promise) void tail.then((cursor) => log.append(record.id, cursor, [event]));
-    else void log.append(record.id, tail, [event]);
+    const tail = this.#tail(record);
+    if (tail instanceof Promise)
+      this.#await(
+        record,
+        tail.then((cursor) => log.append(record.id, cursor, [event])),
+      );
+    else {
+      const answer = log.append(record.id, tail, [event]);
+      if (answer instanceof Promise) this.#await(record, answer);
+    }
+  }
+
+  /** Where the next event of a task goes, once everything written before has been answered for. */
+  #tail(record: TaskRecord): Cursor | Promise<Cursor> {
+    const { log } = this.#options;
+    const before = this.#unanswered.get(record.id);
+    return before ? before.then(() => log.tail(record.id)) : log.tail(record.id);
+  }
+
+  #await(record: TaskRecord, answer: Promise<unknown>): void {
+    const forget = (): void => {
+      if (this.#unanswered.get(record.id) === answered) this.#unanswered.delete(record.id);
+    };
+    const answered = answer.then(forget, forget);
+    this.#unanswered.set(record.id, answered);
   }
 
   #metrics(record: TaskRecord, home: TaskHome): { queue_depth: number; on_time_probability: number } {
@@ -218,6 +249,7 @@ export class Tasks {
     const flight = this.#flights.get(record.id);
     if (!flight) return;
     this.#flights.delete(record.id);
+    if (flight.writer.isBusy) this.#await(record, flight.writer.settled());
     const { status, value, context } = flight.actor.getSnapshot();
     this.#moved(record, value, context);
     if (status === 'active') flight.actor.stop();

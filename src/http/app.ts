@@ -1,5 +1,5 @@
 import Router from 'koa-router';
-import Koa from 'koa';
+import Koa, { type Context } from 'koa';
 import { operations } from '../contract/generated/operations.ts';
 import { failure, TaskchartError } from '../errors.ts';
 import { correlate } from './correlation.ts';
@@ -35,7 +35,10 @@ export function createHttpFace(options: HttpOptions): HttpFace {
   app.use(errorExit(options.report));
   app.use(present.routes());
   app.use(future.routes());
-  app.on('error', options.report);
+  // What handlers throw leaves by the one exit; what arrives here is a caller that left in the middle.
+  app.on('error', (error: unknown, ctx: Context) => {
+    if (!ctx.req.socket.destroyed) options.report(error, ctx);
+  });
   return { app, close: () => heartbeats.close() };
 }
 

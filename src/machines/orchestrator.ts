@@ -45,6 +45,7 @@ export const orchestratorMachine = setup({
     draining: {
       description: 'Takes no more tasks; pools let running ones finish until the deadline and stop.',
       entry: 'drainPools',
+      on: { 'orchestrator.close': { actions: ['noteDeadline', 'drainPools'] } },
       always: { guard: 'isNoPoolOpen', target: 'closed' },
     },
     closed: {

@@ -157,7 +157,7 @@ export const poolMachine = setup({
       on: {
         'lease.closed': { actions: 'countClosed' },
         'replica.lost': { actions: 'countLost' },
-        'pool.drain': {},
+        'pool.drain': { target: 'draining', reenter: true, actions: 'noteDrain' },
       },
     },
     stopping: {

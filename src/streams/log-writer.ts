@@ -28,6 +28,11 @@ export class LogWriter {
     return this.#tokens;
   }
 
+  /** Whether something written has not been answered for. */
+  get isBusy(): boolean {
+    return this.#inFlight !== undefined;
+  }
+
   token(delta: Delta): void {
     if (delta.text !== '') this.append({ type: 'token', data: { t: delta.text, i: this.#tokens } });
     this.#tokens += delta.tokens;
@@ -39,12 +44,20 @@ export class LogWriter {
       this.#pending.push(event);
       return;
     }
-    this.#take(this.#log.append(this.#task_id, this.#cursor, [event]), [event]);
+    this.#take(this.#append([event]), [event]);
   }
 
   /** Resolves when everything written has been answered for. */
   async settled(): Promise<void> {
     while (this.#inFlight) await this.#inFlight;
+  }
+
+  #append(events: readonly NewLogEvent[]): AppendResult | Promise<AppendResult> {
+    try {
+      return this.#log.append(this.#task_id, this.#cursor as Cursor, events);
+    } catch {
+      return { kind: 'unknown' };
+    }
   }
 
   #take(result: AppendResult | Promise<AppendResult>, events: readonly NewLogEvent[]): void {
@@ -71,6 +84,6 @@ export class LogWriter {
     if (this.#cursor === undefined || this.#pending.length === 0) return;
     const events = this.#pending;
     this.#pending = [];
-    this.#take(this.#log.append(this.#task_id, this.#cursor, events), events);
+    this.#take(this.#append(events), events);
   }
 }

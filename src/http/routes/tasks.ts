@@ -32,6 +32,12 @@ export function taskRoutes(
     async streamTask(ctx) {
       const record = known(ctx['params'].id);
       const after = resumePoint(ctx.get('Last-Event-ID'), ctx.query['after']);
+      // The headers are all there is to say; the log may go on for minutes.
+      if (ctx.method === 'HEAD') {
+        ctx.status = 200;
+        ctx.set(SSE_HEADERS);
+        return;
+      }
       const gone = new AbortController();
       ctx.respond = false;
       ctx.res.once('close', () => gone.abort());
