@@ -23,7 +23,7 @@ test('without any source there is one pool with the bundled model', (t) => {
     retention: { max_tasks: 10_000 },
     runtime: { dir: resolve('.runtime') },
     log: { level: 'info', format: 'auto' },
-    supervision: { initial_ms: 1000, max_ms: 60_000, factor: 2, max_restarts: 5, window_s: 60 },
+    supervision: { initial_ms: 1000, max_ms: 60_000, factor: 2, max_restarts: 5, stable_s: 300 },
   });
   t.deepEqual(config.pools, [
     {

@@ -7,6 +7,7 @@ import {
   poolMachine,
   unreadyFailure,
   type PoolActor,
+  type PoolEvent,
   type PoolFact,
   type PoolSnapshot,
   type PoolState,
@@ -78,8 +79,8 @@ export class Pool implements TaskHome {
       clock,
       tasks: options.tasks,
       rates: this.rates,
-      granted: () => this.#actor.send({ type: 'lease.granted' }),
-      closed: () => this.#actor.send({ type: 'lease.closed' }),
+      granted: () => this.#send({ type: 'lease.granted' }),
+      closed: () => this.#send({ type: 'lease.closed' }),
     });
     this.#actor = createActor(poolMachine, {
       id: spec.id,
@@ -107,7 +108,7 @@ export class Pool implements TaskHome {
       },
     });
     this.#actor.start();
-    if (spec.preload) this.#actor.send({ type: 'pool.ensure' });
+    if (spec.preload) this.#send({ type: 'pool.ensure' });
   }
 
   get snapshot(): PoolSnapshot {
@@ -152,7 +153,7 @@ export class Pool implements TaskHome {
   }
 
   drain(deadline_ms: number): void {
-    this.#actor.send({ type: 'pool.drain', deadline_ms });
+    this.#send({ type: 'pool.drain', deadline_ms });
   }
 
   /** What placement needs to know of this pool. */
@@ -234,6 +235,11 @@ export class Pool implements TaskHome {
     this.#leases.release(lease);
   }
 
+  /** What arrives after the pool is over concerns nobody. */
+  #send(event: PoolEvent): void {
+    if (this.snapshot.status === 'active') this.#actor.send(event);
+  }
+
   /** A pool that takes no work has told its queue so already: whoever comes later is told at once. */
   #seat(): void {
     const { snapshot } = this;
@@ -266,7 +272,7 @@ export class Pool implements TaskHome {
       this.#provisioning.add(record);
       this.#options.tasks.send(record, { type: 'task.provision', at });
     }
-    if (ensure) this.#actor.send({ type: 'pool.ensure' });
+    if (ensure) this.#send({ type: 'pool.ensure' });
   }
 
   #grant(record: TaskRecord): void {
@@ -305,7 +311,7 @@ export class Pool implements TaskHome {
         this.#cancelProvisioner = startProvisioner(this.spec.model, this.#options.models, (told) => {
           this.#cancelProvisioner = undefined;
           if (told.type === 'model.prepared') this.#model = told.model;
-          this.#actor.send(told.type === 'model.prepared' ? { type: 'model.prepared' } : told);
+          this.#send(told.type === 'model.prepared' ? { type: 'model.prepared' } : told);
         });
         return;
       case 'replicas.start':
@@ -314,7 +320,7 @@ export class Pool implements TaskHome {
         return this.#replica.start();
       case 'replicas.stop':
         this.#cancelProvisioner?.();
-        if (!this.#replica) return this.#actor.send({ type: 'replicas.stopped' });
+        if (!this.#replica) return this.#send({ type: 'replicas.stopped' });
         return this.#replica.stop();
       case 'leases.revoke':
         return this.#leases.revoke();
@@ -354,15 +360,15 @@ export class Pool implements TaskHome {
           this.rates.load_ms,
           this.#options.clock.now() - (this.#asked_at ?? this.#options.clock.now()),
         );
-        return this.#actor.send({ type: 'replica.readied' });
+        return this.#send({ type: 'replica.readied' });
       case 'replica.lost':
-        return this.#actor.send({ type: 'replica.lost' });
+        return this.#send({ type: 'replica.lost' });
       case 'replica.broken':
-        return this.#actor.send(fact);
+        return this.#send(fact);
       case 'replica.stopped':
         this.#replica = undefined;
         if (this.snapshot.status === 'error') return this.#options.stopped();
-        return this.#actor.send({ type: 'replicas.stopped' });
+        return this.#send({ type: 'replicas.stopped' });
     }
   }
 

@@ -91,7 +91,7 @@ export class Replica {
   }
 
   start(): void {
-    this.#actor.send({ type: 'replica.start' });
+    if (this.snapshot.status === 'active') this.#actor.send({ type: 'replica.start' });
   }
 
   stop(): void {

@@ -44,7 +44,7 @@ export const SUPERVISION = {
       max_ms: 60_000,
       jitter: 0.1,
       max_restarts: 5,
-      window_ms: 60_000,
+      stable_ms: 300_000,
     },
     when_spent: 'the pool becomes unready with the last error',
   },

@@ -110,7 +110,7 @@ function replicaHealth({ id, snapshot }: Replica): ReplicaHealth {
   return defined({
     replica_id: id,
     state: stateName(snapshot),
-    restarts: snapshot.context.restarts.length,
+    restarts: snapshot.context.restarts,
     last_exit: snapshot.context.exit,
   });
 }

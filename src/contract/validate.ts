@@ -9,7 +9,7 @@ import { validateTaskRequest } from './generated/validators.js';
  * @throws TaskchartError INVALID_PARAMS, its message names the field and what would be right
  */
 export function parseTaskRequest(body: unknown): TaskRequest {
-  if (validateTaskRequest(body)) return body;
+  if (validateTaskRequest(body)) return known(body);
   const { path, message, text } = explain(validateTaskRequest.errors, body, taskRequestFields);
   const isWhole = path === '' && message.startsWith('must');
   const { engine } = (typeof body === 'object' && body !== null ? body : {}) as { engine?: unknown };
@@ -21,4 +21,15 @@ export function parseTaskRequest(body: unknown): TaskRequest {
 /** The envelope names the engine where it is one; anything else the caller sent has no place there. */
 function isEngine(value: unknown): value is TaskRequest['engine'] {
   return typeof value === 'string' && /^[a-z]{2,16}$/.test(value);
+}
+
+const FIELDS = Object.keys(taskRequestFields).filter(
+  (path) => path !== '' && !/[.[]/.test(path),
+) as (keyof TaskRequest)[];
+
+/** Fields nobody knows are ignored, which means that they are not kept either. */
+function known(request: TaskRequest): TaskRequest {
+  const kept: Partial<Record<keyof TaskRequest, unknown>> = {};
+  for (const field of FIELDS) if (request[field] !== undefined) kept[field] = request[field];
+  return kept as TaskRequest;
 }

@@ -3,10 +3,10 @@ import type { ServerResponse } from 'node:http';
 import type { Clock } from '../clock.ts';
 import type { LogEvent } from '../streams/task-log.ts';
 
+/** `Connection` is Node’s to set: a client that asks for `close` gets it. */
 export const SSE_HEADERS = {
   'Content-Type': 'text/event-stream',
   'Cache-Control': 'no-cache',
-  Connection: 'keep-alive',
   'X-Accel-Buffering': 'no',
 } as const;
 

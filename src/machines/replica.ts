@@ -11,7 +11,7 @@ export interface ReplicaInput {
   probe_interval_ms: number;
   /** Failed probes in a row after which a replica counts as lost. */
   probe_fail: number;
-  /** Monotonic milliseconds; restarts are counted within a window of them. */
+  /** Monotonic milliseconds, to tell a stable engine from one that crashes again. */
   now: () => number;
   /** 0 to 1, for the jitter of the backoff. */
   random: () => number;
@@ -22,8 +22,10 @@ export interface ReplicaContext extends ReplicaInput {
   last_error: Failure | undefined;
   /** How the last run of the engine ended; causes are kept apart because each has its own remedy. */
   exit: EngineLoss | undefined;
-  /** Monotonic milliseconds of the restarts inside the window. */
-  restarts: readonly number[];
+  /** Restarts since the engine was last stable. */
+  restarts: number;
+  /** Monotonic milliseconds at which it became ready last. */
+  ready_at: number | undefined;
   failed_probes: number;
   backoff_ms: number;
 }
@@ -72,8 +74,7 @@ export const replicaMachine = setup({
   guards: {
     isReady: (_, params: { health: EngineHealth }) => params.health.ready,
     isOneFailureShort: ({ context }) => context.failed_probes + 1 < context.probe_fail,
-    mayRestart: ({ context }) =>
-      restartDelay(context.restart, context.restarts, context.now(), 0.5) !== undefined,
+    mayRestart: ({ context }) => restartDelay(context.restart, context.restarts, 0.5) !== undefined,
   },
   actions: {
     keepProperties: assign({
@@ -99,15 +100,17 @@ export const replicaMachine = setup({
     ),
     countFailedProbe: assign({ failed_probes: ({ context }) => context.failed_probes + 1 }),
     forgetFailedProbes: assign({ failed_probes: 0 }),
-    scheduleRestart: assign(({ context }) => {
-      const now = context.now();
-      const delay = restartDelay(context.restart, context.restarts, now, context.random());
-      return {
-        backoff_ms: delay ?? 0,
-        restarts: [...context.restarts.filter((at) => now - at < context.restart.window_ms), now],
-      };
-    }),
-    forgetRestarts: assign({ restarts: [] }),
+    scheduleRestart: assign(({ context }) => ({
+      backoff_ms: restartDelay(context.restart, context.restarts, context.random()) ?? 0,
+      restarts: context.restarts + 1,
+    })),
+    noteReady: assign({ ready_at: ({ context }) => context.now() }),
+    forgiveIfStable: assign(({ context }) =>
+      context.ready_at !== undefined && context.now() - context.ready_at >= context.restart.stable_ms
+        ? { restarts: 0, ready_at: undefined }
+        : { ready_at: undefined },
+    ),
+    forgetRestarts: assign({ restarts: 0 }),
     tellReady: emit(({ context }) => ({
       type: 'replica.readied',
       properties: context.properties as EngineProperties,
@@ -129,7 +132,8 @@ export const replicaMachine = setup({
     properties: undefined,
     last_error: undefined,
     exit: undefined,
-    restarts: [],
+    restarts: 0,
+    ready_at: undefined,
     failed_probes: 0,
     backoff_ms: 0,
   }),
@@ -191,7 +195,8 @@ export const replicaMachine = setup({
     ready: {
       description: 'Decodes; its slots are granted to tasks, and it is probed from time to time.',
       tags: ['ready', 'live'],
-      entry: 'tellReady',
+      entry: ['noteReady', 'tellReady'],
+      exit: 'forgiveIfStable',
       initial: 'serving',
       on: { 'engine.lost': { target: 'lost', actions: [{ type: 'noteLoss', params: {} }, 'tellLost'] } },
       states: {

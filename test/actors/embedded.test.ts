@@ -137,6 +137,6 @@ test.serial(
     });
     await until(() => isOver(id));
     t.is(orchestrator.record(id)?.state, 'ended');
-    t.is(orchestrator.pools.get('stories')?.replica?.snapshot.context.restarts.length, 1);
+    t.is(orchestrator.pools.get('stories')?.replica?.snapshot.context.restarts, 1);
   },
 );

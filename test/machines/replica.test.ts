@@ -20,7 +20,7 @@ const PROPERTIES: EngineProperties = {
   workloads: ['completion'],
   features: { chat: 'none', grammar: false, json_schema: false, resume: true, tokenizer: true },
 };
-const RULE = { initial_ms: 1000, factor: 2, max_ms: 60_000, jitter: 0, max_restarts: 2, window_ms: 60_000 };
+const RULE = { initial_ms: 1000, factor: 2, max_ms: 60_000, jitter: 0, max_restarts: 2, stable_ms: 60_000 };
 const CRASH: EngineLoss = { cause: 'crash', message: 'exit code 139' };
 const HEALTHY: EngineHealth = { live: true, ready: true };
 const SICK: EngineHealth = { live: false, ready: false, message: 'refused' };
@@ -184,7 +184,7 @@ test('every state is reached, and readiness is told before any loss', (t) => {
     ],
     key: (context: ReplicaContext) => [
       context.failed_probes,
-      context.restarts.length,
+      context.restarts,
       context.properties !== undefined,
     ],
   });

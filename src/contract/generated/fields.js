@@ -348,12 +348,12 @@ export const configFields = {
  },
  "supervision.max_restarts": {
   "type": "integer",
-  "about": "restarts within the window before an engine is given up",
+  "about": "restarts in a row before an engine is given up; its pool is then unready, and tries again by itself later",
   "expects": "an integer ≥ 0"
  },
- "supervision.window_s": {
+ "supervision.stable_s": {
   "type": "integer",
-  "about": "length of the window in which restarts are counted",
+  "about": "how long an engine has to work until its earlier failures are forgiven",
   "expects": "an integer ≥ 1"
  },
  "supervision.probe_interval_ms": {

@@ -1577,13 +1577,13 @@ export interface Config {
      */
     jitter: number;
     /**
-     * Restarts within the window before an engine is given up. Restarts.
+     * Restarts in a row before an engine is given up; its pool is then unready, and tries again by itself later. Restarts.
      */
     max_restarts: number;
     /**
-     * Length of the window in which restarts are counted. Seconds.
+     * How long an engine has to work until its earlier failures are forgiven. Seconds.
      */
-    window_s: number;
+    stable_s: number;
     /**
      * Time between two health probes of an engine. Milliseconds.
      */
@@ -1804,13 +1804,13 @@ export interface ConfigInput {
      */
     jitter?: number;
     /**
-     * Restarts within the window before an engine is given up. Restarts.
+     * Restarts in a row before an engine is given up; its pool is then unready, and tries again by itself later. Restarts.
      */
     max_restarts?: number;
     /**
-     * Length of the window in which restarts are counted. Seconds.
+     * How long an engine has to work until its earlier failures are forgiven. Seconds.
      */
-    window_s?: number;
+    stable_s?: number;
     /**
      * Time between two health probes of an engine. Milliseconds.
      */
