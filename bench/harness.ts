@@ -1,5 +1,5 @@
 import { spawn, type ChildProcess } from 'node:child_process';
-import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, openSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -25,8 +25,11 @@ export interface StartOptions {
   env?: Readonly<Record<string, string>>;
   /** Options of node itself, such as --expose-gc. */
   node?: readonly string[];
-  /** Where its standard output goes. Only of a pipe can lines be awaited. @default 'pipe' */
-  stdout?: 'pipe' | 'ignore';
+  /**
+   * Where its standard output goes. `file`: a regular file, read only until what a start says has been said. Whoever
+   * drains a pipe takes processor time from what is measured. @default 'pipe'
+   */
+  stdout?: 'pipe' | 'file' | 'ignore';
 }
 
 const running = new Set<Program>();
@@ -47,16 +50,25 @@ export class Program {
 
   constructor(path: string, options: StartOptions = {}) {
     const { args = [], env = {}, node = [], stdout = 'pipe' } = options;
+    const folder = stdout === 'file' ? mkdtempSync(join(tmpdir(), 'taskchart-bench-')) : undefined;
+    const log = folder === undefined ? undefined : join(folder, 'stdout.log');
     this.#child = spawn(process.execPath, [...node, fileOf(path), ...args], {
       env: { ...process.env, ...env },
-      stdio: ['ignore', stdout, 'inherit', 'ipc'],
+      stdio: [
+        'ignore',
+        log === undefined ? (stdout as 'pipe' | 'ignore') : openSync(log, 'w'),
+        'inherit',
+        'ipc',
+      ],
     });
+    if (log !== undefined) this.#follow(log);
     running.add(this);
     this.#ended = new Promise((resolve) =>
       this.#child.once('close', () => {
         running.delete(this);
         this.#isOver = true;
         this.#tell();
+        if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
         resolve();
       }),
     );
@@ -109,6 +121,17 @@ export class Program {
     clearTimeout(force);
   }
 
+  /** Reads a growing file for its first lines. */
+  #follow(log: string): void {
+    let heard = 0;
+    const timer = setInterval(() => {
+      const lines = readFileSync(log, 'utf8').split('\n').slice(0, -1);
+      for (const line of lines.slice(heard)) this.#hear(line);
+      heard = lines.length;
+      if (this.#isOver || lines.some((line) => line.includes('"action":"listen"'))) clearInterval(timer);
+    }, 10);
+  }
+
   #hear(text: string): void {
     // A bench asks for what a program says while it starts; a log of every task is only drained.
     if (this.#lines.length >= 50 || !text.startsWith('{')) return;
@@ -141,10 +164,18 @@ export async function startServerProgram(path: string, options: StartOptions = {
 /** The daemon as people start it, ready for tasks unless its pools are not to load. */
 export async function startDaemon(config: ConfigInput, awaitsPool: boolean): Promise<Server> {
   return withConfig(config, async (args) => {
-    const server = await startServerProgram('src/cli/main.ts', { args });
-    if (awaitsPool) await server.program.line(isReady);
+    const server = await startServerProgram('src/cli/main.ts', { args, stdout: 'file' });
+    if (awaitsPool) await poolReady(server.url);
     return server;
   });
+}
+
+async function poolReady(url: string): Promise<void> {
+  for (;;) {
+    const { pools } = (await (await fetch(`${url}/v1/pools`)).json()) as { pools: { ready: boolean }[] };
+    if (pools.every(({ ready }) => ready)) return;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
 }
 
 /** Whether the daemon says that a pool is ready. */

@@ -18,6 +18,9 @@ if (unknown !== undefined) {
   process.exit(2);
 }
 
+// Whoever reads the table may have seen enough.
+process.stdout.on('error', () => void stopAll().then(() => process.exit(0)));
+
 for (const signal of ['SIGINT', 'SIGTERM'] as const)
   process.once(signal, () => void stopAll().then(() => process.exit(130)));
 

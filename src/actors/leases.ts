@@ -44,7 +44,9 @@ export class Leases {
 
   /** Milliseconds for which each slot has been held. */
   heldFor(now: number): number[] {
-    return Array.from(this.#held.values(), (lease) => now - lease.granted_at);
+    const held: number[] = [];
+    for (const { granted_at } of this.#held.values()) held.push(now - granted_at);
+    return held;
   }
 
   /** Takes a slot for the task and sends it there. */

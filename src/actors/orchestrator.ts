@@ -6,7 +6,7 @@ import { failure, TaskchartError, type Failure } from '../errors.ts';
 import { newId } from '../ids.ts';
 import { isOver, type CancelReason } from '../machines/task.ts';
 import { orchestratorMachine } from '../machines/orchestrator.ts';
-import { place } from '../scheduling/placement.ts';
+import { place, type PlacementPool } from '../scheduling/placement.ts';
 import type { Store } from '../store/store.ts';
 import type { LogEvent, TaskLog } from '../streams/task-log.ts';
 import type { ThreadPool } from '../threads/thread-pool.ts';
@@ -208,8 +208,7 @@ export class Orchestrator {
     // Counting may have taken a while: a request under the same id may have been admitted meanwhile.
     const twin = request.task_id === undefined ? undefined : this.#records.get(request.task_id);
     if (twin) return this.#readmit(twin, request);
-    const { admits } = pool.candidate(request.priority);
-    if (admits.kind === 'refuses') throw refusal({ ...admits.failure, engine: request.engine });
+    if (pool.refusal) throw refusal({ ...pool.refusal, engine: request.engine });
 
     const { queue } = pool;
     const queue_position = queue.positionOfNewcomer(request.priority);
@@ -263,10 +262,9 @@ export class Orchestrator {
   }
 
   #choosePool(request: TaskRequest): Pool {
-    const decision = place(
-      Array.from(this.pools.values(), (pool) => pool.candidate(request.priority)),
-      request,
-    );
+    const candidates: PlacementPool[] = [];
+    for (const pool of this.pools.values()) candidates.push(pool.candidate(request.priority));
+    const decision = place(candidates, request);
     this.observers.tell({ type: 'placement.decided', decision });
     if (decision.kind === 'refused') throw refusal(decision.failure);
     return this.pools.get(decision.pool_id) as Pool;

@@ -156,9 +156,14 @@ export class Pool implements TaskHome {
     this.#send({ type: 'pool.drain', deadline_ms });
   }
 
+  /** Why it takes no new work, if it takes none. */
+  get refusal(): Failure | undefined {
+    const { snapshot } = this;
+    return snapshot.hasTag('accepting') ? undefined : unreadyFailure(snapshot.context);
+  }
+
   /** What placement needs to know of this pool. */
   candidate(priority: Priority): PlacementPool {
-    const { snapshot } = this;
     return {
       id: this.spec.id,
       engine: this.spec.engine,
@@ -166,9 +171,7 @@ export class Pool implements TaskHome {
       ctx_max: this.ctxMax,
       max_tokens_out: this.spec.max_tokens_out,
       workloads: this.properties?.workloads ?? ['completion'],
-      admits: snapshot.hasTag('accepting')
-        ? { kind: 'yes' }
-        : { kind: 'refuses', failure: unreadyFailure(snapshot.context) },
+      refusal: this.refusal,
       predicted_start_ms: this.predictedStart(this.queue.positionOfNewcomer(priority)),
       waiting: this.queue.length,
     };
@@ -186,7 +189,7 @@ export class Pool implements TaskHome {
       slots_total: this.slots_total,
       slots_free: isReady ? Math.max(0, this.slots_free - this.queue.length) : this.slots_total,
       until_ready_ms: isReady ? 0 : Math.max(0, (this.rates.load_ms ?? 1000) - waited),
-      held_ms: this.#leases.heldFor(now),
+      held_ms: () => this.#leases.heldFor(now),
     });
   }
 

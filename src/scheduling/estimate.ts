@@ -16,8 +16,8 @@ export interface EstimateView {
   slots_free: number;
   /** Milliseconds the pool still needs to be ready; 0 when it is. */
   until_ready_ms: number;
-  /** Milliseconds for which the running tasks have held their slots. */
-  held_ms: readonly number[];
+  /** Milliseconds for which the running tasks have held their slots; asked for only where no slot is free. */
+  held_ms: () => readonly number[];
 }
 
 /** Stands in for a rate until the first task has been measured. */
@@ -33,7 +33,10 @@ export function predictStart(view: EstimateView): number {
   const slots = Math.max(1, view.slots_total);
   if (view.ahead < view.slots_free) return Math.round(view.until_ready_ms);
   const turn = view.ahead - view.slots_free;
-  const remaining = view.held_ms.map((held) => Math.max(0, service - held)).toSorted((a, b) => a - b);
+  const remaining = view
+    .held_ms()
+    .map((held) => Math.max(0, service - held))
+    .toSorted((a, b) => a - b);
   const freed = remaining[Math.min(turn % slots, remaining.length - 1)] ?? 0;
   return Math.round(view.until_ready_ms + freed + service * Math.floor(turn / slots));
 }

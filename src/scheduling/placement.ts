@@ -10,8 +10,8 @@ export interface PlacementPool {
   ctx_max: number | undefined;
   max_tokens_out: number | undefined;
   workloads: readonly string[];
-  /** `refuses` carries why: an unready or draining pool. */
-  admits: { kind: 'yes' } | { kind: 'refuses'; failure: Failure };
+  /** Why an unready or draining pool takes no new work. */
+  refusal: Failure | undefined;
   predicted_start_ms: number;
   waiting: number;
 }
@@ -68,7 +68,7 @@ export function place(pools: readonly PlacementPool[], job: PlacementJob): Place
   if (misfit) return refuse(misfit, candidates.length);
 
   const fitting = candidates.filter((pool) => !misfitOf([pool], job));
-  const open = fitting.filter((pool) => pool.admits.kind === 'yes');
+  const open = fitting.filter((pool) => pool.refusal === undefined);
   const preferred = new Set(wishes.prefer_pools ?? []);
   const wanted = open.filter((pool) => preferred.has(pool.id));
   const fallback = preferred.size > 0 && wanted.length === 0;
@@ -129,8 +129,7 @@ function misfitOf(pools: readonly PlacementPool[], job: PlacementJob): Failure |
 }
 
 function refusalOf(pools: readonly PlacementPool[]): Failure | undefined {
-  for (const pool of pools) if (pool.admits.kind === 'refuses') return pool.admits.failure;
-  return undefined;
+  return pools.find((pool) => pool.refusal)?.refusal;
 }
 
 function list(names: readonly string[]): string {

@@ -25,7 +25,8 @@ export class MemoryTaskLog implements TaskLog {
     if (!log) {
       if (cursor !== START) return FENCED;
       // Made at its size: a list that grows by its first event takes room for seventeen, and most logs wait with one.
-      const first = upToTerminal(events).map((event, id) => stamped(event, id));
+      const [only] = events;
+      const first = only && events.length === 1 ? [stamped(only, 0)] : upToTerminal(events).map(stamped);
       this.#logs.set(task_id, { events: first, waiting: undefined });
       return { kind: 'ok', cursor: first.length as Cursor };
     }

@@ -5,13 +5,20 @@ import { onTimeProbability, predictStart, smooth } from '../../src/scheduling/es
 const RATES = { first_token_ms: 20, service_ms: 100, load_ms: 800 };
 
 test('a free slot means now; an empty pool means when it is ready', (t) => {
-  const view = { rates: RATES, ahead: 0, slots_total: 2, slots_free: 1, until_ready_ms: 0, held_ms: [30] };
+  const view = {
+    rates: RATES,
+    ahead: 0,
+    slots_total: 2,
+    slots_free: 1,
+    until_ready_ms: 0,
+    held_ms: () => [30],
+  };
   t.is(predictStart(view), 0);
   t.is(predictStart({ ...view, until_ready_ms: 800 }), 800);
 });
 
 test('with every slot taken, the soonest lease to end decides, then one service time a round', (t) => {
-  const view = { rates: RATES, slots_total: 2, slots_free: 0, until_ready_ms: 0, held_ms: [30, 90] };
+  const view = { rates: RATES, slots_total: 2, slots_free: 0, until_ready_ms: 0, held_ms: () => [30, 90] };
   t.deepEqual(
     [0, 1, 2, 3].map((ahead) => predictStart({ ...view, ahead })),
     [10, 70, 110, 170],
@@ -29,7 +36,7 @@ test('is never earlier for a task that is further behind', (t) => {
       }),
       fc.nat(50),
       (view, ahead) => {
-        const full = { rates: RATES, ...view, held_ms: view.held_ms.slice(0, view.slots_total) };
+        const full = { rates: RATES, ...view, held_ms: () => view.held_ms.slice(0, view.slots_total) };
         t.true(predictStart({ ...full, ahead: ahead + 1 }) >= predictStart({ ...full, ahead }));
       },
     ),

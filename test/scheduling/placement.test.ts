@@ -9,7 +9,7 @@ const pool = (id: string, changes: Partial<PlacementPool> = {}): PlacementPool =
   ctx_max: 512,
   max_tokens_out: undefined,
   workloads: ['completion'],
-  admits: { kind: 'yes' },
+  refusal: undefined,
   predicted_start_ms: 0,
   waiting: 0,
   ...changes,
@@ -65,7 +65,7 @@ test('a refusal names the field and what this server has', (t) => {
 });
 
 test('a pin is kept or refused, never replaced', (t) => {
-  const pools = [pool('a', { admits: { kind: 'refuses', failure: unready } }), pool('b')];
+  const pools = [pool('a', { refusal: unready }), pool('b')];
   t.is(chosen(pools, { placement: { mode: 'pin', pin_pool_id: 'b' } }), 'b');
   t.is(chosen(pools, { placement: { mode: 'pin', pin_pool_id: 'a' } }), 'POOL_UNREADY');
   t.is(
@@ -75,7 +75,7 @@ test('a pin is kept or refused, never replaced', (t) => {
 });
 
 test('preferred pools win where one is open; otherwise any, unless a fallback is forbidden', (t) => {
-  const pools = [pool('a'), pool('b'), pool('c', { admits: { kind: 'refuses', failure: unready } })];
+  const pools = [pool('a'), pool('b'), pool('c', { refusal: unready })];
   t.is(chosen(pools, { placement: { mode: 'prefer', prefer_pools: ['b'] } }), 'b');
   t.is(chosen(pools, { placement: { mode: 'prefer', prefer_pools: ['c'] } }), 'a');
   t.is(
@@ -86,8 +86,5 @@ test('preferred pools win where one is open; otherwise any, unless a fallback is
 });
 
 test('an unready pool says why', (t) => {
-  t.is(
-    refusal([pool('a', { admits: { kind: 'refuses', failure: unready } })], {}),
-    'POOL_UNREADY pool a is not ready: no file',
-  );
+  t.is(refusal([pool('a', { refusal: unready })], {}), 'POOL_UNREADY pool a is not ready: no file');
 });
