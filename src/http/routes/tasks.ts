@@ -4,6 +4,7 @@ import { parseTaskRequest } from '../../contract/validate.ts';
 import { failure, TaskchartError } from '../../errors.ts';
 import type { Handler, HttpOptions } from '../handler.ts';
 import { readJson } from '../body.ts';
+import { gather } from '../gather.ts';
 import { SSE_HEADERS, writeEvents, type Heartbeats } from '../sse.ts';
 
 export function taskRoutes(
@@ -18,7 +19,9 @@ export function taskRoutes(
 
   return {
     async submitTask(ctx) {
-      const request = parseTaskRequest(await readJson(ctx.req, body_limit_bytes));
+      const body = await readJson(ctx.req, body_limit_bytes);
+      await gather();
+      const request = parseTaskRequest(body);
       const admission = await orchestrator.submit(request, ctx.state.correlation_id);
       ctx.status = 202;
       ctx.set('Location', `/v1/tasks/${admission.task_id}`);
