@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import type { ServerResponse } from 'node:http';
 import type { Clock } from '../clock.ts';
 import type { LogEvent } from '../streams/task-log.ts';
+import { gather } from './gather.ts';
 
 /** `Connection` is Node’s to set: a client that asks for `close` gets it. */
 export const SSE_HEADERS = {
@@ -30,6 +31,7 @@ export async function writeEvents(
   signal: AbortSignal,
 ): Promise<void> {
   for await (const batch of events) {
+    await gather();
     if (signal.aborted) return;
     if (!response.write(encodeEvents(batch))) await drained(response, signal);
   }
