@@ -16,6 +16,8 @@ export interface ServeOptions {
  */
 export async function serve(options: ServeOptions): Promise<void> {
   const config = configOf(options);
+  // Before anything starts: a signal in the first milliseconds drains like any other.
+  const signaled = firstSignal();
   const { logger, flush } = await createLogger(config.log);
   const orchestrator = orchestrate(config);
   try {
@@ -27,7 +29,7 @@ export async function serve(options: ServeOptions): Promise<void> {
       url: server.url,
       human: `taskchart listens on ${server.url}.`,
     });
-    const signal = await firstSignal();
+    const signal = await signaled;
     logger.info({
       actor: 'daemon',
       action: 'drain',

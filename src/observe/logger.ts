@@ -44,12 +44,12 @@ export async function createLogger({
   }
   const { default: pretty } = await import('pino-pretty');
   const logger = pino(
-    options,
+    // pino-pretty takes the name of the message from here, whatever it is told itself.
+    { ...options, messageKey: 'human' },
     pretty({
       colorize: process.stdout.isTTY === true,
-      ignore: 'actor,action,target,human',
+      ignore: 'actor,action,target',
       hideObject: level !== 'debug' && level !== 'trace',
-      messageKey: 'human',
       translateTime: 'SYS:HH:MM:ss.l',
       sync: true,
     }),

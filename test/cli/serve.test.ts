@@ -107,3 +107,11 @@ test('a port in use ends with one line and exit code 1', async (t) => {
     /^taskchart: cannot listen on 127\.0\.0\.1:\d+: the port is in use; choose another with --port.*\n$/,
   );
 });
+
+test('a terminal gets one readable line for each event', async (t) => {
+  const daemon = taskchart(['serve', '--port', '0'], { TASKCHART_LOG__FORMAT: 'pretty' });
+  await daemon.printed(/^\[[\d:.]+\] INFO: taskchart listens on http:\/\/127\.0\.0\.1:\d+\.$/m);
+  daemon.child.kill('SIGTERM');
+  t.is(await daemon.exit, 0);
+  t.regex(daemon.stdout(), /INFO: The daemon has stopped\.\n$/);
+});
