@@ -159,7 +159,8 @@ export class Orchestrator {
 
   /** Safe to repeat. @returns when every engine, timer and file is given back */
   async close(shutdown_ms: number = this.#settings.shutdown_ms): Promise<void> {
-    this.#actor.send({ type: 'orchestrator.close', shutdown_ms });
+    if (this.#actor.getSnapshot().status === 'active')
+      this.#actor.send({ type: 'orchestrator.close', shutdown_ms });
     await this.closed;
   }
 
