@@ -11,6 +11,7 @@ import type {
   TaskInfo,
   TaskRequest,
 } from './contract/generated/types.ts';
+import { DEFAULT_DEADLINE_MS, DEFAULT_MAX_TOKENS } from './contract/defaults.ts';
 import { parseTaskRequest } from './contract/validate.ts';
 import { failure, TaskchartError } from './errors.ts';
 import { newCorrelationId } from './ids.ts';
@@ -37,9 +38,6 @@ export type OrchestratorOptions = ConfigInput & OrchestratorPortOptions;
 
 /** A task as the library takes it: what is left out comes from the pool that serves it. */
 export type SubmitRequest = Partial<TaskRequest>;
-
-const DEFAULT_MAX_TOKENS = 256;
-const DEFAULT_DEADLINE_MS = 600_000;
 
 /** A submitted task. */
 export interface Task {

@@ -206,9 +206,7 @@ export class Orchestrator {
 
     const pool = this.#choosePool(request);
     const tokens_in = await checkTokens(request, pool, this.#ports.clock);
-    // Counting may have taken a while: a request under the same id may have been admitted meanwhile.
-    const twin = request.task_id === undefined ? undefined : this.#records.get(request.task_id);
-    if (twin) return this.#readmit(twin, request);
+    // Counting may have taken a while.
     if (pool.refusal) throw refusal({ ...pool.refusal, engine: request.engine });
 
     const { queue } = pool;

@@ -87,7 +87,6 @@ export class Pool implements TaskHome {
       clock,
       input: {
         id: spec.id,
-        replicas_total: 1,
         retry: {
           initial_ms: options.replica.restart.initial_ms,
           factor: options.replica.restart.factor,
@@ -129,10 +128,6 @@ export class Pool implements TaskHome {
 
   get properties(): EngineProperties | undefined {
     return this.#replica?.properties;
-  }
-
-  get model(): PreparedModel | undefined {
-    return this.#model;
   }
 
   /** Tokens a slot holds; from the engine, or the configuration until one has told. */
@@ -211,7 +206,7 @@ export class Pool implements TaskHome {
       this.queue.lengthOf('interactive') + (record.priority === 'batch' ? this.queue.lengthOf('batch') : 0);
     this.queue.enqueue(record);
     // Behind those who would fill every slot, a newcomer changes nothing.
-    if (ahead < this.slots_total || !this.snapshot.hasTag('accepting')) this.#seat();
+    if (ahead < this.slots_total || this.refusal) this.#seat();
   }
 
   requeue(record: TaskRecord): void {
@@ -245,9 +240,9 @@ export class Pool implements TaskHome {
 
   /** A pool that takes no work has told its queue so already: whoever comes later is told at once. */
   #seat(): void {
-    const { snapshot } = this;
-    if (snapshot.hasTag('accepting')) this.#dispatch();
-    else this.#refuse(unreadyFailure(snapshot.context));
+    const { refusal } = this;
+    if (refusal) this.#refuse(refusal);
+    else this.#dispatch();
   }
 
   #dispatch(): void {

@@ -21,7 +21,6 @@ import { taskStepper, type TaskRecord } from './task-record.ts';
 export interface TaskHome {
   readonly queue_depth: number;
   readonly phase: string;
-  readonly slots_total: number;
   run(record: TaskRecord, lease: number, writer: LogWriter): void;
   abort(lease: number): void;
   /** The lease was never used. */

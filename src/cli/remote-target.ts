@@ -1,10 +1,8 @@
+import { DEFAULT_DEADLINE_MS, DEFAULT_MAX_TOKENS } from '../contract/defaults.ts';
 import type { AdmissionResponse, Capabilities, TaskInfo, TaskRequest } from '../contract/generated/types.ts';
 import { failure, TaskchartError, type Failure } from '../errors.ts';
 import type { NewLogEvent } from '../streams/task-log.ts';
 import type { TaskTarget } from './task-target.ts';
-
-const DEFAULT_MAX_TOKENS = 256;
-const DEADLINE_MS = 600_000;
 
 /** A daemon behind a URL. @throws TaskchartError its refusals, or POOL_UNAVAILABLE where nobody answers */
 export function remoteTarget(url: string): TaskTarget {
@@ -40,7 +38,7 @@ export function remoteTarget(url: string): TaskTarget {
         ctx: engine?.ctx_max || Buffer.byteLength(prompt) + max_tokens + 64,
         priority: 'interactive',
         max_tokens,
-        deadline_ms: DEADLINE_MS,
+        deadline_ms: DEFAULT_DEADLINE_MS,
         prompt,
       };
       const response = await ask('/v1/tasks', {

@@ -3,7 +3,6 @@ import type { Failure } from '../errors.ts';
 
 export interface PoolInput {
   id: string;
-  replicas_total: number;
   /** Backoff between tries of an unready pool, in milliseconds. */
   retry: { initial_ms: number; factor: number; max_ms: number };
 }
@@ -90,7 +89,6 @@ export const poolMachine = setup({
   id: 'pool',
   context: ({ input }) => ({
     id: input?.id ?? '',
-    replicas_total: input?.replicas_total ?? 1,
     retry: input?.retry ?? { initial_ms: 1000, factor: 2, max_ms: 60_000 },
     replicas_ready: 0,
     failures: 0,

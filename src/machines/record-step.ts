@@ -24,7 +24,7 @@ export interface RecordStepper<TMachine extends AnyStateMachine, TState, TContex
   step(
     record: { state: TState; context: TContext },
     event: TEvent,
-  ): { state: TState; context: TContext; facts: readonly TFact[]; moved: boolean };
+  ): { state: TState; context: TContext; facts: readonly TFact[] };
 }
 
 export function createRecordStepper<TMachine extends AnyStateMachine, TFact>(
@@ -66,14 +66,12 @@ export function createRecordStepper<TMachine extends AnyStateMachine, TFact>(
       facts = [];
       const before = machine.resolveState({ value: record.state, context: record.context } as never);
       // xstate's pure transition does not stop at a final state, an actor does.
-      if (before.status !== 'active')
-        return { state: record.state, context: record.context, facts, moved: false };
+      if (before.status !== 'active') return { state: record.state, context: record.context, facts };
       const after = machine.transition(before as never, event, scope as never);
       return {
         state: after.value,
         context: after.context,
         facts,
-        moved: after !== before,
       };
     },
   };

@@ -1,14 +1,11 @@
-import { isAbsolute, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseModel } from '../config/model.ts';
 import { failure, TaskchartError } from '../errors.ts';
 import type { PreparedModel, ResolvedModel } from '../machines/provisioner.ts';
 import { GgufError, readGgufHeader, type GgufHeader } from './gguf.ts';
 
-/** The model that comes with the package, under its own name. */
-export const BUNDLED_MODEL = 'storyteller';
-
 const BUNDLED_PATH = fileURLToPath(new URL('../../models/storyteller/storyteller.gguf', import.meta.url));
-const SCHEME = /^([a-z][a-z0-9+.-]+):/;
 
 function unavailable(message: string): TaskchartError {
   return new TaskchartError(failure('POOL_UNAVAILABLE', message));
@@ -17,13 +14,13 @@ function unavailable(message: string): TaskchartError {
 /** Models in files of this machine: the bundled one, `file:` references and plain paths. */
 export const fileModels = {
   async resolve(model_ref: string): Promise<ResolvedModel> {
-    if (model_ref === BUNDLED_MODEL) return { id: model_ref, path: BUNDLED_PATH, present: true };
-    const scheme = SCHEME.exec(model_ref)?.[1];
-    if (scheme !== undefined && scheme !== 'file')
+    const name = parseModel(model_ref);
+    if (!name)
       throw unavailable(
-        `model "${model_ref}": ${scheme}: references are not supported; give file:/path/to/model.gguf`,
+        `model "${model_ref}": this reference is not supported; give file:/path/to/model.gguf`,
       );
-    const path = scheme === 'file' ? pathOfFileRef(model_ref) : resolve(model_ref);
+    if (name.kind === 'bundled') return { id: model_ref, path: BUNDLED_PATH, present: true };
+    const path = resolve(name.path);
     return { id: `file:${path}`, path, present: true };
   },
 
@@ -57,12 +54,6 @@ export const remoteModels = {
     return { id: model.id, path: '', size_bytes: 0, verification: 'warn' };
   },
 };
-
-function pathOfFileRef(ref: string): string {
-  const path = ref.startsWith('file://') ? fileURLToPath(ref) : ref.slice('file:'.length);
-  if (!isAbsolute(path)) throw unavailable(`model "${ref}": file: references need an absolute path`);
-  return path;
-}
 
 async function headerOf(path: string): Promise<GgufHeader> {
   try {

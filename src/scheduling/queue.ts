@@ -59,10 +59,6 @@ export class TaskQueue<T extends Queued> {
     return this.#lines[priority].length;
   }
 
-  has(item: T): boolean {
-    return item.queue_links !== undefined;
-  }
-
   enqueue(item: T): void {
     if (item.queue_links) throw new Error('an item waits in one place only');
     const line = this.#lines[item.priority];

@@ -11,7 +11,7 @@ import {
 import { SimulatedClock } from '../helpers/simulated-clock.ts';
 import { handledEvents, statesOf, undescribed, walk } from '../helpers/machine-walk.ts';
 
-const INPUT = { id: 'p', replicas_total: 1, retry: { initial_ms: 1000, factor: 2, max_ms: 4000 } };
+const INPUT = { id: 'p', retry: { initial_ms: 1000, factor: 2, max_ms: 4000 } };
 const TRANSIENT = failure('POOL_UNAVAILABLE', 'model file m.gguf does not exist');
 const PERMANENT = failure('POOL_UNAVAILABLE', 'it never fits', { retriable: false });
 
