@@ -135,7 +135,7 @@ function taskOf(core: Orchestrator, id: string, admission: AdmissionResponse): T
     admission,
     async *events({ after, signal } = {}) {
       const never = new AbortController().signal;
-      for await (const batch of core.read(id, after, signal ?? never)) yield* batch;
+      for await (const batch of core.read(id, after, signal ?? never)) yield* batch.events;
     },
     async info() {
       const record = core.record(id);

@@ -8,7 +8,7 @@ import { isOver, type CancelReason } from '../machines/task.ts';
 import { orchestratorMachine } from '../machines/orchestrator.ts';
 import { place, type PlacementPool } from '../scheduling/placement.ts';
 import type { Store } from '../store/store.ts';
-import type { LogEvent, TaskLog } from '../streams/task-log.ts';
+import type { LogBatch, LogEvent, TaskLog } from '../streams/task-log.ts';
 import type { ThreadPool } from '../threads/thread-pool.ts';
 import { checkTokens } from './admission.ts';
 import { Observers } from './observation.ts';
@@ -141,7 +141,7 @@ export class Orchestrator {
   }
 
   /** The task's events after `after`, from its log; empty for an unknown task. */
-  read(task_id: string, after: number | undefined, signal: AbortSignal): AsyncIterable<readonly LogEvent[]> {
+  read(task_id: string, after: number | undefined, signal: AbortSignal): AsyncIterable<LogBatch> {
     return this.#ports.log.read(task_id, after, signal);
   }
 
@@ -151,7 +151,7 @@ export class Orchestrator {
     if (tail === 0) return [];
     const events: LogEvent[] = [];
     for await (const batch of this.#ports.log.read(task_id, undefined, NEVER)) {
-      events.push(...batch);
+      events.push(...batch.events);
       if (events.length >= tail) break;
     }
     return events;

@@ -37,6 +37,23 @@ export interface EngineCall {
   correlation_id?: string;
 }
 
+/** Texts to embed, on one slot. */
+export interface EmbedCall {
+  task_id: string;
+  lease: number;
+  inputs: readonly string[];
+  correlation_id?: string;
+}
+
+/** Documents to rank against a query, on one slot. */
+export interface RerankCall {
+  task_id: string;
+  lease: number;
+  query: string;
+  documents: readonly string[];
+  correlation_id?: string;
+}
+
 /** A piece of output. `tokens` counts the tokens it stands for: an engine may hold back half a character. */
 export interface Delta {
   channel: 'text' | 'reasoning' | 'tool';
@@ -80,6 +97,10 @@ export interface EngineProperties {
     resume: boolean;
     /** Whether `count` is exact. */
     tokenizer: boolean;
+    /** Whether the same call gives the same bytes, whatever runs beside it and whatever ran before. */
+    deterministic: boolean;
+    /** Whether a slot keeps the KV cache of its last call for one that begins alike. */
+    kv_reuse: boolean;
   };
   /** Resident memory of the engine in bytes, where known. */
   memory_bytes?: number;
@@ -130,6 +151,26 @@ export interface Engine {
    * go of the slot. An input that does not fit the context is `INVALID_PARAMS`, it is never cut.
    */
   run(call: EngineCall, sink: EngineSink, signal: AbortSignal): Promise<EngineOutcome>;
+
+  /**
+   * Embeds each input, in order; there if `workloads` has `embedding`. Settles and aborts as `run` does, with the
+   * reason `eos`. An input that does not fit the context is `INVALID_PARAMS`, it is never cut.
+   */
+  embed?(
+    call: EmbedCall,
+    vector: (i: number, vector: readonly number[]) => void,
+    signal: AbortSignal,
+  ): Promise<EngineOutcome>;
+
+  /**
+   * Scores each document against the query, best first; there if `workloads` has `rerank`. `index` is the
+   * document's place in the call. Otherwise as `embed`.
+   */
+  rerank?(
+    call: RerankCall,
+    score: (index: number, score: number) => void,
+    signal: AbortSignal,
+  ): Promise<EngineOutcome>;
 
   /**
    * Tokens the engine would prefill for this input (BOS and template included).

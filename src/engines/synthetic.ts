@@ -155,7 +155,15 @@ class SyntheticEngine implements Engine, SyntheticOwner {
       slots_total: this.#options.slots,
       model_id: this.#options.model_id,
       workloads: ['completion'],
-      features: { chat: 'rendered', grammar: false, json_schema: false, resume: true, tokenizer: true },
+      features: {
+        chat: 'rendered',
+        grammar: false,
+        json_schema: false,
+        resume: true,
+        tokenizer: true,
+        deterministic: true,
+        kv_reuse: false,
+      },
       memory_bytes: this.settings.memory_bytes,
     };
   }

@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import type { ServerResponse } from 'node:http';
 import type { Clock } from '../clock.ts';
-import type { LogEvent } from '../streams/task-log.ts';
+import type { LogBatch } from '../streams/task-log.ts';
 import { gather } from './gather.ts';
 
 /** `Connection` is Node’s to set: a client that asks for `close` gets it. */
@@ -13,27 +13,19 @@ export const SSE_HEADERS = {
 
 const HEARTBEAT = ': keep-alive\n\n';
 
-/** The wire form of events: `id` is the resume point, and each is its own frame. */
-export function encodeEvents(events: readonly LogEvent[]): string {
-  let frames = '';
-  for (const { id, type, data } of events)
-    frames += `id: ${id}\nevent: ${type}\ndata: ${JSON.stringify(data)}\n\n`;
-  return frames;
-}
-
 /**
  * Writes a task's log to a response until the terminal event was sent or the reader left. A reader that does not keep
  * up makes this wait, and with it nobody else: what it has not read stays in the log.
  */
 export async function writeEvents(
   response: ServerResponse,
-  events: AsyncIterable<readonly LogEvent[]>,
+  batches: AsyncIterable<LogBatch>,
   signal: AbortSignal,
 ): Promise<void> {
-  for await (const batch of events) {
+  for await (const { frames } of batches) {
     await gather();
     if (signal.aborted) return;
-    if (!response.write(encodeEvents(batch))) await drained(response, signal);
+    if (!response.write(frames)) await drained(response, signal);
   }
   if (!signal.aborted) response.end();
 }

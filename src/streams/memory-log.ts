@@ -2,15 +2,19 @@ import {
   isTerminal,
   type AppendResult,
   type Cursor,
+  type LogBatch,
   type LogEvent,
   type NewLogEvent,
   type TaskLog,
 } from './task-log.ts';
+import { EventBatch } from './frames.ts';
 
 interface Log {
   events: LogEvent[];
   /** Readers that have seen everything and wait for more. */
   waiting: Set<() => void> | undefined;
+  /** What the last reader was given: the next one mostly stands at the same place. */
+  last: { from: number; next: number; batch: LogBatch } | undefined;
 }
 
 const START = 0 as Cursor;
@@ -27,7 +31,7 @@ export class MemoryTaskLog implements TaskLog {
       // Made at its size: a list that grows by its first event takes room for seventeen, and most logs wait with one.
       const [only] = events;
       const first = only && events.length === 1 ? [stamped(only, 0)] : upToTerminal(events).map(stamped);
-      this.#logs.set(task_id, { events: first, waiting: undefined });
+      this.#logs.set(task_id, { events: first, waiting: undefined, last: undefined });
       return { kind: 'ok', cursor: first.length as Cursor };
     }
     const stored = log.events;
@@ -48,7 +52,7 @@ export class MemoryTaskLog implements TaskLog {
     task_id: string,
     after: number | undefined,
     signal: AbortSignal,
-  ): AsyncGenerator<readonly LogEvent[], void, undefined> {
+  ): AsyncGenerator<LogBatch, void, undefined> {
     const log = this.#logs.get(task_id);
     if (!log) return;
     let next = after === undefined ? 0 : after + 1;
@@ -63,9 +67,15 @@ export class MemoryTaskLog implements TaskLog {
       while (!signal.aborted) {
         const { events } = log;
         if (next < events.length) {
-          const batch = next === 0 && isTerminal(events.at(-1)) ? events : events.slice(next);
-          next += batch.length;
-          yield batch;
+          const from = next;
+          next = events.length;
+          if (log.last?.from !== from || log.last.next !== next)
+            log.last = {
+              from,
+              next,
+              batch: new EventBatch(from === 0 && isTerminal(events.at(-1)) ? events : events.slice(from)),
+            };
+          yield log.last.batch;
         } else if (isTerminal(events.at(-1)) || this.#logs.get(task_id) !== log) return;
         else
           await new Promise<void>((resolve) => {

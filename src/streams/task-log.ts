@@ -8,12 +8,26 @@ export type Cursor = number & { readonly cursor: unique symbol };
 export type NewLogEvent =
   | { type: 'started'; data: StartedEvent }
   | { type: 'token'; data: Token }
+  | { type: 'embedding'; data: { i: number; vector: readonly number[] } }
+  | { type: 'rerank'; data: { i: number; index: number; score: number } }
   | { type: 'metrics'; data: MetricsEvent }
   | { type: 'end'; data: EndEvent }
   | { type: 'error'; data: Failure };
 
 /** What a reader gets: `id` counts events from 0 without gaps and is the resume point. */
 export type LogEvent = NewLogEvent & { readonly id: number };
+
+/**
+ * Events that a reader is given together. Its wire form is made once and shared by all readers that stand at the same
+ * place; a log on disk has that form already and makes events only where somebody asks for them.
+ */
+export interface LogBatch {
+  readonly events: readonly LogEvent[];
+  /** The same as server-sent events, as text or as UTF-8. */
+  readonly frames: string | Uint8Array;
+  /** Whether its last event is a terminal one. */
+  readonly isLast: boolean;
+}
 
 export type AppendResult =
   | { kind: 'ok'; cursor: Cursor }
@@ -41,7 +55,7 @@ export interface TaskLog {
    * Events after `after` (undefined: from the first), in batches, waiting for more until the terminal event was
    * delivered or the signal aborted.
    */
-  read(task_id: string, after: number | undefined, signal: AbortSignal): AsyncIterable<readonly LogEvent[]>;
+  read(task_id: string, after: number | undefined, signal: AbortSignal): AsyncIterable<LogBatch>;
   /** Ends the retention of a closed log. */
   drop(task_id: string): void | Promise<void>;
 }

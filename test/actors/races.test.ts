@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import test from 'ava';
 import { MemoryTaskLog } from '../../src/streams/memory-log.ts';
-import type { AppendResult, Cursor, LogEvent, NewLogEvent, TaskLog } from '../../src/streams/task-log.ts';
+import type { AppendResult, Cursor, LogBatch, NewLogEvent, TaskLog } from '../../src/streams/task-log.ts';
 import { ending, Race, steps } from './race.ts';
 import { settle } from './rig.ts';
 
@@ -65,7 +65,7 @@ class DistantLog implements TaskLog {
     return this.#log.tail(task_id);
   }
 
-  read(task_id: string, after: number | undefined, signal: AbortSignal): AsyncIterable<readonly LogEvent[]> {
+  read(task_id: string, after: number | undefined, signal: AbortSignal): AsyncIterable<LogBatch> {
     return this.#log.read(task_id, after, signal);
   }
 

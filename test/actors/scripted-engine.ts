@@ -72,7 +72,15 @@ export class ScriptedEngine implements Engine {
       slots_total: this.slots,
       model_id: 'synthetic',
       workloads: ['completion'],
-      features: { chat: 'rendered', grammar: false, json_schema: false, resume: false, tokenizer: false },
+      features: {
+        chat: 'rendered',
+        grammar: false,
+        json_schema: false,
+        resume: false,
+        tokenizer: false,
+        deterministic: false,
+        kv_reuse: false,
+      },
     };
   }
 

@@ -18,7 +18,15 @@ const PROPERTIES: EngineProperties = {
   slots_total: 2,
   model_id: 'm',
   workloads: ['completion'],
-  features: { chat: 'none', grammar: false, json_schema: false, resume: true, tokenizer: true },
+  features: {
+    chat: 'none',
+    grammar: false,
+    json_schema: false,
+    resume: true,
+    tokenizer: true,
+    deterministic: true,
+    kv_reuse: false,
+  },
 };
 const RULE = { initial_ms: 1000, factor: 2, max_ms: 60_000, jitter: 0, max_restarts: 2, stable_ms: 60_000 };
 const CRASH: EngineLoss = { cause: 'crash', message: 'exit code 139' };

@@ -12,7 +12,7 @@ const signal = (): AbortSignal => new AbortController().signal;
 
 async function all(log: MemoryTaskLog, after?: number): Promise<LogEvent[]> {
   const events: LogEvent[] = [];
-  for await (const batch of log.read('t', after, signal())) events.push(...batch);
+  for await (const batch of log.read('t', after, signal())) events.push(...batch.events);
   return events;
 }
 
@@ -67,7 +67,7 @@ test('a reader that leaves while it waits is let go', async (t) => {
   const gone = new AbortController();
   const reading = (async () => {
     let seen = 0;
-    for await (const batch of log.read('t', undefined, gone.signal)) seen += batch.length;
+    for await (const batch of log.read('t', undefined, gone.signal)) seen += batch.events.length;
     return seen;
   })();
   await Promise.resolve();

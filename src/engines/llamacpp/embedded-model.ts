@@ -93,6 +93,8 @@ export class EmbeddedModel {
         json_schema: true,
         resume: true,
         tokenizer: true,
+        deterministic: true,
+        kv_reuse: false,
       },
       memory_bytes: process.memoryUsage.rss(),
     };

@@ -171,6 +171,8 @@ class ExternalLlamaEngine implements Engine {
         json_schema: true,
         resume: true,
         tokenizer: true,
+        deterministic: false,
+        kv_reuse: true,
       },
     };
   }
