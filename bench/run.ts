@@ -5,6 +5,7 @@ const benches: Readonly<Record<string, () => Promise<{ default: Bench }>>> = {
   admission: () => import('./admission.ts'),
   relay: () => import('./relay.ts'),
   memory: () => import('./memory.ts'),
+  'loop-delay': () => import('./loop-delay.ts'),
   start: () => import('./start.ts'),
 };
 

@@ -1,8 +1,11 @@
 import type { PoolBlueprint } from './actors/orchestrator.ts';
+import type { PoolSpec } from './actors/pool-options.ts';
 import type { Clock } from './clock.ts';
 import type { Config, PoolConfig } from './config.ts';
 import { createEngine, type EngineSpec } from './engines/create-engine.ts';
 import type { PreparedModel } from './machines/provisioner.ts';
+import type { TaskRules } from './machines/task-protocol.ts';
+import type { QueueRules } from './scheduling/queue.ts';
 import { engineOutput } from './observe/engine-output.ts';
 import { fileModels, remoteModels } from './models/source.ts';
 
@@ -10,7 +13,8 @@ import { fileModels, remoteModels } from './models/source.ts';
 const SYNTHETIC_CTX = 8192;
 
 /** From a pool's configuration to what the orchestrator builds it from. */
-export function blueprintOf(pool: PoolConfig, { supervision, runtime }: Config, clock: Clock): PoolBlueprint {
+export function blueprintOf(pool: PoolConfig, config: Config, clock: Clock): PoolBlueprint {
+  const { supervision, runtime } = config;
   return {
     spec: {
       id: pool.id,
@@ -19,7 +23,10 @@ export function blueprintOf(pool: PoolConfig, { supervision, runtime }: Config, 
       slots: pool.slots,
       ctx: pool.ctx ?? (pool.engine === 'synthetic' ? SYNTHETIC_CTX : undefined),
       max_tokens_out: pool.max_tokens_out,
-      capacity: pool.queue.capacity,
+      queue: queueRules(pool),
+      rate_limit_rps: rateLimits(pool),
+      rules: taskRules(pool, config),
+      sampler_profile_version: pool.sampler_profile_version,
       preload: pool.preload,
     },
     models: isEmbedded(pool) ? fileModels : remoteModels,
@@ -42,6 +49,39 @@ export function blueprintOf(pool: PoolConfig, { supervision, runtime }: Config, 
       probe_interval_ms: supervision.probe_interval_ms,
       probe_fail: supervision.probe_fail,
     },
+  };
+}
+
+function queueRules({ queue, admission }: PoolConfig): QueueRules {
+  const classes = admission.priorities.map(
+    ({ name, queue_capacity, weight }) =>
+      [
+        name,
+        {
+          ...(queue_capacity === undefined ? {} : { capacity: queue_capacity }),
+          ...(weight === undefined ? {} : { weight }),
+        },
+      ] as const,
+  );
+  return { capacity: queue.capacity, policy: queue.full_policy, classes: Object.fromEntries(classes) };
+}
+
+function rateLimits({ admission }: PoolConfig): PoolSpec['rate_limit_rps'] {
+  return Object.fromEntries(
+    admission.priorities.flatMap(({ name, rate_limit_rps }) =>
+      rate_limit_rps === undefined ? [] : [[name, rate_limit_rps]],
+    ),
+  );
+}
+
+function taskRules({ timeouts }: PoolConfig, { retry, sse }: Config): TaskRules {
+  return {
+    max_attempts: retry.max_attempts,
+    max_continuations: retry.continuations,
+    metrics_period_ms: sse.metrics_period_ms,
+    first_token_ms: timeouts.first_token_ms,
+    idle_ms: timeouts.idle_ms,
+    wall_ms: timeouts.wall_ms,
   };
 }
 

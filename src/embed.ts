@@ -1,15 +1,19 @@
-import { capabilities, poolHealth, taskInfo } from './actors/views.ts';
+import type { TaskFilter } from './actors/task-registry.ts';
+import { capabilities, poolHealth, taskInfo, taskSummary } from './actors/views.ts';
 import { Orchestrator } from './actors/orchestrator.ts';
 import type { Observer } from './actors/observation.ts';
 import { blueprintOf } from './blueprint.ts';
 import { systemClock, type Clock } from './clock.ts';
-import { loadConfig, type Config, type ConfigInput } from './config.ts';
+import { ConfigError, loadConfig, type Config, type ConfigInput } from './config.ts';
 import type {
   AdmissionResponse,
   Capabilities,
   PoolHealth,
+  SessionInfo,
   TaskInfo,
+  TaskPreview,
   TaskRequest,
+  TaskSummary,
 } from './contract/generated/types.ts';
 import { DEFAULT_DEADLINE_MS, DEFAULT_MAX_TOKENS } from './contract/defaults.ts';
 import { parseTaskRequest } from './contract/validate.ts';
@@ -39,6 +43,13 @@ export type OrchestratorOptions = ConfigInput & OrchestratorPortOptions;
 /** A task as the library takes it: what is left out comes from the pool that serves it. */
 export type SubmitRequest = Partial<TaskRequest>;
 
+export interface SubmitOptions {
+  /** Retries that carry the same key are one task. At most 128 characters. */
+  idempotency_key?: string;
+  /** Name of this call in logs and on calls to engines. @default a fresh UUID */
+  correlation_id?: string;
+}
+
 /** A submitted task. */
 export interface Task {
   readonly id: string;
@@ -56,10 +67,18 @@ export interface Task {
 /** An orchestrator inside this process: everything the daemon does, without HTTP. */
 export interface EmbeddedOrchestrator {
   /** @throws TaskchartError the code and the message of the HTTP face */
-  submit(request: SubmitRequest): Promise<Task>;
+  submit(request: SubmitRequest, options?: SubmitOptions): Promise<Task>;
+  /** What `submit` would say now; nothing is queued. @throws TaskchartError INVALID_PARAMS for a malformed request */
+  preview(request: SubmitRequest): Promise<TaskPreview>;
   /** A task that was submitted earlier. @throws TaskchartError NOT_FOUND */
   task(task_id: string): Task;
   cancel(task_id: string): Promise<void>;
+  /** Forgets a finished task before its retention ends. @throws TaskchartError INVALID_PARAMS where it is not finished */
+  remove(task_id: string): void;
+  /** Newest first; all that are known, or those that fit. */
+  tasks(filter?: TaskFilter): TaskSummary[];
+  /** A session comes into being on first use, this one included. */
+  session(session_id: string): SessionInfo;
   capabilities(): Capabilities;
   pools(): PoolHealth[];
   /** @returns how to stop observing */
@@ -69,6 +88,8 @@ export interface EmbeddedOrchestrator {
    * @param shutdown_ms how long running tasks may take; `server.shutdown_ms` where it is not given
    */
   close(shutdown_ms?: number): Promise<void>;
+  /** Resolves once what a store has kept is known again; `submit` waits for it by itself. */
+  readonly recovered: Promise<void>;
   /** What the HTTP face is built on. */
   readonly core: Orchestrator;
   readonly config: Config;
@@ -79,8 +100,11 @@ export interface EmbeddedOrchestrator {
  * @throws ConfigError naming the key
  */
 export function createOrchestrator(options: OrchestratorOptions = {}): EmbeddedOrchestrator {
-  const { store: _store, task_log: _log, clock: _clock, random: _random, ...settings } = options;
-  return orchestrate(loadConfig({ overrides: settings }), options);
+  const { store, task_log: _log, clock: _clock, random: _random, ...settings } = options;
+  const config = loadConfig({ overrides: settings });
+  if (config.store.kind === 'sqlite' && !store)
+    throw new ConfigError('store.kind: sqlite has to be opened first; pass what openStorage(folder) gives');
+  return orchestrate(config, options);
 }
 
 /** The same from a configuration that was loaded already. */
@@ -89,7 +113,16 @@ export function orchestrate(config: Config, ports: OrchestratorPortOptions = {})
   const core = new Orchestrator(
     {
       retained_tasks: config.retention.max_tasks,
-      metrics_period_ms: config.sse.metrics_period_ms,
+      retained_ms: config.retention.max_age_s * 1000,
+      idempotency_ttl_ms: config.admission.idempotency_ttl_ms,
+      sessions: {
+        ttl_ms: config.session.ttl_ms,
+        max_turns: config.session.max_turns ?? null,
+        budgets: { tokens: null, time_ms: null, cost: null, ...config.session.budgets },
+        cost_per_output_token: config.budget.cost_per_output_token,
+      },
+      disconnect_grace_ms: config.sse.cancel_on_disconnect ? config.sse.disconnect_grace_ms : undefined,
+      allow_pin: config.placement.allow_pin,
       shutdown_ms: config.server.shutdown_ms,
     },
     {
@@ -104,11 +137,10 @@ export function orchestrate(config: Config, ports: OrchestratorPortOptions = {})
   return {
     core,
     config,
-    async submit(request) {
-      const admission = await core.submit(
-        parseTaskRequest(completeRequest(core, request)),
-        newCorrelationId(),
-      );
+    recovered: core.recovered,
+    async submit(request, { idempotency_key, correlation_id = newCorrelationId() } = {}) {
+      const parsed = parseTaskRequest(completeRequest(core, request));
+      const admission = await core.submit(parsed, { correlation_id, idempotency_key });
       return taskOf(core, admission.task_id, admission);
     },
     task(task_id) {
@@ -121,7 +153,12 @@ export function orchestrate(config: Config, ports: OrchestratorPortOptions = {})
         ...core.place(record),
       });
     },
+    preview: async (request) => core.preview(parseTaskRequest(completeRequest(core, request))),
     cancel: (task_id) => core.cancel(task_id),
+    remove: (task_id) => core.remove(task_id),
+    tasks: (filter = {}) =>
+      core.registry.page(filter, Infinity).tasks.map((record) => taskSummary(core, record)),
+    session: (session_id) => core.sessions.info(session_id),
     capabilities: () => capabilities(core),
     pools: () => Array.from(core.pools.values(), poolHealth),
     observe: (observer) => core.observers.add(observer),

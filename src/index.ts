@@ -3,7 +3,15 @@
  * Nothing that is not listed here may be imported from outside.
  */
 export { createOrchestrator } from './embed.ts';
-export type { EmbeddedOrchestrator, OrchestratorOptions, SubmitRequest, Task } from './embed.ts';
+export type {
+  EmbeddedOrchestrator,
+  OrchestratorOptions,
+  SubmitOptions,
+  SubmitRequest,
+  Task,
+} from './embed.ts';
+export { openStorage } from './storage.ts';
+export type { Storage, StorageOptions } from './storage.ts';
 export { ConfigError } from './config.ts';
 export type { ConfigInput } from './config.ts';
 export { ERROR_KINDS, TaskchartError } from './errors.ts';
@@ -16,6 +24,9 @@ export type {
   AdmissionResponse,
   Capabilities,
   PoolHealth,
+  SessionInfo,
   TaskInfo,
+  TaskPreview,
   TaskRequest,
+  TaskSummary,
 } from './contract/generated/types.ts';

@@ -3,9 +3,8 @@ import type { AddressInfo } from 'node:net';
 import type { Logger } from 'pino';
 import { ConfigError, parseBindAddr } from './config.ts';
 import type { EmbeddedOrchestrator } from './embed.ts';
-import { createHttpFace } from './http/app.ts';
+import { mountHttp } from './mount.ts';
 import { systemClock, type Clock } from './clock.ts';
-import { createMetrics } from './observe/metrics.ts';
 import { narrate } from './observe/narrate.ts';
 
 export interface RunningServer {
@@ -26,34 +25,20 @@ export async function startServer(
   if (!address) throw new ConfigError(`server.bind_addr: cannot be read: "${config.server.bind_addr}"`);
   const { host, port } = address;
   narrate(core, logger);
-  const metrics = createMetrics(core);
-  const face = createHttpFace({
-    orchestrator: core,
-    clock,
-    body_limit_bytes: config.server.body_limit_bytes,
-    heartbeat_ms: config.sse.heartbeat_ms,
-    metrics: metrics.exposition,
-    report: (error, ctx) =>
-      logger.error({
-        actor: 'http',
-        action: 'fail',
-        target: ctx.path,
-        x_correlation_id: ctx.state['correlation_id'],
-        err: error,
-        human: `A request to ${ctx.path} failed for a reason of ours.`,
-      }),
-  });
-  const server = createServer(face.app.callback());
+  const http = mountHttp(orchestrator, { logger, clock });
+  // Nobody may be told that there is no such task before it is known what there is.
+  await core.recovered;
+  const server = createServer(http.handler);
   await listen(server, host, port);
   const url = `http://${host.includes(':') ? `[${host}]` : host}:${(server.address() as AddressInfo).port}`;
   return {
     url,
     async close(shutdown_ms) {
       await orchestrator.close(shutdown_ms);
-      face.close();
+      http.close();
       const closed = new Promise<void>((resolve) => void server.close(() => resolve()));
       server.closeIdleConnections();
-      // Every log has its terminal event now: a reader that is still connected needs a moment to take it.
+      // Every log is closed now: a reader that is still connected needs a moment to take it.
       const force = setTimeout(() => server.closeAllConnections(), 1000);
       await closed;
       clearTimeout(force);

@@ -9,11 +9,12 @@ const MAX_LINES = 400;
 /** From the ground up; a file imports from its own floor and from those below. First match counts. */
 const FLOORS: [floor: string, files: RegExp][] = [
   ['cli', /^cli\//],
-  ['faces', /^(index|embed|server|blueprint)\.ts$|^http\//],
+  ['faces', /^(index|embed|storage|mount|server|blueprint)\.ts$|^http\//],
   ['watchers', /^observe\/(narrate|metrics)\.ts$/],
   ['actors', /^actors\//],
   ['decisions', /^(machines|scheduling)\//],
-  ['adapters', /^(engines|models|store|streams|threads|observe)\//],
+  ['adapters', /^(engines|models|store|streams|sqlite|threads|observe)\//],
+  ['client', /^client\//],
   ['ground', /^(contract|config)\/|^(config|errors|clock|ids)\.ts$/],
 ];
 
@@ -113,15 +114,35 @@ test('machines and scheduling touch nothing of the world: only types come from e
 
 test('actors know engines, stores and model sources by their interfaces only', (t) => {
   const interfaces = /^(engines\/engine|store\/store|threads\/thread-pool|streams\/task-log)\.ts$/;
-  const adapters = /^(engines|models|store|threads|streams)\//;
+  const adapters = /^(engines|models|store|sqlite|threads|streams)\//;
   t.deepEqual(
     findings(under('actors'), (source) =>
       source.imports.flatMap(({ from, isTypeOnly }) => {
         const to = target(source, from);
         if (to === undefined || !adapters.test(to)) return [];
-        return to === 'streams/log-writer.ts' || (interfaces.test(to) && isTypeOnly) ? [] : [to];
+        return /^streams\/(log-writer|read-log)\.ts$/.test(to) || (interfaces.test(to) && isTypeOnly)
+          ? []
+          : [to];
       }),
     ),
+    [],
+  );
+});
+
+test('the client runs in a browser: it knows the wire and the errors, nothing of Node, and only the command line knows it', (t) => {
+  const allowed = /^client\/|^errors\.ts$|^contract\/generated\/types\.ts$/;
+  t.deepEqual(
+    findings(written, ({ file, imports }) =>
+      imports.flatMap(({ from }) => {
+        const to = target({ file, text: '', imports }, from);
+        if (file.startsWith('client/')) return to !== undefined && allowed.test(to) ? [] : [from];
+        return to?.startsWith('client/') && !file.startsWith('cli/') ? [from] : [];
+      }),
+    ),
+    [],
+  );
+  t.deepEqual(
+    findings(under('client'), uses(/\b(Buffer|process|EventSource|setImmediate)\b|\bNodeJS\./g)),
     [],
   );
 });

@@ -43,7 +43,7 @@ const mistakes: [title: string, text: string, message: string | RegExp][] = [
   [
     'a key like no other',
     'sse: { zzz: 1 }',
-    'FILE:1: sse.zzz: is not a known key; known here: heartbeat_ms, metrics_period_ms',
+    'FILE:1: sse.zzz: is not a known key; known here: heartbeat_ms, metrics_period_ms, cancel_on_disconnect, disconnect_grace_ms, narration_enabled, microbatch, microbatch_window_ms',
   ],
   [
     'a word for a number',
@@ -63,9 +63,9 @@ const mistakes: [title: string, text: string, message: string | RegExp][] = [
     'FILE:1: log.level: must be one of fatal, error, warn, info, debug, trace, silent, got "loud"',
   ],
   [
-    'a policy of a later version',
-    'admission: { policy: drop-lru }',
-    'FILE:1: admission.policy: must be reject, got "drop-lru"',
+    'a policy that does not exist',
+    'admission: { policy: drop-old }',
+    'FILE:1: admission.policy: must be one of reject, drop-lru, shed-low-priority, got "drop-old"',
   ],
   [
     'an address without a port',

@@ -13,6 +13,8 @@ const PROMPT = process.argv[2] ?? 'Once upon a time';
 const main = fileURLToPath(new URL('../src/cli/main.ts', import.meta.url));
 const daemon = spawn(process.execPath, [main, 'serve', '--port', '0'], {
   stdio: ['ignore', 'pipe', 'inherit'],
+  // Whoever tries it out should not find files of it afterwards, nor be in the way of a daemon that runs here.
+  env: { ...process.env, TASKCHART_STORE__KIND: 'memory' },
 });
 const exited = once(daemon, 'exit');
 

@@ -9,6 +9,8 @@ export interface LoadQuestion {
   url: string;
   connections: number;
   requests: number;
+  /** Bodies that are posted in turn, instead of one of its own for each request. */
+  bodies?: string[];
 }
 
 export interface LoadAnswer {
@@ -27,14 +29,18 @@ process.on('message', (question: LoadQuestion) => {
 });
 process.once('disconnect', () => process.exit());
 
-async function run({ url, connections, requests }: LoadQuestion): Promise<LoadAnswer> {
+async function run({ url, connections, requests, bodies }: LoadQuestion): Promise<LoadAnswer> {
   const { hostname, port, host } = new URL(url);
   // A server closes connections that were idle for a while, such as during the rounds of others.
   const pool = (sockets.get(url) ?? []).filter((socket) => socket.readable && socket.writable);
   sockets.set(url, pool);
   while (pool.length < connections) pool.push(await open(hostname, Number(port)));
   const statuses: Record<string, number> = {};
-  const bytes = Array.from({ length: requests }, () => requestBytes(host));
+  const given = bodies?.map((body) => Buffer.from(requestBytes(host, body)));
+  const bytes = Array.from(
+    { length: requests },
+    (_, turn) => given?.[turn % given.length] ?? requestBytes(host, JSON.stringify(requestOf(number++))),
+  );
   const start = performance.now();
   await Promise.all(
     pool.slice(0, connections).map(async (socket) => {
@@ -47,9 +53,8 @@ async function run({ url, connections, requests }: LoadQuestion): Promise<LoadAn
   return { seconds: (performance.now() - start) / 1000, statuses };
 }
 
-function requestBytes(host: string): string {
-  const body = JSON.stringify(requestOf(number++));
-  return `POST /v1/tasks HTTP/1.1\r\nHost: ${host}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+function requestBytes(host: string, body: string): string {
+  return `POST /v1/tasks HTTP/1.1\r\nHost: ${host}\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`;
 }
 
 function open(host: string, port: number): Promise<Socket> {
@@ -60,7 +65,7 @@ function open(host: string, port: number): Promise<Socket> {
 }
 
 /** @returns the status of the answer, once all of it has arrived */
-function exchange(socket: Socket, request: string): Promise<string> {
+function exchange(socket: Socket, request: string | Buffer): Promise<string> {
   return new Promise((resolve, reject) => {
     let whole: Buffer | undefined;
     let expected = 0;

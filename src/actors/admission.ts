@@ -1,69 +1,320 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '../clock.ts';
-import type { TaskRequest } from '../contract/generated/types.ts';
-import { failure, TaskchartError } from '../errors.ts';
-import { inputOf } from './engine-call.ts';
+import type { AdmissionResponse, TaskPreview, TaskRequest } from '../contract/generated/types.ts';
+import { digestOf } from '../contract/request-digest.ts';
+import { failure, TaskchartError, type Failure } from '../errors.ts';
+import { newId } from '../ids.ts';
+import { backoff, predictDuration, retryAfter } from '../scheduling/estimate.ts';
+import { limitsOf, place, type PlacementDecision, type PlacementPool } from '../scheduling/placement.ts';
+import type { Store } from '../store/store.ts';
+import type { Observers } from './observation.ts';
 import type { Pool } from './pool.ts';
+import type { Sessions } from './sessions.ts';
+import { admissionFact, taskKey } from './task-facts.ts';
+import { seedOf, type TaskDraft, type TaskRecord } from './task-record.ts';
+import type { TaskRegistry } from './task-registry.ts';
+import type { Tasks } from './tasks.ts';
+import { checkTokens } from './token-check.ts';
+import { Turns } from './turns.ts';
 
-/** BOS, EOS and a few template markers: what an engine adds to a text at most. */
-const ADDED_TOKENS = 8;
-const ADDED_TOKENS_PER_MESSAGE = 32;
-
-/** How long admission waits for a count before it accepts and leaves the check to the engine, in milliseconds. */
-const COUNT_TIMEOUT_MS = 5000;
-
-/**
- * Refuses a prompt that leaves no room for `max_tokens` in `ctx`. A token stands for at least one byte, so most
- * prompts need no counting; where nobody can count yet, the engine refuses later and nothing is cut.
- * @returns tokens of the input, where they had to be counted
- * @throws TaskchartError INVALID_PARAMS
- */
-export async function checkTokens(
-  request: TaskRequest,
-  pool: Pool,
-  clock: Clock,
-): Promise<number | undefined> {
-  const room = request.ctx - request.max_tokens;
-  if (room < 1)
-    throw new TaskchartError(
-      failure(
-        'INVALID_PARAMS',
-        `max_tokens: must leave room for the prompt in ctx ${request.ctx}, got ${request.max_tokens}`,
-        { engine: request.engine, pool_id: pool.spec.id },
-      ),
-    );
-  if (mostTokens(request) <= room) return undefined;
-  const tokens = await countInTime(request, pool, clock);
-  if (tokens !== undefined && tokens > room)
-    throw new TaskchartError(
-      failure(
-        'INVALID_PARAMS',
-        `${request.messages ? 'messages' : 'prompt'}: has ${tokens} tokens, at most ${room} fit beside max_tokens ${request.max_tokens} in ctx ${request.ctx}`,
-        { engine: request.engine, pool_id: pool.spec.id },
-      ),
-    );
-  return tokens;
+export interface AdmissionOptions {
+  clock: Clock;
+  store: Store;
+  pools: ReadonlyMap<string, Pool>;
+  tasks: Tasks;
+  registry: TaskRegistry;
+  sessions: Sessions;
+  observers: Observers;
+  /** Whether callers may pin a task to a pool. */
+  allow_pin: boolean;
+  isAccepting: () => boolean;
 }
 
-/** @returns undefined where nobody can tell, or not in time */
-async function countInTime(request: TaskRequest, pool: Pool, clock: Clock): Promise<number | undefined> {
-  const late = new AbortController();
-  const timer = clock.setTimeout(() => late.abort(), COUNT_TIMEOUT_MS);
-  try {
-    return await pool.count(inputOf(request), late.signal);
-  } catch (error) {
-    if (late.signal.aborted) return undefined;
-    throw error;
-  } finally {
-    clock.clearTimeout(timer);
+export interface Caller {
+  correlation_id: string;
+  idempotency_key?: string | undefined;
+}
+
+/** Where a task would go, and when. */
+interface Seat {
+  pool: Pool;
+  queue_position: number;
+  predicted_start_ms: number;
+  /** Whose place it takes in a full queue. */
+  victim: TaskRecord | undefined;
+}
+
+/** The way of a valid request into a queue: each check in the contract's order, then the store, then the queue. */
+export class Admission {
+  readonly #options: AdmissionOptions;
+  readonly #turns = new Turns();
+  /** Ids whose commit was not answered: they may be on disk already, and are written over when posted again. */
+  readonly #uncertain = new Set<string>();
+
+  constructor(options: AdmissionOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Accepts a task, or answers with its current place where its id or its key is known already.
+   * @throws TaskchartError with the code of the first check that refuses
+   */
+  async submit(request: TaskRequest, caller: Caller): Promise<AdmissionResponse> {
+    const { task_id } = request;
+    const { idempotency_key } = caller;
+    try {
+      if (task_id === undefined && idempotency_key === undefined) return await this.#admit(request, caller);
+      const names = [
+        ...(task_id === undefined ? [] : [`task ${task_id}`]),
+        ...(idempotency_key === undefined ? [] : [`key ${idempotency_key}`]),
+      ];
+      return await this.#turns.take(
+        names,
+        async () => this.#readmit(request, caller) ?? (await this.#admit(request, caller)),
+      );
+    } catch (error) {
+      if (error instanceof TaskchartError)
+        this.#options.observers.tell({
+          type: 'task.refused',
+          failure: error.failure,
+          engine: request.engine,
+          correlation_id: caller.correlation_id,
+        });
+      throw error;
+    }
+  }
+
+  /** Runs every check of an admission, and leaves no trace. */
+  async preview(request: TaskRequest): Promise<TaskPreview> {
+    try {
+      await this.#checkRequest(request);
+      const { queue_position, predicted_start_ms } = this.#findSeat(request);
+      return { feasible: true, queue_position, predicted_start_ms };
+    } catch (error) {
+      if (!(error instanceof TaskchartError)) throw error;
+      const { code, message, retriable } = error.failure;
+      return { feasible: false, code, reason: message, retriable };
+    }
+  }
+
+  /** Current place of a task that waits, and what was told at admission of one that does not. */
+  place(record: TaskRecord): { queue_position: number; predicted_start_ms: number } {
+    const pool = this.#options.pools.get(record.pool_id);
+    return (
+      pool?.forecast.of(record) ?? {
+        queue_position: 0,
+        predicted_start_ms: record.context.predicted_start_ms,
+      }
+    );
+  }
+
+  async #admit(request: TaskRequest, caller: Caller): Promise<AdmissionResponse> {
+    const { clock, sessions, tasks, registry, observers } = this.#options;
+    const tokens_in = await this.#checkRequest(request);
+    const { pool, queue_position, predicted_start_ms, victim } = this.#findSeat(request);
+    const id = request.task_id ?? newId();
+    const session_id = request.session_id ?? newId();
+    const draft: TaskDraft = {
+      id,
+      sequence: registry.nextSequence(),
+      session_id,
+      request,
+      priority: request.priority,
+      pool_id: pool.spec.id,
+      correlation_id: caller.correlation_id,
+      idempotency_key: caller.idempotency_key,
+      seed: request.seed ?? seedOf(id),
+      admitted_wall_ms: clock.wall(),
+      tokens_in,
+      expected_tokens: pool.forecast.tokensOf(request),
+      due_at: clock.now() + request.deadline_ms,
+    };
+    const estimate = { queue_position, predicted_start_ms };
+    pool.rateLimits[request.priority]?.take(clock.now());
+    if (victim) pool.drop(victim);
+    pool.queue.reserve(request.priority, draft.expected_tokens);
+    sessions.accept(session_id, id, request.max_tokens);
+    try {
+      await this.#commit(draft, estimate);
+    } catch (error) {
+      sessions.release(session_id, id);
+      throw error;
+    } finally {
+      pool.queue.release(request.priority, draft.expected_tokens);
+    }
+    const record = tasks.admit(draft, estimate);
+    registry.add(record);
+    observers.tell({ type: 'task.admitted', record });
+    pool.enqueue(record);
+    return this.#answer(record, estimate);
+  }
+
+  /** The contract's steps 3 to 5: what does not depend on how busy this server is. */
+  async #checkRequest(request: TaskRequest): Promise<number | undefined> {
+    const { engine, deadline_ms } = request;
+    if (!this.#options.isAccepting())
+      throw refusal(failure('POOL_UNREADY', 'this server is shutting down', { engine }));
+    if (deadline_ms <= 0)
+      throw refusal(
+        failure(
+          'DEADLINE_UNMET',
+          `deadline_ms: must be above 0 (milliseconds from admission), got ${deadline_ms}`,
+          { engine },
+        ),
+      );
+    const limits = limitsOf(this.#candidates(request), request);
+    if (limits.failure) throw refusal({ engine, ...limits.failure });
+    const counter = limits.pool_id === undefined ? undefined : this.#options.pools.get(limits.pool_id);
+    return counter && checkTokens(request, counter, this.#options.clock);
+  }
+
+  /** Steps 6 to 10, in one turn: nothing can change between them. */
+  #findSeat(request: TaskRequest): Seat {
+    const { sessions, clock, pools, observers, allow_pin } = this.#options;
+    const { engine, priority, session_id } = request;
+    const ofSession =
+      session_id === undefined ? undefined : sessions.refusalOf(session_id, request.max_tokens);
+    if (ofSession) throw refusal({ engine, ...ofSession });
+
+    const affinity = session_id === undefined ? undefined : sessions.affinity(session_id);
+    const decision: PlacementDecision = place(
+      this.#candidates(request),
+      { ...request, affinity_pool_id: affinity?.pool_id },
+      { allow_pin },
+    );
+    observers.tell({ type: 'placement.decided', decision });
+    const pool = decision.kind === 'assigned' ? pools.get(decision.pool_id) : undefined;
+    const wait_ms = pool?.rateLimits[priority]?.waitFor(clock.now()) ?? 0;
+    if (pool && wait_ms > 0)
+      throw refusal(
+        failure(
+          'ADMISSION_REJECT',
+          `priority: too many ${priority} tasks per second for pool ${pool.spec.id}`,
+          {
+            engine,
+            pool_id: pool.spec.id,
+            policy_label: 'rate-limit',
+            retry_after_ms: Math.ceil(wait_ms),
+          },
+        ),
+      );
+    if (decision.kind === 'refused') throw refusal(decision.failure);
+    return this.#seatIn(pool as Pool, request);
+  }
+
+  /** Steps 9 and 10. */
+  #seatIn(pool: Pool, request: TaskRequest): Seat {
+    const { priority, deadline_ms } = request;
+    const context = { engine: pool.spec.engine, pool_id: pool.spec.id };
+    const { queue_position, predicted_start_ms } = pool.forecast.newcomer(priority);
+    if (predicted_start_ms > deadline_ms)
+      throw refusal(
+        failure(
+          'DEADLINE_UNMET',
+          `deadline_ms: the task would start in ${predicted_start_ms} ms, after its deadline of ${deadline_ms} ms`,
+          context,
+        ),
+      );
+    const predicted_end_ms = predicted_start_ms + predictDuration(pool.rates, request);
+    if (predicted_end_ms > deadline_ms)
+      throw refusal(
+        failure(
+          'DEADLINE_UNMET',
+          `deadline_ms: the task would end in ${Math.round(predicted_end_ms)} ms at the earliest, after its deadline of ${deadline_ms} ms`,
+          context,
+        ),
+      );
+    const answer = pool.queue.admit(priority);
+    if (answer.kind === 'refuse')
+      throw refusal(
+        failure(answer.code, `the queue of pool ${pool.spec.id} is full (${answer.capacity} tasks)`, {
+          ...context,
+          policy_label: answer.policy,
+          retry_after_ms: retryAfter(pool.forecast.load()),
+        }),
+      );
+    return {
+      pool,
+      queue_position,
+      predicted_start_ms,
+      victim: answer.kind === 'evict' ? answer.victim : undefined,
+    };
+  }
+
+  #candidates({ priority }: TaskRequest): PlacementPool[] {
+    return Array.from(this.#options.pools.values(), (pool) => pool.candidate(priority));
+  }
+
+  async #commit(
+    draft: TaskDraft,
+    estimate: { queue_position: number; predicted_start_ms: number },
+  ): Promise<void> {
+    const { store, sessions } = this.#options;
+    const { id, session_id } = draft;
+    const facts = [admissionFact(draft, estimate)];
+    if (sessions.isLimited) facts.push(sessions.factOf(session_id));
+    const checks = this.#uncertain.has(id) ? [] : [{ key: taskKey(id), version: 0 }];
+    const result = store.commit({ checks, facts });
+    const answer = result instanceof Promise ? await result : result;
+    if (answer === 'ok') return void this.#uncertain.delete(id);
+    if (answer === 'conflict')
+      throw refusal(
+        failure('INVALID_PARAMS', `task_id: ${id} is in use`, { engine: draft.request.engine }),
+        409,
+      );
+    this.#uncertain.add(id);
+    throw refusal(
+      failure('INTERNAL', 'the store did not answer; post the same task_id again', {
+        retriable: true,
+        engine: draft.request.engine,
+      }),
+    );
+  }
+
+  /** @returns undefined where neither id nor key is known */
+  #readmit(request: TaskRequest, { idempotency_key }: Caller): AdmissionResponse | undefined {
+    const { registry } = this.#options;
+    const byId = request.task_id === undefined ? undefined : registry.get(request.task_id);
+    const byKey = idempotency_key === undefined ? undefined : registry.byKey(idempotency_key);
+    const record = byId ?? byKey;
+    if (!record) return undefined;
+    if (!isSame(record, request)) {
+      const name = byId ? `task_id: ${record.id}` : 'Idempotency-Key: this key';
+      throw refusal(
+        failure(
+          'INVALID_PARAMS',
+          `${name} was accepted with another body; use a new ${byId ? 'id' : 'key'}`,
+          {
+            engine: request.engine,
+          },
+        ),
+        409,
+      );
+    }
+    return this.#answer(record, this.place(record));
+  }
+
+  #answer(
+    record: TaskRecord,
+    estimate: { queue_position: number; predicted_start_ms: number },
+  ): AdmissionResponse {
+    const pool = this.#options.pools.get(record.pool_id);
+    return {
+      task_id: record.id,
+      session_id: record.session_id,
+      ...estimate,
+      backoff_ms: pool ? backoff(pool.forecast.load()) : 0,
+    };
   }
 }
 
-function mostTokens(request: TaskRequest): number {
-  const input = inputOf(request);
-  if (input.kind === 'prompt') return Buffer.byteLength(input.text) + ADDED_TOKENS;
-  return input.messages.reduce(
-    (sum, message) =>
-      sum + Buffer.byteLength(message.content) + Buffer.byteLength(message.role) + ADDED_TOKENS_PER_MESSAGE,
-    ADDED_TOKENS,
-  );
+/** Ids that the server made are no part of what the caller has posted. */
+function isSame(record: TaskRecord, request: TaskRequest): boolean {
+  return record.digest === undefined
+    ? isDeepStrictEqual(record.request, request)
+    : record.digest === digestOf(request);
+}
+
+function refusal(why: Failure, status?: number): TaskchartError {
+  return new TaskchartError(why, status);
 }

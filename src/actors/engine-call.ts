@@ -1,17 +1,39 @@
-import type { EngineCall, EngineInput } from '../engines/engine.ts';
+import type { EmbedCall, EngineCall, EngineInput, RerankCall } from '../engines/engine.ts';
 import type { TaskRecord } from './task-record.ts';
+import type { Past } from './tasks.ts';
 
-/** The run a record asks for, as the plain data an engine takes. */
-export function engineCallOf(record: TaskRecord, lease: number): EngineCall {
+/** What a record asks of an engine, as the plain data it takes. */
+export type Work =
+  | { kind: 'completion'; call: EngineCall }
+  | { kind: 'embedding'; call: EmbedCall }
+  | { kind: 'rerank'; call: RerankCall }
+  /** Earlier runs have written all that was asked for, and were lost before they could say so. */
+  | { kind: 'complete' };
+
+export function workOf(record: TaskRecord, lease: number, past: Past | undefined): Work {
   const { request } = record;
+  const common = { task_id: record.id, lease, correlation_id: record.correlation_id };
+  if (request.workload === 'embedding')
+    return { kind: 'embedding', call: { ...common, inputs: request.inputs ?? [request.prompt ?? ''] } };
+  if (request.workload === 'rerank')
+    return {
+      kind: 'rerank',
+      call: { ...common, query: request.prompt ?? '', documents: request.inputs ?? [] },
+    };
+  const resume =
+    past?.mode === 'resume' ? { text: past.text, tokens_out: record.context.usage.tokens_out } : undefined;
+  const max_tokens = request.max_tokens - (resume?.tokens_out ?? 0);
+  if (max_tokens <= 0) return { kind: 'complete' };
   return {
-    task_id: record.id,
-    lease,
-    input: inputOf(request),
-    max_tokens: request.max_tokens,
-    seed: record.seed,
-    correlation_id: record.correlation_id,
-    ...samplingOf(request),
+    kind: 'completion',
+    call: {
+      ...common,
+      input: inputOf(request),
+      max_tokens,
+      seed: record.seed,
+      ...samplingOf(request),
+      ...(resume ? { resume } : {}),
+    },
   };
 }
 

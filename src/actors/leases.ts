@@ -1,18 +1,21 @@
 import type { Clock } from '../clock.ts';
 import type { EngineOutcome } from '../engines/engine.ts';
 import { failure } from '../errors.ts';
-import { smooth, type Rates } from '../scheduling/estimate.ts';
+import { noteRun, serviceTime, smooth, type Rates } from '../scheduling/estimate.ts';
 import type { LogWriter } from '../streams/log-writer.ts';
-import { engineCallOf } from './engine-call.ts';
+import { workOf } from './engine-call.ts';
 import type { Replica } from './replica.ts';
 import type { TaskRecord } from './task-record.ts';
-import type { Tasks } from './tasks.ts';
+import type { Past, Tasks } from './tasks.ts';
 
 interface Lease {
   record: TaskRecord;
   replica: Replica;
   /** Monotonic milliseconds. */
   granted_at: number;
+  /** When the engine last gave a sign of life. Monotonic milliseconds. */
+  heard_at: number;
+  first_token_at: number | undefined;
 }
 
 export interface LeasesOptions {
@@ -42,41 +45,88 @@ export class Leases {
     return this.#held.size;
   }
 
-  /** Milliseconds for which each slot has been held. */
-  heldFor(now: number): number[] {
-    const held: number[] = [];
-    for (const { granted_at } of this.#held.values()) held.push(now - granted_at);
-    return held;
+  /** Milliseconds that each run is still expected to take. */
+  remaining(now: number): number[] {
+    const remaining: number[] = [];
+    for (const { record, granted_at } of this.#held.values())
+      remaining.push(
+        Math.max(0, serviceTime(this.#options.rates, record.expected_tokens) - (now - granted_at)),
+      );
+    return remaining;
+  }
+
+  /** For how long the engine of a run has given no sign of life, in milliseconds. */
+  quietFor(lease: number): number {
+    const held = this.#held.get(lease);
+    return held ? this.#options.clock.now() - held.heard_at : 0;
   }
 
   /** Takes a slot for the task and sends it there. */
   grant(record: TaskRecord, replica: Replica): void {
     const lease = ++this.#last;
-    this.#held.set(lease, { record, replica, granted_at: this.#options.clock.now() });
+    const now = this.#options.clock.now();
+    this.#held.set(lease, { record, replica, granted_at: now, heard_at: now, first_token_at: undefined });
     this.#options.granted();
     this.#options.tasks.place(record, lease, replica.id);
   }
 
   /** Starts the run; what it yields goes to the writer, how it ends to the task. */
-  run(record: TaskRecord, lease: number, writer: LogWriter): void {
+  run(record: TaskRecord, lease: number, writer: LogWriter, past: Past | undefined): void {
     const held = this.#held.get(lease);
     if (!held) return;
-    const { tasks, clock, rates } = this.#options;
-    let isFirst = true;
-    const sink = {
-      delta: (delta: Parameters<LogWriter['token']>[0]): void => {
-        writer.token(delta);
-        if (!isFirst) return;
-        isFirst = false;
-        const at = clock.now();
-        rates.first_token_ms = smooth(rates.first_token_ms, at - held.granted_at);
-        tasks.send(record, { type: 'engine.streamed', at });
-      },
-    };
-    void held.replica.run(engineCallOf(record, lease), sink).then(async (outcome) => {
+    const before = writer.tokens;
+    void this.#start(record, lease, held, writer, past).then(async (outcome) => {
+      // One that stops short of what earlier runs have written is told as diverged, which ends the task.
+      if (outcome.kind === 'finished') writer.finish();
       await writer.settled();
-      this.#close(lease, held, outcome);
+      this.#close(lease, held, outcome, past?.mode === 'resume' ? before : 0);
     });
+  }
+
+  #start(
+    record: TaskRecord,
+    lease: number,
+    held: Lease,
+    writer: LogWriter,
+    past: Past | undefined,
+  ): Promise<EngineOutcome> {
+    const { tasks, clock, rates } = this.#options;
+    const heard = (): void => {
+      held.heard_at = clock.now();
+      if (held.first_token_at !== undefined) return;
+      held.first_token_at = held.heard_at;
+      rates.first_token_ms = smooth(rates.first_token_ms, held.heard_at - held.granted_at);
+      tasks.send(record, { type: 'engine.streamed', at: held.heard_at });
+    };
+    const work = workOf(record, lease, past);
+    switch (work.kind) {
+      case 'complete':
+        return Promise.resolve({ kind: 'finished', reason: 'limit', usage: record.context.usage });
+      case 'embedding': {
+        return held.replica.embed(work.call, (i, vector) => {
+          if (i >= (past?.results ?? 0)) writer.append({ type: 'embedding', data: { i, vector } });
+          heard();
+        });
+      }
+      case 'rerank': {
+        let i = 0;
+        return held.replica.rerank(work.call, (index, score) => {
+          if (i >= (past?.results ?? 0)) writer.append({ type: 'rerank', data: { i, index, score } });
+          i++;
+          heard();
+        });
+      }
+      case 'completion':
+        return held.replica.run(work.call, {
+          delta(delta) {
+            writer.token(delta);
+            heard();
+          },
+          progress: () => {
+            held.heard_at = clock.now();
+          },
+        });
+    }
   }
 
   /** Asks the engine to let go; safe to repeat, and for a lease that is over. */
@@ -96,13 +146,20 @@ export class Leases {
       this.#options.tasks.send(record, { type: 'task.cancel', at, reason: 'drain' });
   }
 
-  #close(lease: number, held: Lease, outcome: EngineOutcome): void {
+  /** Puts every task that holds a slot back among those that wait, for the next process. */
+  suspend(): void {
+    for (const { record } of this.#held.values()) this.#options.tasks.send(record, { type: 'task.suspend' });
+  }
+
+  /** @param before tokens that the run has gone on from, and does not count */
+  #close(lease: number, held: Lease, outcome: EngineOutcome, before: number): void {
     const { tasks, clock, rates, pool_id } = this.#options;
     const at = clock.now();
-    const { usage } = outcome;
+    const usage = { ...outcome.usage, tokens_out: before + outcome.usage.tokens_out };
     this.#held.delete(lease);
     if (outcome.kind === 'finished') {
-      rates.service_ms = smooth(rates.service_ms, at - held.granted_at);
+      if (held.record.request.workload === 'completion')
+        noteRun(rates, outcome.usage.tokens_out, held.first_token_at, at);
       tasks.send(held.record, { type: 'engine.finished', at, reason: outcome.reason, usage });
     } else {
       // An abort that the task did not ask for: its replica was stopped under it.

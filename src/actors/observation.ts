@@ -8,6 +8,8 @@ import type { TaskRecord } from './task-record.ts';
 export type Observation =
   | { type: 'task.admitted'; record: TaskRecord }
   | { type: 'task.refused'; failure: Failure; engine: string; correlation_id: string }
+  /** Its place in a full queue went to another one; its `task.closed` follows. */
+  | { type: 'task.dropped'; record: TaskRecord; policy: string }
   | { type: 'task.moved'; record: TaskRecord; from: TaskState; to: TaskState }
   | { type: 'task.closed'; record: TaskRecord }
   | { type: 'placement.decided'; decision: PlacementDecision }
@@ -21,6 +23,8 @@ export type Observation =
       failure: Failure | undefined;
       exit: EngineLoss | undefined;
     }
+  /** What earlier processes had accepted is known again. */
+  | { type: 'store.recovered'; finished: number; unfinished: number }
   | { type: 'child.crashed'; child: string; error: unknown };
 
 export type Observer = (observation: Observation) => void;

@@ -1,26 +1,37 @@
-import { isDeepStrictEqual } from 'node:util';
 import { createActor, type ActorRefFrom } from 'xstate';
 import type { Clock } from '../clock.ts';
-import type { AdmissionResponse, TaskRequest } from '../contract/generated/types.ts';
-import { failure, TaskchartError, type Failure } from '../errors.ts';
-import { newId } from '../ids.ts';
-import { isOver, type CancelReason } from '../machines/task.ts';
+import type { AdmissionResponse, TaskPreview, TaskRequest } from '../contract/generated/types.ts';
+import { digestOf, withoutTexts } from '../contract/request-digest.ts';
+import { failure, TaskchartError } from '../errors.ts';
 import { orchestratorMachine } from '../machines/orchestrator.ts';
-import { place, type PlacementPool } from '../scheduling/placement.ts';
-import type { Store } from '../store/store.ts';
+import type { CancelReason } from '../machines/task-protocol.ts';
+import { isOver } from '../machines/task.ts';
+import type { Fact, Store } from '../store/store.ts';
+import { eventsSoFar } from '../streams/read-log.ts';
 import type { LogBatch, LogEvent, TaskLog } from '../streams/task-log.ts';
 import type { ThreadPool } from '../threads/thread-pool.ts';
-import { checkTokens } from './admission.ts';
+import { Admission, type Caller } from './admission.ts';
 import { Observers } from './observation.ts';
-import { Pool, type PoolOptions } from './pool.ts';
+import type { PoolOptions } from './pool-options.ts';
+import { Pool } from './pool.ts';
+import { Readers } from './readers.ts';
+import { recover } from './recovery.ts';
+import { SESSION_KEY, Sessions, type SessionsOptions } from './sessions.ts';
 import { link } from './supervision.ts';
-import { seedOf, type TaskRecord } from './task-record.ts';
+import { endFact, taskKey } from './task-facts.ts';
+import type { TaskRecord } from './task-record.ts';
+import { TaskRegistry, type TaskRegistryOptions } from './task-registry.ts';
 import { Tasks } from './tasks.ts';
 
-export interface OrchestratorSettings {
-  /** Finished tasks that stay readable, in number. */
-  retained_tasks: number;
-  metrics_period_ms: number;
+export interface OrchestratorSettings extends Pick<
+  TaskRegistryOptions,
+  'retained_tasks' | 'retained_ms' | 'idempotency_ttl_ms'
+> {
+  sessions: Pick<SessionsOptions, 'ttl_ms' | 'max_turns' | 'budgets' | 'cost_per_output_token'>;
+  /** How long the last reader of an interactive task may be gone, in milliseconds; undefined: for ever. */
+  disconnect_grace_ms: number | undefined;
+  /** Whether callers may pin a task to a pool. */
+  allow_pin: boolean;
   /** How long `close` lets running tasks finish, in milliseconds. */
   shutdown_ms: number;
 }
@@ -35,24 +46,21 @@ export interface OrchestratorPorts {
 
 export type PoolBlueprint = Pick<PoolOptions, 'spec' | 'models' | 'engine' | 'replica'>;
 
-/** A run that died before its first token may be tried this often in all. */
-const MAX_ATTEMPTS = 3;
-
-const NEVER = new AbortController().signal;
-
-/** The root: admits tasks, owns the pools, and is closed once. */
+/** The root: knows every task, owns the pools, and is closed once. */
 export class Orchestrator {
   readonly observers = new Observers();
   readonly pools = new Map<string, Pool>();
   readonly tasks: Tasks;
+  readonly registry: TaskRegistry;
+  readonly sessions: Sessions;
   readonly closed: Promise<void>;
+  /** Resolves once what earlier processes have accepted is known again; tasks may be posted before. */
+  readonly recovered: Promise<void>;
   readonly #settings: OrchestratorSettings;
   readonly #ports: OrchestratorPorts;
   readonly #actor: ActorRefFrom<typeof orchestratorMachine>;
-  readonly #records = new Map<string, TaskRecord>();
-  readonly #admitting = new Map<string, Promise<void>>();
-  /** Ids in the order they were closed: the oldest leave first. */
-  readonly #over = new Set<string>();
+  readonly #admission: Admission;
+  readonly #readers: Readers;
 
   constructor(
     settings: OrchestratorSettings,
@@ -61,48 +69,77 @@ export class Orchestrator {
   ) {
     this.#settings = settings;
     this.#ports = ports;
+    const { clock, log, store } = ports;
+    this.registry = new TaskRegistry({
+      clock,
+      retained_tasks: settings.retained_tasks,
+      retained_ms: settings.retained_ms,
+      idempotency_ttl_ms: settings.idempotency_ttl_ms,
+      forgotten: (record) => {
+        void log.drop(record.id);
+        this.#store([{ key: taskKey(record.id), data: undefined }]);
+      },
+    });
+    this.sessions = new Sessions({
+      clock,
+      ...settings.sessions,
+      evicted: (session_id) => {
+        if (this.sessions.isLimited) this.#store([{ key: SESSION_KEY + session_id, data: undefined }]);
+      },
+    });
+    this.#readers = new Readers({
+      clock,
+      grace_ms: settings.disconnect_grace_ms ?? 0,
+      deserted: (task_id) => void this.cancel(task_id, 'disconnect'),
+    });
     this.tasks = new Tasks({
-      log: ports.log,
-      clock: ports.clock,
+      log,
+      clock,
       observers: this.observers,
-      home: (pool_id) => this.pools.get(pool_id) as Pool,
-      max_attempts: MAX_ATTEMPTS,
-      metrics_period_ms: settings.metrics_period_ms,
-      closed: (record) => this.#retire(record),
+      // A task that was kept from an earlier configuration may name a pool that is gone.
+      home: (pool_id) => this.pools.get(pool_id) ?? (this.pools.values().next().value as Pool),
+      sessionMetrics: ({ session_id }) => this.#sessionMetrics(session_id),
+      streamed: (record) => this.#warm(record),
+      closed: (record) => this.#close(record),
+    });
+    this.#admission = new Admission({
+      clock,
+      store,
+      pools: this.pools,
+      tasks: this.tasks,
+      registry: this.registry,
+      sessions: this.sessions,
+      observers: this.observers,
+      allow_pin: settings.allow_pin,
+      isAccepting: () => this.isAccepting,
     });
     this.#actor = createActor(orchestratorMachine, {
       id: 'orchestrator',
-      clock: ports.clock,
+      clock,
       input: { pools: blueprints.length },
     });
     this.#actor.on('pools.drain', ({ deadline_ms }) => {
-      for (const pool of this.pools.values()) pool.drain(deadline_ms);
+      // What is on disk waits for the next process; what is only in memory has to be told.
+      const unfinished = store.isDurable && log.isDurable ? 'keep' : 'refuse';
+      for (const pool of this.pools.values()) pool.drain(deadline_ms, unfinished);
     });
     this.closed = new Promise((resolve, reject) => {
-      this.#actor.on('resources.release', () => {
-        Promise.all([ports.store.close(), ports.threads.close()]).then(() => resolve(), reject);
-      });
+      this.#actor.on('resources.release', () => void this.#release().then(resolve, reject));
       link(this.#actor, { completed() {}, crashed: reject });
     });
     this.#actor.start();
-    for (const blueprint of blueprints) {
-      this.pools.set(
-        blueprint.spec.id,
-        new Pool({
-          ...blueprint,
-          clock: ports.clock,
-          random: ports.random,
-          threads: ports.threads,
-          observers: this.observers,
-          tasks: this.tasks,
-          stopped: () => this.#actor.send({ type: 'pool.stopped' }),
-        }),
-      );
-    }
+    for (const blueprint of blueprints) this.pools.set(blueprint.spec.id, this.#createPool(blueprint));
+    this.recovered = this.#recover();
+    // Whoever waits for it hears of a failure; nobody has to.
+    this.recovered.catch(() => undefined);
   }
 
   get isAccepting(): boolean {
     return this.#actor.getSnapshot().hasTag('accepting');
+  }
+
+  get isRecovering(): boolean {
+    return this.#actor.getSnapshot().hasTag('recovering');
   }
 
   get state(): string {
@@ -110,34 +147,48 @@ export class Orchestrator {
   }
 
   record(task_id: string): TaskRecord | undefined {
-    return this.#records.get(task_id);
+    return this.registry.get(task_id);
   }
 
   /**
    * Admits a valid request: each check in the contract's order, then a place in a pool's queue.
-   * Posting the same body under the same id again answers with the task's current place.
+   * Posting the same body under the same id or key again answers with the task's current place.
    * @throws TaskchartError with the code of the first check that refuses
    */
-  async submit(request: TaskRequest, correlation_id: string): Promise<AdmissionResponse> {
-    try {
-      return await this.#admitInTurn(request, correlation_id);
-    } catch (error) {
-      if (error instanceof TaskchartError)
-        this.observers.tell({
-          type: 'task.refused',
-          failure: error.failure,
-          engine: request.engine,
-          correlation_id,
-        });
-      throw error;
-    }
+  async submit(request: TaskRequest, caller: Caller): Promise<AdmissionResponse> {
+    if (this.isRecovering) await this.recovered;
+    return this.#admission.submit(request, caller);
+  }
+
+  /** What an admission would say now; nothing is queued. */
+  async preview(request: TaskRequest): Promise<TaskPreview> {
+    if (this.isRecovering) await this.recovered;
+    return this.#admission.preview(request);
+  }
+
+  /** Current place of a task that waits, and what was told at admission of one that does not. */
+  place(record: TaskRecord): { queue_position: number; predicted_start_ms: number } {
+    return this.#admission.place(record);
   }
 
   /** Resolves when no token can follow any more. Unknown and finished tasks are left as they are. */
   async cancel(task_id: string, reason: CancelReason = 'client'): Promise<void> {
-    const record = this.#records.get(task_id);
-    if (!record) return;
-    await this.tasks.cancel(record, reason);
+    if (this.isRecovering) await this.recovered;
+    const record = this.record(task_id);
+    if (record) await this.tasks.cancel(record, reason);
+  }
+
+  /**
+   * Forgets a finished task before its retention ends; one that is not known is left alone.
+   * @throws TaskchartError INVALID_PARAMS (409) while it is not finished
+   */
+  remove(task_id: string): void {
+    const record = this.record(task_id);
+    if (!record || this.registry.forget(record)) return;
+    throw new TaskchartError(
+      failure('INVALID_PARAMS', `task_id: ${task_id} is ${record.state}; cancel it first`),
+      409,
+    );
   }
 
   /** The task's events after `after`, from its log; empty for an unknown task. */
@@ -145,16 +196,30 @@ export class Orchestrator {
     return this.#ports.log.read(task_id, after, signal);
   }
 
+  /**
+   * Somebody follows the task from a distance: where nobody does any more, an interactive one is given up.
+   * @returns to be called once when the reader leaves
+   */
+  attachReader(record: TaskRecord): () => void {
+    const isWatched = record.priority === 'interactive' && this.#settings.disconnect_grace_ms !== undefined;
+    return isWatched && !isOver(record.state) ? this.#readers.attach(record.id) : () => {};
+  }
+
   /** What the task's log holds now, without waiting for more. */
-  async eventsSoFar(task_id: string): Promise<readonly LogEvent[]> {
-    const tail = await this.#ports.log.tail(task_id);
-    if (tail === 0) return [];
-    const events: LogEvent[] = [];
-    for await (const batch of this.#ports.log.read(task_id, undefined, NEVER)) {
-      events.push(...batch.events);
-      if (events.length >= tail) break;
-    }
-    return events;
+  eventsSoFar(task_id: string): Promise<readonly LogEvent[]> {
+    return eventsSoFar(this.#ports.log, task_id);
+  }
+
+  /** Keeps a session alive. @returns false for one that is not known */
+  touchSession(session_id: string): boolean {
+    const isKnown = this.sessions.touch(session_id);
+    if (isKnown && this.sessions.isLimited) this.#store([this.sessions.factOf(session_id)]);
+    return isKnown;
+  }
+
+  /** Ends a session; its running tasks go on. */
+  deleteSession(session_id: string): void {
+    this.sessions.delete(session_id);
   }
 
   /** Safe to repeat. @returns when every engine, timer and file is given back */
@@ -164,158 +229,101 @@ export class Orchestrator {
     await this.closed;
   }
 
-  /** Current place of a task that waits, and what was told at admission of one that does not. */
-  place(record: TaskRecord): { queue_position: number; predicted_start_ms: number } {
-    const pool = this.pools.get(record.pool_id);
-    const position = pool?.queue.positionOf(record);
-    if (!pool || position === undefined)
-      return {
-        queue_position: 0,
-        predicted_start_ms: isOver(record.state) ? 0 : record.context.predicted_start_ms,
-      };
-    return { queue_position: position, predicted_start_ms: pool.predictedStart(position) };
+  async #recover(): Promise<void> {
+    const { clock, store, log } = this.#ports;
+    const { finished, unfinished } = await recover({
+      clock,
+      store,
+      log,
+      tasks: this.tasks,
+      registry: this.registry,
+      sessions: this.sessions,
+      poolOf: ({ pool_id, request }) => {
+        const serves = (pool: Pool | undefined): boolean =>
+          pool?.spec.engine === request.engine && pool.spec.model === request.model_ref;
+        if (serves(this.pools.get(pool_id))) return pool_id;
+        return [...this.pools.values()].find(serves)?.spec.id ?? pool_id;
+      },
+      enqueue: (record) => {
+        const pool = this.pools.get(record.pool_id);
+        pool?.enqueue(record);
+        return pool !== undefined;
+      },
+    });
+    if (this.#actor.getSnapshot().status !== 'active') return;
+    if (finished + unfinished > 0) this.observers.tell({ type: 'store.recovered', finished, unfinished });
+    this.#actor.send({ type: 'store.recovered' });
   }
 
-  /** One admission at a time under an id: whoever posts it meanwhile finds the record of the first. */
-  async #admitInTurn(request: TaskRequest, correlation_id: string): Promise<AdmissionResponse> {
-    const id = request.task_id;
-    if (id === undefined) return this.#admit(request, correlation_id);
-    while (this.#admitting.has(id)) await this.#admitting.get(id);
-    const admission = this.#admit(request, correlation_id);
-    const over = admission.then(
-      () => void this.#admitting.delete(id),
-      () => void this.#admitting.delete(id),
-    );
-    this.#admitting.set(id, over);
-    return admission;
+  #createPool(blueprint: PoolBlueprint): Pool {
+    const { clock, random, threads } = this.#ports;
+    return new Pool({
+      ...blueprint,
+      clock,
+      random,
+      threads,
+      observers: this.observers,
+      tasks: this.tasks,
+      lost: (replica_id) => {
+        const cooled = this.sessions.cool(replica_id, 'failover');
+        if (this.sessions.isLimited)
+          this.#store(cooled.map((session_id) => this.sessions.factOf(session_id)));
+      },
+      stopped: () => this.#actor.send({ type: 'pool.stopped' }),
+    });
   }
 
-  async #admit(request: TaskRequest, correlation_id: string): Promise<AdmissionResponse> {
-    const known = request.task_id === undefined ? undefined : this.#records.get(request.task_id);
-    if (known) return this.#readmit(known, request);
-    if (!this.isAccepting)
-      throw refusal(failure('POOL_UNREADY', 'this server is shutting down', { engine: request.engine }));
-    if (request.deadline_ms <= 0)
-      throw refusal(
-        failure(
-          'DEADLINE_UNMET',
-          `deadline_ms: must be above 0 (milliseconds from admission), got ${request.deadline_ms}`,
-          { engine: request.engine },
-        ),
-      );
+  /** The first token: from now on the replica has the session's cache. */
+  #warm({ session_id, pool_id, context, tokens_in, expected_tokens }: TaskRecord): void {
+    const per_token = this.pools.get(pool_id)?.properties?.kv_bytes_per_token ?? 0;
+    const kv_bytes = per_token * ((tokens_in ?? 0) + expected_tokens);
+    this.sessions.warm(session_id, pool_id, context.replica_id ?? '', Math.round(kv_bytes));
+  }
 
-    const pool = this.#choosePool(request);
-    const tokens_in = await checkTokens(request, pool, this.#ports.clock);
-    // Counting may have taken a while.
-    if (pool.refusal) throw refusal({ ...pool.refusal, engine: request.engine });
+  /** A task is over: its session is charged, its texts are dropped, and its retention begins. */
+  #close(record: TaskRecord): void {
+    const { times, usage } = record.context;
+    const decode_ms = times.first_token === undefined ? 0 : (times.ended ?? 0) - times.first_token;
+    this.#readers.close(record.id);
+    record.digest = digestOf(record.request);
+    record.request = withoutTexts(record.request);
+    this.sessions.settle(record.session_id, record.id, {
+      tokens_out: usage.tokens_out,
+      decode_ms: Math.max(0, Math.round(decode_ms)),
+    });
+    const session = this.sessions.isLimited ? [this.sessions.factOf(record.session_id)] : [];
+    this.#store([endFact(record), ...session]);
+    this.registry.retire(record);
+  }
 
-    const { queue } = pool;
-    const queue_position = queue.positionOfNewcomer(request.priority);
-    const predicted_start_ms = pool.predictedStart(queue_position);
-    const context = { engine: pool.spec.engine, pool_id: pool.spec.id };
-    if (predicted_start_ms > request.deadline_ms)
-      throw refusal(
-        failure(
-          'DEADLINE_UNMET',
-          `deadline_ms: the task would start in ${predicted_start_ms} ms, after its deadline of ${request.deadline_ms} ms`,
-          context,
-        ),
-      );
-    if (queue.isFull)
-      throw refusal(
-        failure('ADMISSION_REJECT', `the queue of pool ${pool.spec.id} is full (${queue.capacity} tasks)`, {
-          ...context,
-          policy_label: 'reject',
-          retry_after_ms: Math.min(30_000, Math.max(250, pool.predictedStart(0))),
-        }),
-      );
-
-    const id = request.task_id ?? newId();
-    const draft = {
-      id,
-      session_id: request.session_id ?? newId(),
-      request,
-      priority: request.priority,
-      pool_id: pool.spec.id,
-      correlation_id,
-      seed: request.seed ?? seedOf(id),
-      admitted_wall_ms: this.#ports.clock.wall(),
-      tokens_in,
+  #sessionMetrics(session_id: string): {
+    kv_warmth: boolean;
+    tokens_budget_remaining?: number;
+    time_budget_remaining_ms?: number;
+    cost_budget_remaining?: number;
+  } {
+    const { tokens, time_ms, cost } = this.sessions.remaining(session_id);
+    return {
+      kv_warmth: this.sessions.affinity(session_id) !== undefined,
+      ...(tokens === undefined ? {} : { tokens_budget_remaining: tokens }),
+      ...(time_ms === undefined ? {} : { time_budget_remaining_ms: time_ms }),
+      ...(cost === undefined ? {} : { cost_budget_remaining: cost }),
     };
-    await this.#commit(pool, draft);
-    const record = this.tasks.admit(draft, { queue_position, predicted_start_ms });
-    this.#records.set(id, record);
-    this.observers.tell({ type: 'task.admitted', record });
-    pool.enqueue(record);
-    return admissionOf(record, queue_position, predicted_start_ms);
   }
 
-  #readmit(record: TaskRecord, request: TaskRequest): AdmissionResponse {
-    if (!isDeepStrictEqual(record.request, request))
-      throw new TaskchartError(
-        failure('INVALID_PARAMS', `task_id: ${record.id} was accepted with another body; use a new id`),
-        409,
-      );
-    const { queue_position, predicted_start_ms } = this.place(record);
-    return admissionOf(record, queue_position, predicted_start_ms);
+  /** Facts that nobody waits for; the log says the same where they are lost. */
+  #store(facts: readonly Fact[]): void {
+    if (facts.length === 0) return;
+    void this.#ports.store.commit({ facts });
   }
 
-  #choosePool(request: TaskRequest): Pool {
-    const candidates: PlacementPool[] = [];
-    for (const pool of this.pools.values()) candidates.push(pool.candidate(request.priority));
-    const decision = place(candidates, request);
-    this.observers.tell({ type: 'placement.decided', decision });
-    if (decision.kind === 'refused') throw refusal(decision.failure);
-    return this.pools.get(decision.pool_id) as Pool;
+  async #release(): Promise<void> {
+    const { store, log, threads } = this.#ports;
+    this.#readers.stop();
+    this.registry.close();
+    this.sessions.close();
+    await this.recovered.catch(() => undefined);
+    // A store is closed once it has written what it was given.
+    await Promise.all([store.close(), log.close(), threads.close()]);
   }
-
-  async #commit(pool: Pool, draft: Omit<TaskRecord, 'state' | 'context'>): Promise<void> {
-    const key = `task/${draft.id}`;
-    pool.queue.reserve(draft.priority);
-    try {
-      const result = this.#ports.store.commit({
-        checks: [{ key, version: 0 }],
-        facts: [{ key, data: draft }],
-      });
-      const answer = result instanceof Promise ? await result : result;
-      if (answer === 'conflict')
-        throw refusal(failure('INVALID_PARAMS', `task_id: ${draft.id} is in use`), 409);
-      if (answer === 'unknown')
-        throw refusal(
-          failure('INTERNAL', 'the store did not answer; post the same task_id again', { retriable: true }),
-        );
-    } finally {
-      pool.queue.release(draft.priority);
-    }
-  }
-
-  #retire(record: TaskRecord): void {
-    this.#over.add(record.id);
-    for (const id of this.#over) {
-      if (this.#over.size <= this.#settings.retained_tasks) break;
-      this.#over.delete(id);
-      this.#records.delete(id);
-      void this.#ports.log.drop(id);
-      void this.#ports.store.commit({ facts: [{ key: `task/${id}`, data: undefined }] });
-    }
-  }
-}
-
-function refusal(why: Failure, status?: number): TaskchartError {
-  return new TaskchartError(why, status);
-}
-
-function admissionOf(
-  record: TaskRecord,
-  queue_position: number,
-  predicted_start_ms: number,
-): AdmissionResponse {
-  return {
-    task_id: record.id,
-    session_id: record.session_id,
-    queue_position,
-    predicted_start_ms,
-    backoff_ms: 0,
-    streams: { sse: `/v1/tasks/${record.id}/stream` },
-  };
 }

@@ -1,6 +1,5 @@
 import { createActor } from 'xstate';
-import type { Clock } from '../clock.ts';
-import type { EngineInput, EngineProperties, EngineFamily } from '../engines/engine.ts';
+import type { EngineInput, EngineProperties } from '../engines/engine.ts';
 import type { Failure } from '../errors.ts';
 import { failure } from '../errors.ts';
 import {
@@ -13,67 +12,54 @@ import {
   type PoolState,
 } from '../machines/pool.ts';
 import type { PreparedModel } from '../machines/provisioner.ts';
-import type { ReplicaFact, ReplicaInput } from '../machines/replica.ts';
+import type { TaskRules } from '../machines/task-protocol.ts';
+import type { ReplicaFact } from '../machines/replica.ts';
 import { dispatch } from '../scheduling/dispatch.ts';
-import { predictStart, smooth, type Rates } from '../scheduling/estimate.ts';
+import { newRates, retryAfter, smooth, type Rates } from '../scheduling/estimate.ts';
 import type { PlacementPool } from '../scheduling/placement.ts';
-import { TaskQueue, type Priority } from '../scheduling/queue.ts';
+import { PRIORITIES, TaskQueue, type Priority } from '../scheduling/queue.ts';
+import { RateLimit } from '../scheduling/rate-limit.ts';
 import type { LogWriter } from '../streams/log-writer.ts';
 import { Leases } from './leases.ts';
-import type { ThreadPool } from '../threads/thread-pool.ts';
-import type { Observers } from './observation.ts';
-import { startProvisioner, type ModelSource } from './provisioner.ts';
-import { Replica, stateName, type EngineFactory } from './replica.ts';
+import { Deadlines } from './deadlines.ts';
+import { Forecast, type ForecastView } from './forecast.ts';
+import { startProvisioner } from './provisioner.ts';
+import { Replica, stateName } from './replica.ts';
+import type { PoolOptions, PoolSpec } from './pool-options.ts';
 import { link } from './supervision.ts';
+import { TokenCounter } from './token-counter.ts';
 import type { TaskRecord } from './task-record.ts';
-import type { TaskHome, Tasks } from './tasks.ts';
-
-export interface PoolSpec {
-  id: string;
-  engine: EngineFamily;
-  /** The reference tasks name. */
-  model: string;
-  slots: number;
-  ctx: number | undefined;
-  max_tokens_out: number | undefined;
-  capacity: number;
-  preload: boolean;
-}
-
-export interface PoolOptions {
-  spec: PoolSpec;
-  clock: Clock;
-  random: () => number;
-  observers: Observers;
-  tasks: Tasks;
-  models: ModelSource;
-  threads: ThreadPool;
-  /** Called once the model is prepared; the replica owns what it returns. */
-  engine: (model: PreparedModel, replica_id: string) => EngineFactory;
-  replica: Omit<ReplicaInput, 'id' | 'now' | 'random'>;
-  stopped: () => void;
-}
+import { continuationOf, type Continuation } from './continuation.ts';
+import type { Past, TaskHome } from './tasks.ts';
 
 /** A queue and the replicas that serve it, under the pool machine. */
-export class Pool implements TaskHome {
+export class Pool implements TaskHome, ForecastView {
   readonly spec: PoolSpec;
   readonly queue: TaskQueue<TaskRecord>;
-  readonly rates: Rates = { first_token_ms: undefined, service_ms: undefined, load_ms: undefined };
+  readonly rates: Rates = newRates();
+  readonly forecast: Forecast;
+  asked_at: number | undefined;
+  readonly rateLimits: Partial<Record<Priority, RateLimit>> = {};
   readonly #options: PoolOptions;
   readonly #actor: PoolActor;
   readonly #leases: Leases;
   readonly #provisioning = new Set<TaskRecord>();
+  readonly #deadlines: Deadlines<TaskRecord>;
+  readonly #counter: TokenCounter;
   #replica: Replica | undefined;
   #model: PreparedModel | undefined;
   #cancelProvisioner: (() => void) | undefined;
-  #asked_at: number | undefined;
   #state: PoolState = 'cold';
 
   constructor(options: PoolOptions) {
     const { spec, clock, observers } = options;
     this.#options = options;
     this.spec = spec;
-    this.queue = new TaskQueue(spec.capacity);
+    this.queue = new TaskQueue(spec.queue);
+    for (const priority of PRIORITIES) {
+      const per_second = spec.rate_limit_rps[priority];
+      if (per_second !== undefined) this.rateLimits[priority] = new RateLimit(per_second);
+    }
     this.#leases = new Leases({
       pool_id: spec.id,
       clock,
@@ -82,6 +68,11 @@ export class Pool implements TaskHome {
       granted: () => this.#send({ type: 'lease.granted' }),
       closed: () => this.#send({ type: 'lease.closed' }),
     });
+    this.forecast = new Forecast(clock, this.rates, this.queue, this);
+    this.#counter = new TokenCounter(spec.model, options.models, options.threads);
+    this.#deadlines = new Deadlines(clock, (record, at) =>
+      options.tasks.send(record, { type: 'task.expire', at, overdue: 'deadline' }),
+    );
     this.#actor = createActor(poolMachine, {
       id: spec.id,
       clock,
@@ -143,12 +134,21 @@ export class Pool implements TaskHome {
     return this.snapshot.hasTag('ready') ? Math.max(0, this.slots_total - this.#leases.size) : 0;
   }
 
+  get isReady(): boolean {
+    return this.snapshot.hasTag('ready');
+  }
+
+  remaining(now: number): number[] {
+    return this.#leases.remaining(now);
+  }
+
   get leases(): number {
     return this.#leases.size;
   }
 
-  drain(deadline_ms: number): void {
-    this.#send({ type: 'pool.drain', deadline_ms });
+  /** @param unfinished whether what is left then waits for the next process, or is told that it is over */
+  drain(deadline_ms: number, unfinished: 'keep' | 'refuse' = 'refuse'): void {
+    this.#send({ type: 'pool.drain', deadline_ms, unfinished });
   }
 
   /** Why it takes no new work, if it takes none. */
@@ -157,60 +157,47 @@ export class Pool implements TaskHome {
     return snapshot.hasTag('accepting') ? undefined : unreadyFailure(snapshot.context);
   }
 
+  get rules(): TaskRules {
+    return this.spec.rules;
+  }
+
   /** What placement needs to know of this pool. */
   candidate(priority: Priority): PlacementPool {
+    const { spec, properties } = this;
     return {
-      id: this.spec.id,
-      engine: this.spec.engine,
-      model: this.spec.model,
+      id: spec.id,
+      engine: spec.engine,
+      model: spec.model,
+      sampler_profile_version: spec.sampler_profile_version,
       ctx_max: this.ctxMax,
-      max_tokens_out: this.spec.max_tokens_out,
-      workloads: this.properties?.workloads ?? ['completion'],
+      max_tokens_out: spec.max_tokens_out,
+      workloads: properties?.workloads,
+      features: properties?.features,
       refusal: this.refusal,
-      predicted_start_ms: this.predictedStart(this.queue.positionOfNewcomer(priority)),
+      predicted_start_ms: this.forecast.newcomer(priority).predicted_start_ms,
       waiting: this.queue.length,
+      leases: this.#leases.size,
+      slots_total: this.slots_total,
+      rates: this.rates,
     };
   }
 
-  /** @returns milliseconds from now until a task with so many ahead of it gets a slot */
-  predictedStart(ahead: number): number {
-    const { clock } = this.#options;
-    const now = clock.now();
-    const isReady = this.snapshot.hasTag('ready');
-    const waited = this.#asked_at === undefined ? 0 : now - this.#asked_at;
-    return predictStart({
-      rates: this.rates,
-      ahead,
-      slots_total: this.slots_total,
-      slots_free: isReady ? Math.max(0, this.slots_free - this.queue.length) : this.slots_total,
-      until_ready_ms: isReady ? 0 : Math.max(0, (this.rates.load_ms ?? 1000) - waited),
-      held_ms: () => this.#leases.heldFor(now),
-    });
-  }
-
-  /**
-   * Counts in a thread from the model file where there is one, which needs no engine and bothers none; a rendered
-   * conversation, or a model without a file, only the engine can count.
-   * @returns tokens of the input, or undefined where nobody can tell now
-   */
-  async count(input: EngineInput, signal: AbortSignal): Promise<number | undefined> {
-    const model_path = input.kind === 'prompt' ? await this.#modelPath(signal) : '';
-    if (input.kind !== 'prompt' || model_path === '') return this.#replica?.count(input, signal);
-    const counted = await this.#options.threads.countTokens({ model_path, text: input.text, signal });
-    return counted ?? this.#replica?.count(input, signal);
+  /** @returns tokens of the input, or undefined where nobody can tell now */
+  count(input: EngineInput, signal: AbortSignal): Promise<number | undefined> {
+    return this.#counter.count(input, this.#model, this.#replica, signal);
   }
 
   enqueue(record: TaskRecord): void {
-    // Counted without the places that are only promised: whoever has one may never come.
-    const ahead =
-      this.queue.lengthOf('interactive') + (record.priority === 'batch' ? this.queue.lengthOf('batch') : 0);
+    const ahead = this.queue.lengthOf(record.priority);
     this.queue.enqueue(record);
+    this.#deadlines.add(record);
     // Behind those who would fill every slot, a newcomer changes nothing.
     if (ahead < this.slots_total || this.refusal) this.#seat();
   }
 
   requeue(record: TaskRecord): void {
     this.queue.returnToFront(record);
+    this.#deadlines.add(record);
     this.#seat();
   }
 
@@ -218,11 +205,35 @@ export class Pool implements TaskHome {
   leave(record: TaskRecord): void {
     const waited = this.queue.remove(record);
     this.#provisioning.delete(record);
+    this.#deadlines.remove(record);
     if (waited) this.#dispatch();
   }
 
-  run(record: TaskRecord, lease: number, writer: LogWriter): void {
-    this.#leases.run(record, lease, writer);
+  /** Gives up a waiting task whose place another one takes. */
+  drop(record: TaskRecord): void {
+    const { policy } = this.spec.queue;
+    this.#options.observers.tell({ type: 'task.dropped', record, policy });
+    this.#options.tasks.send(record, {
+      type: 'task.fail',
+      at: this.#options.clock.now(),
+      failure: failure(
+        policy === 'drop-lru' ? 'QUEUE_FULL_DROP_LRU' : 'ADMISSION_REJECT',
+        `the queue of pool ${this.spec.id} was full, and a newer task took this one’s place`,
+        { policy_label: policy, retry_after_ms: retryAfter(this.forecast.load()) },
+      ),
+    });
+  }
+
+  continuationOf(record: TaskRecord): Continuation {
+    return this.properties ? continuationOf(record.request, this.properties.features) : 'none';
+  }
+
+  run(record: TaskRecord, lease: number, writer: LogWriter, past: Past | undefined): void {
+    this.#leases.run(record, lease, writer, past);
+  }
+
+  quietFor(lease: number): number {
+    return this.#leases.quietFor(lease);
   }
 
   abort(lease: number): void {
@@ -241,8 +252,8 @@ export class Pool implements TaskHome {
   /** A pool that takes no work has told its queue so already: whoever comes later is told at once. */
   #seat(): void {
     const { refusal } = this;
-    if (refusal) this.#refuse(refusal);
-    else this.#dispatch();
+    if (!refusal) this.#dispatch();
+    else if (!this.snapshot.context.keeps) this.#refuse(refusal);
   }
 
   #dispatch(): void {
@@ -275,16 +286,13 @@ export class Pool implements TaskHome {
 
   #grant(record: TaskRecord): void {
     if (!this.#replica) return;
-    this.queue.remove(record);
+    const { clock, tasks } = this.#options;
+    const at = clock.now();
+    if (record.due_at <= at) return tasks.send(record, { type: 'task.expire', at, overdue: 'deadline' });
+    this.queue.dispatch(record);
     this.#provisioning.delete(record);
+    this.#deadlines.remove(record);
     this.#leases.grant(record, this.#replica);
-  }
-
-  /** Empty for a model without a file; a pool that is not prepared yet knows its reference all the same. */
-  async #modelPath(signal: AbortSignal): Promise<string> {
-    if (this.#model) return this.#model.path;
-    const { path } = await this.#options.models.resolve(this.spec.model, signal);
-    return path;
   }
 
   #moved({ value, context }: PoolSnapshot): void {
@@ -305,7 +313,7 @@ export class Pool implements TaskHome {
     this.#moved(this.snapshot);
     switch (fact.type) {
       case 'model.prepare':
-        this.#asked_at = this.#options.clock.now();
+        this.asked_at = this.#options.clock.now();
         this.#cancelProvisioner = startProvisioner(this.spec.model, this.#options.models, (told) => {
           this.#cancelProvisioner = undefined;
           if (told.type === 'model.prepared') this.#model = told.model;
@@ -313,7 +321,7 @@ export class Pool implements TaskHome {
         });
         return;
       case 'replicas.start':
-        this.#asked_at = this.#options.clock.now();
+        this.asked_at = this.#options.clock.now();
         this.#replica ??= this.#createReplica();
         return this.#replica.start();
       case 'replicas.stop':
@@ -322,6 +330,8 @@ export class Pool implements TaskHome {
         return this.#replica.stop();
       case 'leases.revoke':
         return this.#leases.revoke();
+      case 'leases.suspend':
+        return this.#leases.suspend();
       case 'queue.dispatch':
         return this.#dispatch();
       case 'queue.refuse':
@@ -356,15 +366,17 @@ export class Pool implements TaskHome {
       case 'replica.readied':
         this.rates.load_ms = smooth(
           this.rates.load_ms,
-          this.#options.clock.now() - (this.#asked_at ?? this.#options.clock.now()),
+          this.#options.clock.now() - (this.asked_at ?? this.#options.clock.now()),
         );
         return this.#send({ type: 'replica.readied' });
       case 'replica.lost':
+        if (this.#replica) this.#options.lost(this.#replica.id);
         return this.#send({ type: 'replica.lost' });
       case 'replica.broken':
         return this.#send(fact);
       case 'replica.stopped':
         this.#replica = undefined;
+        this.#deadlines.close();
         if (this.snapshot.status === 'error') return this.#options.stopped();
         return this.#send({ type: 'replicas.stopped' });
     }

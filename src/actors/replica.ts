@@ -1,6 +1,7 @@
 import { createActor, fromPromise } from 'xstate';
 import type { Clock } from '../clock.ts';
 import type {
+  EmbedCall,
   Engine,
   EngineCall,
   EngineHealth,
@@ -9,8 +10,9 @@ import type {
   EngineOutcome,
   EngineProperties,
   EngineSink,
+  RerankCall,
 } from '../engines/engine.ts';
-import { failure, TaskchartError } from '../errors.ts';
+import { failure, TaskchartError, type Failure } from '../errors.ts';
 import {
   replicaMachine,
   type ReplicaActor,
@@ -104,21 +106,36 @@ export class Replica {
    * Runs a call on a slot; the slot is taken until the promise resolves, also after an abort.
    * Never rejects. The same lease twice is refused.
    */
-  async run(call: EngineCall, sink: EngineSink): Promise<EngineOutcome> {
-    if (this.#runs.has(call.lease)) throw new Error(`lease ${call.lease} runs already`);
+  run(call: EngineCall, sink: EngineSink): Promise<EngineOutcome> {
+    return this.#hold(call.lease, (engine, signal) => engine.run(call, sink, signal));
+  }
+
+  /** As `run`, for texts to embed. */
+  embed(call: EmbedCall, vector: Parameters<NonNullable<Engine['embed']>>[1]): Promise<EngineOutcome> {
+    return this.#hold(
+      call.lease,
+      (engine, signal) => engine.embed?.(call, vector, signal) ?? cannot('embed'),
+    );
+  }
+
+  /** As `run`, for documents to rank. */
+  rerank(call: RerankCall, score: Parameters<NonNullable<Engine['rerank']>>[1]): Promise<EngineOutcome> {
+    return this.#hold(call.lease, (engine, signal) => engine.rerank?.(call, score, signal) ?? cannot('rank'));
+  }
+
+  async #hold(
+    lease: number,
+    work: (engine: Engine, signal: AbortSignal) => Promise<EngineOutcome>,
+  ): Promise<EngineOutcome> {
+    if (this.#runs.has(lease)) throw new Error(`lease ${lease} runs already`);
     const abort = new AbortController();
-    this.#runs.set(call.lease, abort);
+    this.#runs.set(lease, abort);
     try {
-      const engine = await this.#ensureEngine();
-      return await engine.run(call, sink, abort.signal);
+      return await work(await this.#ensureEngine(), abort.signal);
     } catch (error) {
-      return {
-        kind: 'failed',
-        failure: failure('INTERNAL', `the engine adapter failed: ${String(error)}`),
-        usage: { tokens_in: 0, tokens_cached: 0, tokens_out: 0 },
-      };
+      return failed(failure('INTERNAL', `the engine adapter failed: ${String(error)}`));
     } finally {
-      this.#runs.delete(call.lease);
+      this.#runs.delete(lease);
     }
   }
 
@@ -172,6 +189,15 @@ export class Replica {
       this.#options.clock.clearTimeout(timer);
     }
   }
+}
+
+/** The engine was loaded without this workload after the task had been admitted for it. */
+function cannot(what: string): Promise<EngineOutcome> {
+  return Promise.resolve(failed(failure('INVALID_PARAMS', `workload: this engine cannot ${what}`)));
+}
+
+function failed(cause: Failure): EngineOutcome {
+  return { kind: 'failed', failure: cause, usage: { tokens_in: 0, tokens_cached: 0, tokens_out: 0 } };
 }
 
 /** Top-level state: what a replica is, without the details of how. */

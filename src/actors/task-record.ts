@@ -1,27 +1,51 @@
 import type { TaskRequest } from '../contract/generated/types.ts';
 import { createRecordStepper } from '../machines/record-step.ts';
-import { taskMachine, type TaskContext, type TaskFact, type TaskState } from '../machines/task.ts';
+import type { TaskContext, TaskFact, TaskRules } from '../machines/task-protocol.ts';
+import { taskMachine, type TaskState } from '../machines/task.ts';
 import type { Priority, Queued } from '../scheduling/queue.ts';
 
-/**
- * A task as data: under the task machine's definition, but without an actor unless it is in flight.
- * `state` and `context` are written by the machine only.
- */
-export interface TaskRecord extends Queued {
+/** What is known of a task from its admission on. */
+export interface TaskDraft extends Queued {
   readonly id: string;
+  /** Place in the order of all admissions of this store; also the cursor of lists. */
+  readonly sequence: number;
   readonly session_id: string;
-  readonly request: TaskRequest;
   readonly priority: Priority;
   readonly pool_id: string;
   readonly correlation_id: string;
+  readonly idempotency_key: string | undefined;
   readonly seed: number;
   /** Epoch milliseconds, for people. */
   readonly admitted_wall_ms: number;
   /** Counted at admission, where counting was needed to decide. */
   readonly tokens_in: number | undefined;
+  /** The caller's guess of its output, for estimates. */
+  readonly expected_tokens: number;
+  /** Monotonic milliseconds of its deadline. */
+  readonly due_at: number;
+  /** As it was posted while the task is unfinished, without its texts afterwards. */
+  request: TaskRequest;
+  /** Of the request as it was posted; only once its texts are gone. */
+  digest?: string;
+}
+
+/**
+ * A task as data: under the task machine's definition, but without an actor unless it is in flight.
+ * `state` and `context` are written by the machine only.
+ */
+export interface TaskRecord extends TaskDraft {
   state: TaskState;
   context: TaskContext;
 }
+
+const sampleRules: TaskRules = {
+  max_attempts: 1,
+  max_continuations: 0,
+  metrics_period_ms: 1000,
+  first_token_ms: 1000,
+  idle_ms: 1000,
+  wall_ms: undefined,
+};
 
 /** Steps records through the task machine; one for the process. */
 export const taskStepper = createRecordStepper<typeof taskMachine, TaskFact>(taskMachine, {
@@ -29,8 +53,8 @@ export const taskStepper = createRecordStepper<typeof taskMachine, TaskFact>(tas
   at: 0,
   queue_position: 0,
   predicted_start_ms: 0,
-  max_attempts: 1,
-  metrics_period_ms: 1000,
+  deadline_ms: 1000,
+  rules: sampleRules,
 });
 
 /** Sampling seed of a task that names none: FNV-1a of its id, so that a retry under the same id repeats it. */

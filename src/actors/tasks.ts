@@ -1,27 +1,35 @@
 import { createActor } from 'xstate';
 import type { Clock } from '../clock.ts';
-import type { EndEvent, StartedEvent } from '../contract/generated/types.ts';
+import type { EndEvent, MetricsEvent, StartedEvent } from '../contract/generated/types.ts';
 import { failure } from '../errors.ts';
-import {
-  isOver,
-  taskMachine,
-  type CancelReason,
-  type TaskActor,
-  type TaskEvent,
-  type TaskFact,
-} from '../machines/task.ts';
+import { isOver, taskMachine, type TaskActor } from '../machines/task.ts';
+import type { CancelReason, TaskEvent, TaskFact, TaskRules } from '../machines/task-protocol.ts';
 import { onTimeProbability } from '../scheduling/estimate.ts';
 import { LogWriter } from '../streams/log-writer.ts';
+import { eventsSoFar, outputOf } from '../streams/read-log.ts';
 import type { Cursor, NewLogEvent, TaskLog } from '../streams/task-log.ts';
+import type { Continuation } from './continuation.ts';
 import type { Observers } from './observation.ts';
 import { link } from './supervision.ts';
-import { taskStepper, type TaskRecord } from './task-record.ts';
+import { taskStepper, type TaskDraft, type TaskRecord } from './task-record.ts';
+
+/** What earlier runs of a task have written. */
+export interface Past {
+  mode: 'resume' | 'replay';
+  text: string;
+  /** Vectors or ranked documents, for workloads that have those. */
+  results: number;
+}
 
 /** What a task asks of its pool. The pool answers with task events. */
 export interface TaskHome {
   readonly queue_depth: number;
   readonly phase: string;
-  run(record: TaskRecord, lease: number, writer: LogWriter): void;
+  readonly rules: TaskRules;
+  continuationOf(record: TaskRecord): Continuation;
+  run(record: TaskRecord, lease: number, writer: LogWriter, past: Past | undefined): void;
+  /** For how long the engine of this lease has given no sign of life, in milliseconds. */
+  quietFor(lease: number): number;
   abort(lease: number): void;
   /** The lease was never used. */
   release(lease: number): void;
@@ -32,16 +40,22 @@ export interface TaskHome {
 interface Flight {
   actor: TaskActor;
   writer: LogWriter;
+  past: Past | undefined;
 }
+
+const START = 0 as Cursor;
+
+/** A task in flight that is ended by one of these is told what it has written by then. */
+const NEEDS_USAGE: ReadonlySet<TaskEvent['type']> = new Set(['task.cancel', 'task.fail', 'task.expire']);
 
 export interface TasksOptions {
   log: TaskLog;
   clock: Clock;
   observers: Observers;
   home: (pool_id: string) => TaskHome;
-  /** Tasks that ran may be queued again this often before they fail. */
-  max_attempts: number;
-  metrics_period_ms: number;
+  /** What its session adds to a task's `metrics`. */
+  sessionMetrics: (record: TaskRecord) => Partial<MetricsEvent>;
+  streamed: (record: TaskRecord) => void;
   closed: (record: TaskRecord) => void;
 }
 
@@ -69,65 +83,104 @@ export class Tasks {
   }
 
   /** Brings a new record to `admitted`, which writes the first event of its log. */
-  admit(
-    record: Omit<TaskRecord, 'state' | 'context'>,
-    estimate: { queue_position: number; predicted_start_ms: number },
-  ): TaskRecord {
-    const { state, context, facts } = taskStepper.begin({
-      id: record.id,
-      at: this.#options.clock.now(),
-      max_attempts: this.#options.max_attempts,
-      metrics_period_ms: this.#options.metrics_period_ms,
-      ...estimate,
-    });
-    const admitted: TaskRecord = Object.assign(record, { state, context });
+  admit(draft: TaskDraft, estimate: { queue_position: number; predicted_start_ms: number }): TaskRecord {
+    const { facts, ...snapshot } = this.#begin(draft, estimate);
+    const admitted: TaskRecord = Object.assign(draft, snapshot);
     for (const fact of facts) this.#do(admitted, fact);
     return admitted;
   }
 
+  /** The record of a task that was admitted before this process; nothing is written. */
+  restore(draft: TaskDraft, estimate: { queue_position: number; predicted_start_ms: number }): TaskRecord {
+    const { state, context } = this.#begin(draft, estimate);
+    return Object.assign(draft, { state, context });
+  }
+
+  /** What is left to do for a restored task that turned out to be over. */
+  retire(record: TaskRecord): void {
+    this.#options.closed(record);
+  }
+
   /** Takes a waiting record into flight on a slot. */
   place(record: TaskRecord, lease: number, replica_id: string): void {
-    const { log, clock } = this.#options;
     const tail = this.#tail(record);
-    const begin = (cursor: Cursor): void => {
-      // Somebody may have canceled it while a remote log was asked for its tail.
-      if (isOver(record.state)) return this.#options.home(record.pool_id).release(lease);
-      const actor = createActor(taskMachine, {
-        id: record.id,
-        clock,
-        input: undefined as never,
-        snapshot: taskMachine.resolveState({ value: record.state, context: record.context }),
+    if (!(tail instanceof Promise) && !hasWritten(record)) return this.#fly(record, lease, replica_id, tail);
+    void Promise.all([tail, this.#past(record)]).then(([cursor, past]) =>
+      this.#fly(record, lease, replica_id, cursor, past),
+    );
+  }
+
+  #begin(
+    draft: TaskDraft,
+    { queue_position, predicted_start_ms }: { queue_position: number; predicted_start_ms: number },
+  ): ReturnType<typeof taskStepper.begin> {
+    return taskStepper.begin({
+      id: draft.id,
+      at: draft.due_at - draft.request.deadline_ms,
+      deadline_ms: draft.request.deadline_ms,
+      rules: this.#options.home(draft.pool_id).rules,
+      queue_position,
+      predicted_start_ms,
+    });
+  }
+
+  #fly(record: TaskRecord, lease: number, replica_id: string, cursor: Cursor, past?: Past): void {
+    const { log, clock, home } = this.#options;
+    // While a log elsewhere answered, the task may have been canceled.
+    if (isOver(record.state)) return home(record.pool_id).release(lease);
+    if (hasWritten(record) && !past) {
+      home(record.pool_id).release(lease);
+      return this.send(record, {
+        type: 'task.fail',
+        at: clock.now(),
+        failure: failure('WORKER_RESET', 'the run was lost, and no other can go on with its output'),
       });
-      const writer = new LogWriter(log, record.id, cursor, record.context.usage.tokens_out, () =>
-        this.send(record, {
-          type: 'task.fail',
-          at: clock.now(),
-          failure: failure('WORKER_RESET', 'another run of this task has taken over'),
-        }),
-      );
-      this.#flights.set(record.id, { actor, writer });
-      actor.on('*', (fact) => this.#do(record, fact));
-      link(actor, {
-        // A run that was queued again may be granted before its old actor has told everybody that it waits.
-        moved: ({ value, context }) => {
-          if (this.#flights.get(record.id)?.actor === actor) this.#moved(record, value, context);
-        },
-        completed: () => this.#land(record),
-        crashed: (error) => this.#crashed(record, error),
-      });
-      actor.start();
-      actor.send({ type: 'task.place', at: clock.now(), lease, replica_id });
-    };
-    if (tail instanceof Promise) void tail.then(begin);
-    else begin(tail);
+    }
+    const actor = createActor(taskMachine, {
+      id: record.id,
+      clock,
+      input: undefined as never,
+      snapshot: taskMachine.resolveState({ value: record.state, context: record.context }),
+    });
+    const lost = (why: string) => (): void =>
+      this.send(record, { type: 'task.fail', at: clock.now(), failure: failure('WORKER_RESET', why) });
+    const writer = new LogWriter(log, record.id, cursor, record.context.usage.tokens_out, {
+      fenced: lost('another run of this task has taken over'),
+      diverged: lost('the run was lost, and another one did not repeat its output'),
+      ...(past?.mode === 'replay' ? { replay: past.text } : {}),
+    });
+    this.#flights.set(record.id, { actor, writer, past });
+    actor.on('*', (fact) => this.#do(record, fact));
+    link(actor, {
+      // A run that was queued again may be granted before its old actor has told everybody that it waits.
+      moved: ({ value, context }) => {
+        if (this.#flights.get(record.id)?.actor === actor) this.#moved(record, value, context);
+      },
+      completed: () => this.#land(record),
+      crashed: (error) => this.#crashed(record, error),
+    });
+    actor.start();
+    const continuable = home(record.pool_id).continuationOf(record) !== 'none';
+    actor.send({ type: 'task.place', at: clock.now(), lease, replica_id, continuable });
+  }
+
+  /** What a run has to go on from; undefined where none can. */
+  async #past(record: TaskRecord): Promise<Past | undefined> {
+    const mode = this.#options.home(record.pool_id).continuationOf(record);
+    if (mode === 'none' || !hasWritten(record)) return undefined;
+    const { text, embeddings, ranking } = outputOf(await eventsSoFar(this.#options.log, record.id));
+    return { mode, text, results: embeddings.length + ranking.length };
   }
 
   /** An event for a task, wherever it is; ignored once the task is over, as its machine says. */
   send(record: TaskRecord, event: TaskEvent): void {
     const flight = this.#flights.get(record.id);
     if (flight) {
-      if ((event.type === 'task.cancel' || event.type === 'task.fail') && !event.usage)
-        event = { ...event, usage: { ...record.context.usage, tokens_out: flight.writer.tokens } };
+      if (NEEDS_USAGE.has(event.type) && !('usage' in event))
+        event = {
+          ...event,
+          usage: { ...record.context.usage, tokens_out: flight.writer.tokens },
+        } as TaskEvent;
       flight.actor.send(event);
       return;
     }
@@ -144,11 +197,18 @@ export class Tasks {
     await this.#unanswered.get(record.id);
   }
 
+  /** The log of a task that was admitted before this process: begun again where nothing of it was kept. */
+  async reopen(record: TaskRecord): Promise<void> {
+    if ((await this.#options.log.tail(record.id)) === 0) this.#do(record, { type: 'log.started' });
+  }
+
   #moved(record: TaskRecord, state: TaskRecord['state'], context: TaskRecord['context']): void {
     const from = record.state;
     record.state = state;
     record.context = context;
-    if (from !== state) this.#options.observers.tell({ type: 'task.moved', record, from, to: state });
+    if (from === state) return;
+    if (state === 'streaming') this.#options.streamed(record);
+    this.#options.observers.tell({ type: 'task.moved', record, from, to: state });
   }
 
   #do(record: TaskRecord, fact: TaskFact): void {
@@ -161,11 +221,19 @@ export class Tasks {
     }
     switch (fact.type) {
       case 'log.started':
-        return this.#write(record, { type: 'started', data: startedData(record) });
+        return this.#write(record, {
+          type: 'started',
+          data: startedData(record),
+        });
       case 'log.provisioning':
         return this.#write(record, {
           type: 'metrics',
           data: { ...this.#metrics(record, home), state: 'provisioning', phase: home.phase },
+        });
+      case 'log.resumed':
+        return this.#write(record, {
+          type: 'metrics',
+          data: { ...this.#metrics(record, home), resumed: true },
         });
       case 'log.metrics':
         return this.#write(record, { type: 'metrics', data: this.#metrics(record, home) });
@@ -177,10 +245,24 @@ export class Tasks {
           data: { engine: record.request.engine, pool_id: record.pool_id, ...fact.failure },
         });
       case 'engine.start':
-        if (flight) home.run(record, fact.lease, flight.writer);
+        if (flight) home.run(record, fact.lease, flight.writer, flight.past);
         return;
       case 'engine.abort':
         return home.abort(fact.lease);
+      case 'run.check': {
+        const { lease } = record.context;
+        const quiet_ms = lease === undefined ? 0 : home.quietFor(lease);
+        const usage = { ...record.context.usage, tokens_out: this.tokensOf(record) };
+        return this.send(record, { type: 'engine.quiet', at: this.#options.clock.now(), quiet_ms, usage });
+      }
+      case 'run.overdue':
+        return this.send(record, {
+          type: 'task.expire',
+          at: this.#options.clock.now(),
+          overdue: fact.overdue,
+        });
+      case 'task.suspended':
+        return this.#land(record);
       case 'task.requeued':
         this.#land(record);
         return home.requeue(record);
@@ -195,7 +277,8 @@ export class Tasks {
     const flight = this.#flights.get(record.id);
     if (flight) return flight.writer.append(event);
     const { log } = this.#options;
-    const tail = this.#tail(record);
+    // Nobody else can have written to a log that begins here: asking for its end would cost a look at the disk.
+    const tail = event.type === 'started' ? START : this.#tail(record);
     if (tail instanceof Promise)
       this.#await(
         record,
@@ -222,7 +305,7 @@ export class Tasks {
     this.#unanswered.set(record.id, answered);
   }
 
-  #metrics(record: TaskRecord, home: TaskHome): { queue_depth: number; on_time_probability: number } {
+  #metrics(record: TaskRecord, home: TaskHome): MetricsEvent {
     const { times } = record.context;
     const elapsed = this.#options.clock.now() - times.admitted;
     return {
@@ -231,6 +314,7 @@ export class Tasks {
         elapsed + this.#remaining(record, elapsed),
         record.request.deadline_ms,
       ),
+      ...this.#options.sessionMetrics(record),
     };
   }
 
@@ -266,6 +350,11 @@ export class Tasks {
       failure: failure('INTERNAL', 'the task’s actor crashed'),
     });
   }
+}
+
+/** Whether readers may have seen output of an earlier run. */
+function hasWritten(record: TaskRecord): boolean {
+  return record.context.times.first_token !== undefined;
 }
 
 function startedData(record: TaskRecord): StartedEvent {

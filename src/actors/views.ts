@@ -5,18 +5,31 @@ import type {
   PoolSummary,
   ReplicaHealth,
   TaskInfo,
+  TaskSummary,
 } from '../contract/generated/types.ts';
-import type { LogEvent } from '../streams/task-log.ts';
+import { outputOf } from '../streams/read-log.ts';
 import type { Orchestrator } from './orchestrator.ts';
 import type { Pool } from './pool.ts';
 import { stateName, type Replica } from './replica.ts';
 import type { TaskRecord } from './task-record.ts';
 
-/** What `GET /v1/tasks/{id}` says: the record as it is now, with its text so far. */
+/** What `GET /v1/tasks/{id}` says: the record as it is now, with what it has written so far. */
 export async function taskInfo(orchestrator: Orchestrator, record: TaskRecord): Promise<TaskInfo> {
+  const output = outputOf(await orchestrator.eventsSoFar(record.id));
+  const { workload } = record.request;
+  return {
+    ...taskSummary(orchestrator, record),
+    text: output.text,
+    ...(workload === 'embedding' ? { embeddings: output.embeddings as TaskInfo['embeddings'] } : {}),
+    ...(workload === 'rerank' ? { ranking: output.ranking } : {}),
+    ...(output.last_event_id === undefined ? {} : { last_event_id: output.last_event_id }),
+  } as TaskInfo;
+}
+
+/** The same without its output, for lists. */
+export function taskSummary(orchestrator: Orchestrator, record: TaskRecord): TaskSummary {
   const { context, request, state } = record;
   const { outcome, times, usage } = context;
-  const { text, last_event_id } = await textOf(orchestrator, record.id);
   const since = (at: number | undefined): number | undefined =>
     at === undefined ? undefined : Math.max(0, Math.round(at - times.admitted));
   const isWaiting = state === 'admitted' || state === 'provisioning';
@@ -34,7 +47,6 @@ export async function taskInfo(orchestrator: Orchestrator, record: TaskRecord): 
     canceled: outcome?.kind === 'canceled' ? (true as const) : undefined,
     finish_reason: outcome?.kind === 'finished' ? outcome.reason : undefined,
     seed: record.seed,
-    text,
     usage: {
       tokens_in: usage.tokens_in || (record.tokens_in ?? 0),
       tokens_cached: usage.tokens_cached,
@@ -48,18 +60,7 @@ export async function taskInfo(orchestrator: Orchestrator, record: TaskRecord): 
       ended_ms: since(times.ended),
     }),
     error: outcome?.kind === 'failed' ? outcome.failure : undefined,
-    last_event_id,
   });
-}
-
-async function textOf(
-  orchestrator: Orchestrator,
-  task_id: string,
-): Promise<{ text: string; last_event_id: number | undefined }> {
-  const events = await orchestrator.eventsSoFar(task_id);
-  let text = '';
-  for (const event of events) if (event.type === 'token') text += event.data.t;
-  return { text, last_event_id: (events.at(-1) as LogEvent | undefined)?.id };
 }
 
 /** What this server can do now, from its pools and from what their engines said when they were loaded. */

@@ -2,6 +2,7 @@ import { loadConfig, parseBindAddr, type Config } from '../config.ts';
 import { orchestrate } from '../embed.ts';
 import { createLogger } from '../observe/logger.ts';
 import { startServer } from '../server.ts';
+import { openStorage } from '../storage.ts';
 
 export interface ServeOptions {
   config?: string;
@@ -12,14 +13,27 @@ export interface ServeOptions {
 
 /**
  * Runs the daemon until a signal ends it: the first drains, a second one stops at once.
- * @throws ConfigError; Error where the address cannot be had
+ * @throws ConfigError; StoreError where its files cannot be had; Error where the address cannot be had
  */
 export async function serve(options: ServeOptions): Promise<void> {
   const config = configOf(options);
   // Before anything starts: a signal in the first milliseconds drains like any other.
   const signaled = firstSignal();
   const { logger, flush } = await createLogger(config.log);
-  const orchestrator = orchestrate(config);
+  const storage =
+    config.store.kind === 'memory'
+      ? {}
+      : await openStorage(config.runtime.dir, {
+          onError: (error) =>
+            logger.error({
+              actor: 'store',
+              action: 'fail',
+              target: config.runtime.dir,
+              err: error,
+              human: 'Something could not be written to disk; it is tried again.',
+            }),
+        });
+  const orchestrator = orchestrate(config, storage);
   try {
     const server = await startServer(orchestrator, logger);
     logger.info({

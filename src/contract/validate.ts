@@ -1,26 +1,65 @@
 import { failure, TaskchartError } from '../errors.ts';
 import { explain } from './explain.ts';
-import { taskRequestFields } from './generated/fields.js';
-import type { TaskRequest } from './generated/types.ts';
-import { validateTaskRequest } from './generated/validators.js';
+import { taskRequestFields, tokenizeRequestFields, type Fields } from './generated/fields.js';
+import type { TaskRequest, TokenizeRequest } from './generated/types.ts';
+import { validateTaskRequest, validateTokenizeRequest, type Validate } from './generated/validators.js';
+
+/** Deeper schemas overflow stacks of engines, and of what compares or stores them. Nobody writes them by hand. */
+const MOST_LEVELS = 64;
 
 /**
  * Checks the body of a task submission against the contract; limits of pools and deadlines are not its matter.
  * @throws TaskchartError INVALID_PARAMS, its message names the field and what would be right
  */
 export function parseTaskRequest(body: unknown): TaskRequest {
-  if (validateTaskRequest(body)) return known(body);
-  const { path, message, text } = explain(validateTaskRequest.errors, body, taskRequestFields);
+  const request = check(body, validateTaskRequest, taskRequestFields);
+  const mistake = workloadMistake(request) ?? depthMistake(request);
+  if (mistake) throw invalid(mistake, request.engine);
+  return known(request);
+}
+
+/** The same for the body of a count. */
+export function parseTokenizeRequest(body: unknown): TokenizeRequest {
+  return check(body, validateTokenizeRequest, tokenizeRequestFields);
+}
+
+function check<T>(body: unknown, validate: Validate<T>, fields: Fields): T {
+  if (validate(body)) return body;
+  const { path, message, text } = explain(validate.errors, body, fields);
   const isWhole = path === '' && message.startsWith('must');
   const { engine } = (typeof body === 'object' && body !== null ? body : {}) as { engine?: unknown };
-  throw new TaskchartError(
-    failure('INVALID_PARAMS', isWhole ? `the body ${message}` : text, isEngine(engine) ? { engine } : {}),
-  );
+  throw invalid(isWhole ? `the body ${message}` : text, isEngine(engine) ? engine : undefined);
+}
+
+function invalid(message: string, engine: string | undefined): TaskchartError {
+  return new TaskchartError(failure('INVALID_PARAMS', message, engine === undefined ? {} : { engine }));
 }
 
 /** The envelope names the engine where it is one; anything else the caller sent has no place there. */
 function isEngine(value: unknown): value is TaskRequest['engine'] {
   return typeof value === 'string' && /^[a-z]{2,16}$/.test(value);
+}
+
+/** What each workload needs; the schema only knows that there has to be some input. */
+function workloadMistake({ workload, prompt, inputs, messages }: TaskRequest): string | undefined {
+  if (workload === 'completion') return undefined;
+  if (messages) return `messages: only go with workload completion, not with ${workload}`;
+  if (workload === 'rerank' && prompt === undefined)
+    return 'prompt: is required for workload rerank (the query)';
+  if (workload === 'rerank' && !inputs) return 'inputs: is required for workload rerank (the documents)';
+  if (workload === 'embedding' && prompt !== undefined && inputs)
+    return 'prompt and inputs: only one of them goes with workload embedding';
+  return undefined;
+}
+
+function depthMistake({ sampling }: TaskRequest): string | undefined {
+  let level: unknown[] = sampling?.json_schema ? [sampling.json_schema] : [];
+  for (let depth = 0; level.length > 0; depth++) {
+    if (depth > MOST_LEVELS)
+      return `sampling.json_schema: must not be nested deeper than ${MOST_LEVELS} levels`;
+    level = level.flatMap((node) => (typeof node === 'object' && node !== null ? Object.values(node) : []));
+  }
+  return undefined;
 }
 
 const FIELDS = Object.keys(taskRequestFields).filter(

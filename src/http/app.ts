@@ -6,7 +6,11 @@ import { correlate } from './correlation.ts';
 import { errorExit } from './errors.ts';
 import type { Handler, HttpOptions } from './handler.ts';
 import { controlRoutes } from './routes/control.ts';
+import { sessionRoutes } from './routes/sessions.ts';
+import { streamRoutes } from './routes/stream.ts';
+import { submissionRoutes } from './routes/submission.ts';
 import { taskRoutes } from './routes/tasks.ts';
+import { tokenizeRoutes } from './routes/tokenize.ts';
 import { Heartbeats } from './sse.ts';
 
 export interface HttpFace {
@@ -19,7 +23,11 @@ export interface HttpFace {
 export function createHttpFace(options: HttpOptions): HttpFace {
   const heartbeats = new Heartbeats(options.clock, options.heartbeat_ms);
   const handlers: Partial<Record<string, Handler>> = {
-    ...taskRoutes(options, heartbeats),
+    ...submissionRoutes(options),
+    ...taskRoutes(options),
+    ...streamRoutes(options, heartbeats),
+    ...sessionRoutes(options),
+    ...tokenizeRoutes(options),
     ...controlRoutes(options),
   };
   // A router tries each of its paths; those that only say "planned" are kept out of the others' way.
@@ -27,19 +35,48 @@ export function createHttpFace(options: HttpOptions): HttpFace {
   const future = new Router();
   for (const { operationId, method, path } of operations) {
     const handle = handlers[operationId];
-    if (handle) present.register(path, [method], (ctx) => handle(ctx as never));
-    else future.register(path, [method], planned(operationId) as never);
+    const full = options.prefix + path;
+    if (handle) present.register(full, [method], (ctx) => handle(ctx as never));
+    else future.register(full, [method], planned(operationId) as never);
   }
   const app = new Koa();
   app.use(correlate);
   app.use(errorExit(options.report));
+  app.use(async (ctx, next) => {
+    ctx.state['prefix'] = options.prefix;
+    // Who asks for a task of an earlier process must not be told that there is none.
+    if (options.orchestrator.isRecovering) await options.orchestrator.recovered;
+    return next();
+  });
   app.use(present.routes());
   app.use(future.routes());
+  app.use(otherMethods(options.prefix));
   // What handlers throw leaves by the one exit; what arrives here is a caller that left in the middle.
   app.on('error', (error: unknown, ctx: Context) => {
     if (!ctx.req.socket.destroyed) options.report(error, ctx);
   });
   return { app, close: () => heartbeats.close() };
+}
+
+/** A path of ours under another method: says which ones there are. */
+function otherMethods(prefix: string): Koa.Middleware {
+  const known = operations.map(({ method, path }) => ({
+    method: method.toUpperCase(),
+    pattern: new RegExp(`^${prefix}${path.replaceAll(/:\w+/g, '[^/]+')}/?$`),
+  }));
+  return (ctx) => {
+    const methods = known.filter(({ pattern }) => pattern.test(ctx.path)).map(({ method }) => method);
+    if (methods.length === 0) return;
+    ctx.set('Allow', methods.join(', '));
+    if (ctx.method === 'OPTIONS') {
+      ctx.status = 204;
+      return;
+    }
+    throw new TaskchartError(
+      failure('NOT_FOUND', `there is no ${ctx.method} ${ctx.path}; it has ${methods.join(', ')}`),
+      405,
+    );
+  };
 }
 
 function planned(operationId: string): Handler {

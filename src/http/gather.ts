@@ -1,4 +1,5 @@
 let gathering: Promise<void> | undefined;
+const heavy: (() => void)[] = [];
 
 /**
  * Resolves at the end of this turn of the event loop, for everybody who asked in it, one after the other. What arrives
@@ -14,4 +15,19 @@ export function gather(): Promise<void> {
     });
   });
   return gathering;
+}
+
+/**
+ * Resolves at the end of a turn of the event loop, for one caller a turn, first come first served. For steps that take
+ * milliseconds: several of them in one turn would hold up everybody else.
+ */
+export function spread(): Promise<void> {
+  return new Promise((resolve) => {
+    if (heavy.push(resolve) === 1) setImmediate(next);
+  });
+}
+
+function next(): void {
+  heavy.shift()?.();
+  if (heavy.length > 0) setImmediate(next);
 }

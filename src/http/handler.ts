@@ -10,10 +10,23 @@ export interface HttpOptions {
   body_limit_bytes: number;
   /** Comment lines on idle streams, in milliseconds; 0 sends none. */
   heartbeat_ms: number;
+  /** Path before every route, such as `/llm`; empty where requests come without one. */
+  prefix: string;
+  /** Whether streams tell in words what happens, also to readers that do not ask for it. */
+  narration_enabled: boolean;
+  /** How long tokens may wait for others to leave with, in milliseconds; undefined: each is an event. */
+  microbatch_window_ms: number | undefined;
   /** The exposition format of everything measured. */
   metrics: () => Promise<string>;
   /** Hears of failures that are not the caller's. */
   report: (error: unknown, ctx: Context) => void;
+}
+
+/** Where links of an answer begin: a host may have cut a part of the path off before it called this face. */
+export function mountPoint(ctx: Context): string {
+  const { mountPath } = ctx as { mountPath?: string };
+  const { baseUrl } = ctx.req as { baseUrl?: string };
+  return (mountPath ?? baseUrl ?? '') + (ctx.state['prefix'] as string);
 }
 
 /** What a route is given: it parses, asks, answers, and keeps nothing. */

@@ -6,9 +6,12 @@ export interface OrchestratorContext {
 }
 
 export type OrchestratorEvent =
-  { type: 'orchestrator.close'; shutdown_ms: number } | { type: 'pool.stopped' };
+  | { type: 'store.recovered' }
+  | { type: 'orchestrator.close'; shutdown_ms: number }
+  | { type: 'pool.stopped' };
 
 export const ORCHESTRATOR_EVENTS = [
+  'store.recovered',
   'orchestrator.close',
   'pool.stopped',
 ] as const satisfies readonly OrchestratorEvent['type'][];
@@ -34,9 +37,18 @@ export const orchestratorMachine = setup({
 }).createMachine({
   id: 'orchestrator',
   context: ({ input }) => ({ shutdown_ms: 0, pools_open: input?.pools ?? 0 }),
-  initial: 'serving',
+  initial: 'recovering',
   on: { 'pool.stopped': { actions: 'countStopped' } },
   states: {
+    recovering: {
+      description:
+        'Reads what earlier processes have accepted; tasks that are posted meanwhile wait for that.',
+      tags: ['recovering'],
+      on: {
+        'store.recovered': 'serving',
+        'orchestrator.close': { target: 'draining', actions: 'noteDeadline' },
+      },
+    },
     serving: {
       description: 'Takes tasks.',
       tags: ['accepting'],

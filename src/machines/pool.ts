@@ -1,4 +1,4 @@
-import { assign, emit, setup, type ActorRefFrom, type SnapshotFrom } from 'xstate';
+import { assign, emit, enqueueActions, setup, type ActorRefFrom, type SnapshotFrom } from 'xstate';
 import type { Failure } from '../errors.ts';
 
 export interface PoolInput {
@@ -15,11 +15,14 @@ export interface PoolContext extends PoolInput {
   /** Leases that are out; the pool only counts them, the owner knows whose they are. */
   leases: number;
   drain_ms: number;
+  /** Whether what waits or runs when it drains is kept for the next process. */
+  keeps: boolean;
 }
 
 export type PoolEvent =
   | { type: 'pool.ensure' }
-  | { type: 'pool.drain'; deadline_ms: number }
+  /** `keep`: what is not finished then goes on in the next process; `refuse`: it is told so. */
+  | { type: 'pool.drain'; deadline_ms: number; unfinished: 'keep' | 'refuse' }
   | { type: 'model.prepared' }
   | { type: 'model.failed'; failure: Failure }
   | { type: 'replica.readied' }
@@ -48,6 +51,7 @@ export type PoolFact =
   | { type: 'replicas.start' }
   | { type: 'replicas.stop' }
   | { type: 'leases.revoke' }
+  | { type: 'leases.suspend' }
   | { type: 'queue.dispatch' }
   | { type: 'queue.refuse'; failure: Failure };
 
@@ -66,13 +70,14 @@ export const poolMachine = setup({
   guards: {
     isLastReady: ({ context }) => context.replicas_ready <= 1,
     hasNoLease: ({ context }) => context.leases <= 0,
+    isKeeping: ({ context }) => context.keeps,
     isRetriable: ({ context }) => context.last_error?.retriable === true,
   },
   actions: {
     prepareModel: emit({ type: 'model.prepare' }),
     startReplicas: emit({ type: 'replicas.start' }),
     stopReplicas: emit({ type: 'replicas.stop' }),
-    revokeLeases: emit({ type: 'leases.revoke' }),
+    endLeases: emit(({ context }) => ({ type: context.keeps ? 'leases.suspend' : 'leases.revoke' })),
     dispatch: emit({ type: 'queue.dispatch' }),
     refuseQueue: emit(({ context }) => ({ type: 'queue.refuse', failure: unreadyFailure(context) })),
     countReady: assign({ replicas_ready: ({ context }) => context.replicas_ready + 1, failures: 0 }),
@@ -83,7 +88,9 @@ export const poolMachine = setup({
     noteFailure: assign(({ context, event }) =>
       'failure' in event ? { last_error: event.failure, failures: context.failures + 1 } : {},
     ),
-    noteDrain: assign(({ event }) => (event.type === 'pool.drain' ? { drain_ms: event.deadline_ms } : {})),
+    noteDrain: assign(({ event }) =>
+      event.type === 'pool.drain' ? { drain_ms: event.deadline_ms, keeps: event.unfinished === 'keep' } : {},
+    ),
   },
 }).createMachine({
   id: 'pool',
@@ -95,6 +102,7 @@ export const poolMachine = setup({
     last_error: undefined,
     leases: 0,
     drain_ms: 0,
+    keeps: false,
   }),
   initial: 'cold',
   on: {
@@ -147,10 +155,12 @@ export const poolMachine = setup({
       on: { 'pool.ensure': { guard: 'isRetriable', target: 'preparing' } },
     },
     draining: {
-      description: 'No new work; what runs may finish until the deadline, then its leases are revoked.',
+      description: 'No new work; what runs may finish until the deadline, then its leases end.',
       tags: ['draining'],
-      entry: 'refuseQueue',
-      after: { drainDeadline: { target: 'stopping', actions: 'revokeLeases' } },
+      entry: enqueueActions(({ enqueue, check }) => {
+        if (!check('isKeeping')) enqueue('refuseQueue');
+      }),
+      after: { drainDeadline: { target: 'stopping', actions: 'endLeases' } },
       always: { guard: 'hasNoLease', target: 'stopping' },
       on: {
         'lease.closed': { actions: 'countClosed' },

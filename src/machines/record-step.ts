@@ -1,6 +1,7 @@
 import {
   createActor,
   type AnyEventObject,
+  type AnyMachineSnapshot,
   type AnyStateMachine,
   type InputFrom,
   type SnapshotFrom,
@@ -16,8 +17,8 @@ interface RecordedAction {
  * instead of 3.7 kB. What an actor would emit is returned as data.
  *
  * One inert scope is made and used for every step (xstate's own `transition()` builds an actor and two systems
- * a call). States that records live in must therefore have no invoke, no `after` and no systemId, and
- * the initial transition only emits.
+ * a call). States that records live in must therefore have no invoke, no `after`, no systemId and no states of their
+ * own, and the initial transition only emits.
  */
 export interface RecordStepper<TMachine extends AnyStateMachine, TState, TContext, TEvent, TFact> {
   begin(input: InputFrom<TMachine>): { state: TState; context: TContext; facts: readonly TFact[] };
@@ -58,13 +59,27 @@ export function createRecordStepper<TMachine extends AnyStateMachine, TFact>(
   const contextOf = machine.config.context as (args: {
     input: InputFrom<TMachine>;
   }) => SnapshotFrom<TMachine>['context'];
+  // Resolving a state is a third of a step, and gives the same but for the context.
+  const resolved = new Map<string, AnyMachineSnapshot>();
+  function snapshotOf(record: { state: unknown; context: unknown }): AnyMachineSnapshot {
+    const key = String(record.state);
+    let snapshot = resolved.get(key);
+    if (!snapshot) {
+      snapshot = machine.resolveState({
+        value: record.state,
+        context: record.context,
+      } as never);
+      resolved.set(key, snapshot);
+    }
+    return { ...snapshot, context: record.context } as AnyMachineSnapshot;
+  }
   return {
     begin(input) {
       return { state: initial.value, context: contextOf({ input }), facts: initialFacts };
     },
     step(record, event) {
       facts = [];
-      const before = machine.resolveState({ value: record.state, context: record.context } as never);
+      const before = snapshotOf(record);
       // xstate's pure transition does not stop at a final state, an actor does.
       if (before.status !== 'active') return { state: record.state, context: record.context, facts };
       const after = machine.transition(before as never, event, scope as never);

@@ -40,6 +40,9 @@ class Tally<L extends string> {
 const TASK_LABELS = ['engine', 'engine_version', 'pool_id', 'replica_id'] as const;
 const LATENCY_LABELS = ['engine', 'engine_version', 'pool_id', 'priority'] as const;
 const FIRST_TOKEN_BUCKETS_MS = [50, 100, 150, 200, 300, 500, 750, 1000, 1500, 2000, 3000];
+const PREDICTION_ERROR_BUCKETS_MS = [
+  -30_000, -10_000, -3000, -1000, -300, -100, -30, 0, 30, 100, 300, 1000, 3000, 10_000, 30_000,
+];
 const DECODE_BUCKETS_MS = [250, 500, 1000, 1500, 2000, 3000, 4000, 6000, 8000, 12_000];
 
 /** The contract's metrics, fed by what the orchestrator reports; gauges are read from it at each scrape. */
@@ -57,6 +60,11 @@ export function createMetrics(orchestrator: Orchestrator): {
     'priority',
   ]);
   const canceled = counter('tasks_canceled_total', 'Tasks canceled, by who asked', [
+    ...TASK_LABELS,
+    'reason',
+  ]);
+  const ended = counter('tasks_ended_total', 'Tasks that ended, canceled ones included', TASK_LABELS);
+  const failed = counter('tasks_failed_total', 'Tasks that ended in an error, by its code', [
     ...TASK_LABELS,
     'reason',
   ]);
@@ -95,6 +103,14 @@ export function createMetrics(orchestrator: Orchestrator): {
     buckets: DECODE_BUCKETS_MS,
     registers,
   });
+  const predictionError = new Histogram({
+    name: 'predicted_start_error_ms',
+    help: 'Milliseconds by which tasks got their slot earlier than predicted (negative: later)',
+    labelNames: ['engine', 'pool_id'],
+    buckets: PREDICTION_ERROR_BUCKETS_MS,
+    registers,
+  });
+  const sessions = new Gauge({ name: 'sessions_active', help: 'Sessions that have not expired', registers });
   gaugeOfPools(
     'queue_depth',
     'Tasks that wait, by class',
@@ -141,10 +157,27 @@ export function createMetrics(orchestrator: Orchestrator): {
     };
   }
 
+  function placed(record: TaskRecord): void {
+    const { times, predicted_start_ms } = record.context;
+    started.inc({ ...labelsOf(record), priority: record.priority });
+    if (times.placed === undefined) return;
+    const { engine } = record.request;
+    predictionError.observe(
+      { engine, pool_id: record.pool_id },
+      predicted_start_ms - (times.placed - times.admitted),
+    );
+  }
+
   function closed(record: TaskRecord): void {
     const { outcome, usage, times } = record.context;
     const labels = labelsOf(record);
     if (outcome?.kind === 'canceled') canceled.inc({ ...labels, reason: outcome.reason });
+    if (outcome?.kind === 'failed') {
+      failed.inc({ ...labels, reason: outcome.failure.code });
+      // The watchdog and the deadline end a task as a caller would.
+      if (outcome.overdue)
+        canceled.inc({ ...labels, reason: outcome.overdue === 'deadline' ? 'deadline' : 'watchdog' });
+    } else ended.inc(labels);
     tokensIn.inc(labels, usage.tokens_in);
     tokensOut.inc(labels, usage.tokens_out);
     const { replica_id: _, ...latency } = labels;
@@ -160,8 +193,12 @@ export function createMetrics(orchestrator: Orchestrator): {
         return enqueued.inc({ ...labelsOf(observation.record), priority: observation.record.priority });
       case 'task.moved':
         if (observation.to === 'placed' && observation.record.context.attempts === 1)
-          started.inc({ ...labelsOf(observation.record), priority: observation.record.priority });
+          placed(observation.record);
         return;
+      case 'task.dropped': {
+        const { record, policy } = observation;
+        return backpressure.inc({ engine: record.request.engine, policy });
+      }
       case 'task.refused':
         rejected.inc({ engine: observation.engine, reason: observation.failure.code });
         if (observation.failure.policy_label)
@@ -180,5 +217,11 @@ export function createMetrics(orchestrator: Orchestrator): {
         return;
     }
   });
-  return { registry, exposition: () => registry.metrics() };
+  return {
+    registry,
+    exposition() {
+      sessions.set(orchestrator.sessions.size);
+      return registry.metrics();
+    },
+  };
 }

@@ -33,6 +33,24 @@ export function narrate(orchestrator: Orchestrator, logger: Logger): () => void 
           decision_reason: observation.failure.message,
           human: `A task is refused: ${observation.failure.message}.`,
         });
+      case 'store.recovered':
+        return logger.info({
+          actor: 'orchestrator',
+          action: 'recover',
+          target: 'tasks',
+          finished: observation.finished,
+          unfinished: observation.unfinished,
+          human: `${observation.unfinished} unfinished tasks of an earlier run wait again, ${observation.finished} finished ones can be read.`,
+        });
+      case 'task.dropped':
+        return logger.warn({
+          actor: 'orchestrator',
+          action: 'drop',
+          target: 'task',
+          ...fieldsOf(orchestrator, observation.record),
+          policy_label: observation.policy,
+          human: `A waiting task of pool ${observation.record.pool_id} gives its place to a newer one.`,
+        });
       case 'task.moved':
         return moved(orchestrator, logger, observation);
       case 'task.closed':

@@ -1,138 +1,136 @@
 import { failure, type Failure } from '../errors.ts';
-import type { EngineFamily } from '../engines/engine.ts';
+import { list, type PlacementJob, type PlacementPool } from './candidates.ts';
+import { feasibleOf, limitsOf, type Limits, type RefusalReason } from './feasibility.ts';
+import { bestOf, type TieBreaker } from './ties.ts';
 
-export interface PlacementPool {
-  id: string;
-  engine: EngineFamily;
-  /** The model reference the pool was configured with. */
-  model: string;
-  /** Tokens one slot holds; undefined until an engine has told. */
-  ctx_max: number | undefined;
-  max_tokens_out: number | undefined;
-  workloads: readonly string[];
-  /** Why an unready or draining pool takes no new work. */
-  refusal: Failure | undefined;
-  predicted_start_ms: number;
-  waiting: number;
+export { limitsOf };
+export type { Limits, PlacementJob, PlacementPool, RefusalReason, TieBreaker };
+
+export interface PlacementPolicy {
+  /** Whether callers may pin a task to a pool. Default true. */
+  allow_pin?: boolean | undefined;
 }
 
-export interface PlacementJob {
-  engine: string;
-  model_ref: string;
-  workload: string;
-  ctx: number;
-  max_tokens: number;
-  placement?: {
-    mode?: 'pin' | 'prefer' | 'auto' | undefined;
-    pin_pool_id?: string | undefined;
-    prefer_pools?: readonly string[] | undefined;
-    avoid_pools?: readonly string[] | undefined;
-    allow_fallback?: boolean | undefined;
-  };
+/** What was looked at, and what decided. */
+export interface DecisionLog {
+  /** Pools that were looked at: one for a pinned task, else all there are. */
+  considered: number;
+  /** Those of them that could take the task now. */
+  feasible: number;
+  /** Filters that removed at least one pool. */
+  filters_applied: readonly string[];
+  /** Tie-breakers that left at least one pool out. */
+  tie_breakers_applied: readonly TieBreaker[];
+  pinned: boolean;
+  /** Whether it went to a pool that was not preferred, because no preferred one could take it. */
+  fallback_used: boolean;
 }
 
-export type PlacementDecision =
-  | { kind: 'assigned'; pool_id: string; considered: number; pinned: boolean; fallback_used: boolean }
-  | { kind: 'refused'; failure: Failure; considered: number; pinned: boolean };
+export type PlacementDecision = DecisionLog &
+  (
+    | {
+        kind: 'assigned';
+        pool_id: string;
+        /** The caller's choice, the only pool that could, the earliest expected end, or what decided between equals. */
+        reason: 'pinned' | 'only_feasible' | 'predicted_end' | 'tie_break';
+      }
+    | { kind: 'refused'; failure: Failure; reason: RefusalReason }
+  );
 
 /**
- * Which pool a task goes to. Pure and total; ties end at the lexicographically first id, so the same input
- * picks the same pool, also after a restart.
+ * Which pool a task goes to. Pure and total: the same pools in any order give the same decision, also after a restart.
+ *
+ * 1. A pinned task goes to its pool or is refused.
+ * 2. Pools that cannot take the task now are left out, and it is refused with the first demand that none meets.
+ * 3. Of those left, the preferred ones if there are any; the others only where a fallback is allowed.
+ * 4. A pool whose queue would refuse it comes only where all of them would.
+ * 5. The earliest expected end, and the tie-breakers of {@link bestOf}.
  */
-export function place(pools: readonly PlacementPool[], job: PlacementJob): PlacementDecision {
+export function place(
+  pools: readonly PlacementPool[],
+  job: PlacementJob,
+  policy: PlacementPolicy = {},
+): PlacementDecision {
   const wishes = job.placement ?? {};
   const pinned = wishes.mode === 'pin' || (wishes.mode === undefined && wishes.pin_pool_id !== undefined);
-  const refuse = (why: Failure, considered = 0): PlacementDecision => ({
+  return pinned ? placePinned(pools, job, policy) : placeFreely(pools, job);
+}
+
+function placePinned(
+  pools: readonly PlacementPool[],
+  job: PlacementJob,
+  { allow_pin = true }: PlacementPolicy,
+): PlacementDecision {
+  const id = job.placement?.pin_pool_id;
+  const pin = pools.find((pool) => pool.id === id);
+  const log: DecisionLog = {
+    considered: 0,
+    feasible: 0,
+    filters_applied: [],
+    tie_breakers_applied: [],
+    pinned: true,
+    fallback_used: false,
+  };
+  const refuse = (why: Failure, changes: Partial<DecisionLog> = {}): PlacementDecision => ({
+    ...log,
+    ...changes,
     kind: 'refused',
+    reason: 'pinned_pool_infeasible',
     failure: { engine: job.engine, ...why },
-    considered,
-    pinned,
   });
-
-  if (pinned) {
-    const pin = pools.find((pool) => pool.id === wishes.pin_pool_id);
-    if (!pin)
-      return refuse(
-        failure(
-          'INVALID_PARAMS',
-          `placement.pin_pool_id: there is no pool "${wishes.pin_pool_id ?? ''}"; pools are ${list(pools.map((p) => p.id))}`,
-        ),
-      );
-    const misfit = misfitOf([pin], job) ?? refusalOf([pin]);
-    return misfit ? refuse(misfit, 1) : assign(pin, 1);
+  if (!allow_pin)
+    return refuse(
+      failure('INVALID_PARAMS', 'placement: this server does not allow pinning; use mode "prefer" or "auto"'),
+    );
+  if (!pin) {
+    const what = id === undefined ? 'must name the pool for mode "pin"' : `there is no pool "${id}"`;
+    const all = list(pools.map((pool) => pool.id));
+    return refuse(failure('INVALID_PARAMS', `placement.pin_pool_id: ${what}; pools are ${all}`));
   }
+  const { refusal, filters_applied } = feasibleOf([pin], job);
+  if (refusal) return refuse({ pool_id: pin.id, ...refusal.failure }, { considered: 1, filters_applied });
+  return { ...log, kind: 'assigned', pool_id: pin.id, reason: 'pinned', considered: 1, feasible: 1 };
+}
 
-  const avoided = new Set(wishes.avoid_pools ?? []);
-  const candidates = pools.filter((pool) => !avoided.has(pool.id));
-  const misfit = misfitOf(candidates, job);
-  if (misfit) return refuse(misfit, candidates.length);
+function placeFreely(pools: readonly PlacementPool[], job: PlacementJob): PlacementDecision {
+  const { mode, prefer_pools = [], allow_fallback = true } = job.placement ?? {};
+  const { feasible, filters_applied, refusal } = feasibleOf(pools, job);
+  const preferred = mode === 'auto' ? [] : prefer_pools;
+  const wanted = feasible.filter(({ id }) => preferred.includes(id));
+  const log: DecisionLog = {
+    considered: pools.length,
+    feasible: feasible.length,
+    filters_applied,
+    tie_breakers_applied: [],
+    pinned: false,
+    fallback_used: false,
+  };
+  const refuse = (why: Failure, reason: RefusalReason): PlacementDecision => ({
+    ...log,
+    kind: 'refused',
+    reason,
+    failure: { engine: job.engine, ...why },
+  });
+  if (refusal) return refuse(refusal.failure, refusal.reason);
 
-  const fitting = candidates.filter((pool) => !misfitOf([pool], job));
-  const open = fitting.filter((pool) => pool.refusal === undefined);
-  const preferred = new Set(wishes.prefer_pools ?? []);
-  const wanted = open.filter((pool) => preferred.has(pool.id));
-  const fallback = preferred.size > 0 && wanted.length === 0;
-  if (fallback && wishes.allow_fallback === false)
+  const fallback_used = preferred.length > 0 && wanted.length === 0;
+  if (fallback_used && !allow_fallback)
     return refuse(
       failure(
         'POOL_UNAVAILABLE',
-        `placement.prefer_pools: none of ${list([...preferred])} can take this task now`,
+        `placement.prefer_pools: none of ${list(preferred)} can take this task now`,
       ),
-      fitting.length,
+      'no_preferred_feasible',
     );
-  const best = (wanted.length > 0 ? wanted : open).toSorted(byExpectedStart)[0];
-  if (!best)
-    return refuse(refusalOf(fitting) ?? failure('POOL_UNAVAILABLE', 'no pool is left'), fitting.length);
-  return assign(best, fitting.length, fallback);
-
-  function assign(pool: PlacementPool, considered: number, fallback_used = false): PlacementDecision {
-    return { kind: 'assigned', pool_id: pool.id, considered, pinned, fallback_used };
-  }
-}
-
-function byExpectedStart(a: PlacementPool, b: PlacementPool): number {
-  return a.predicted_start_ms - b.predicted_start_ms || a.waiting - b.waiting || (a.id < b.id ? -1 : 1);
-}
-
-/** The first requirement that no pool of these meets, in the words of the field that asked for it. */
-function misfitOf(pools: readonly PlacementPool[], job: PlacementJob): Failure | undefined {
-  const ofEngine = pools.filter((pool) => pool.engine === job.engine);
-  if (ofEngine.length === 0)
-    return failure(
-      'POOL_UNAVAILABLE',
-      `engine: no pool runs "${job.engine}"; this server has ${list(pools.map((p) => p.engine))}`,
-      { retriable: false },
-    );
-  const ofModel = ofEngine.filter((pool) => pool.model === job.model_ref);
-  if (ofModel.length === 0)
-    return failure(
-      'POOL_UNAVAILABLE',
-      `model_ref: no ${job.engine} pool serves "${job.model_ref}"; this server has ${list(ofEngine.map((p) => p.model))}`,
-      { retriable: false },
-    );
-  const ofWorkload = ofModel.filter((pool) => pool.workloads.includes(job.workload));
-  if (ofWorkload.length === 0)
-    return failure(
-      'INVALID_PARAMS',
-      `workload: "${job.workload}" is not supported here; ${list(ofModel.flatMap((p) => p.workloads))} is`,
-    );
-  const widest = Math.max(...ofWorkload.map((pool) => pool.ctx_max ?? Infinity));
-  if (job.ctx > widest)
-    return failure('INVALID_PARAMS', `ctx: must be at most ${widest} tokens for this model, got ${job.ctx}`);
-  const longest = Math.max(...ofWorkload.map((pool) => pool.max_tokens_out ?? Infinity));
-  if (job.max_tokens > longest)
-    return failure(
-      'INVALID_PARAMS',
-      `max_tokens: must be at most ${longest} for this model, got ${job.max_tokens}`,
-    );
-  return undefined;
-}
-
-function refusalOf(pools: readonly PlacementPool[]): Failure | undefined {
-  return pools.find((pool) => pool.refusal)?.refusal;
-}
-
-function list(names: readonly string[]): string {
-  const unique = [...new Set(names)];
-  return unique.length === 0 ? 'none' : unique.map((name) => `"${name}"`).join(', ');
+  const willing = wanted.length > 0 ? wanted : feasible;
+  const open = willing.filter(({ is_full }) => !is_full);
+  const candidates = open.length > 0 ? open : willing;
+  const { pool_id, tie_breakers_applied } = bestOf(candidates, job);
+  const reason =
+    tie_breakers_applied.length > 0
+      ? 'tie_break'
+      : candidates.length === 1
+        ? 'only_feasible'
+        : 'predicted_end';
+  return { ...log, kind: 'assigned', pool_id, reason, fallback_used, tie_breakers_applied };
 }

@@ -2,6 +2,7 @@ import type { Commit, CommitResult, Fact, Store } from './store.ts';
 
 /** Keeps the latest fact of each key, by reference, for as long as the process lives. */
 export class MemoryStore implements Store {
+  readonly isDurable = false;
   readonly #entries = new Map<string, { version: number; data: unknown }>();
 
   commit({ checks = [], facts }: Commit): CommitResult {
@@ -18,8 +19,8 @@ export class MemoryStore implements Store {
     return 'ok';
   }
 
-  async *fold(): AsyncGenerator<Fact, void, undefined> {
-    for (const [key, { data }] of this.#entries) yield { key, data };
+  async *fold(): AsyncGenerator<readonly Fact[], void, undefined> {
+    if (this.#entries.size > 0) yield Array.from(this.#entries, ([key, { data }]) => ({ key, data }));
   }
 
   async close(): Promise<void> {

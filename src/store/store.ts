@@ -1,6 +1,7 @@
-/** A fact under a key; `data: undefined` forgets the key. */
+/** A fact under a key; `data: undefined` forgets the key, and its next fact is again its first. */
 export interface Fact {
   key: string;
+  /** What JSON can say. */
   data: unknown;
 }
 
@@ -23,9 +24,12 @@ export type CommitResult = 'ok' | 'conflict' | 'unknown';
  * A store in this process may answer at once.
  */
 export interface Store {
+  /** Whether what it has taken outlives the process. */
+  readonly isDurable: boolean;
   /** All facts or none; an implementation may group concurrent commits. */
   commit(commit: Commit): CommitResult | Promise<CommitResult>;
-  /** Every key's latest fact, in the order of the keys' first commits. */
-  fold(): AsyncIterable<Fact>;
+  /** Every key's latest fact, in the order of the keys' first commits, in batches; as it was when reading began. */
+  fold(): AsyncIterable<readonly Fact[]>;
+  /** Resolves once what was committed before is answered. Safe to repeat; commits that come later are not kept. */
   close(): Promise<void>;
 }

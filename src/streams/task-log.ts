@@ -44,6 +44,8 @@ export type AppendResult =
  * A log in this process answers at once; one that lives elsewhere answers with a promise.
  */
 export interface TaskLog {
+  /** Whether what readers have seen outlives the process. */
+  readonly isDurable: boolean;
   append(
     task_id: string,
     cursor: Cursor,
@@ -53,11 +55,13 @@ export interface TaskLog {
   tail(task_id: string): Cursor | Promise<Cursor>;
   /**
    * Events after `after` (undefined: from the first), in batches, waiting for more until the terminal event was
-   * delivered or the signal aborted.
+   * delivered or the signal aborted. A log that has not begun by then is empty.
    */
   read(task_id: string, after: number | undefined, signal: AbortSignal): AsyncIterable<LogBatch>;
-  /** Ends the retention of a closed log. */
+  /** Forgets a log; who reads it gets what is there, and its end. */
   drop(task_id: string): void | Promise<void>;
+  /** Ends its readers, and gives back what it holds. Safe to repeat. */
+  close(): Promise<void>;
 }
 
 export function isTerminal(event: NewLogEvent | undefined): boolean {

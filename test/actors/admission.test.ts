@@ -3,7 +3,7 @@ import { failure, TaskchartError } from '../../src/errors.ts';
 import { remoteModels } from '../../src/models/source.ts';
 import type { ThreadPool } from '../../src/threads/thread-pool.ts';
 import { until } from '../helpers/until.ts';
-import { createRig, settle, type Rig } from './rig.ts';
+import { threadsOf, createRig, settle, type Rig } from './rig.ts';
 
 /** More bytes than room, so that the prompt has to be counted. */
 const LONG = { prompt: 'x'.repeat(2000), ctx: 1000, max_tokens: 10 };
@@ -11,7 +11,7 @@ const LONG = { prompt: 'x'.repeat(2000), ctx: 1000, max_tokens: 10 };
 /** A pool whose model is a file, which is what prompts are counted from. */
 async function countingRig(countTokens: ThreadPool['countTokens']): Promise<Rig> {
   const rig = createRig({
-    ports: { threads: { countTokens, close: async () => undefined } },
+    ports: { threads: threadsOf(countTokens) },
     pool: {
       models: {
         ...remoteModels,

@@ -9,7 +9,7 @@ import { MemoryStore } from '../../src/store/memory-store.ts';
 import { MemoryTaskLog } from '../../src/streams/memory-log.ts';
 import { request } from '../helpers/server.ts';
 import { until } from '../helpers/until.ts';
-import { typesOf } from './rig.ts';
+import { threadsOf, typesOf } from './rig.ts';
 
 const MODEL = fileURLToPath(new URL('../../models/storyteller/storyteller.gguf', import.meta.url));
 
@@ -17,13 +17,26 @@ const MODEL = fileURLToPath(new URL('../../models/storyteller/storyteller.gguf',
 function startStoryteller() {
   let engine: ReturnType<typeof createEmbeddedLlamaEngine> | undefined;
   const orchestrator = new Orchestrator(
-    { retained_tasks: 100, metrics_period_ms: 1000, shutdown_ms: 0 },
+    {
+      retained_tasks: 100,
+      retained_ms: 0,
+      idempotency_ttl_ms: 600_000,
+      sessions: {
+        ttl_ms: 600_000,
+        max_turns: null,
+        budgets: { tokens: null, time_ms: null, cost: null },
+        cost_per_output_token: 0,
+      },
+      disconnect_grace_ms: 10_000,
+      allow_pin: true,
+      shutdown_ms: 0,
+    },
     {
       clock: systemClock,
       random: () => 0.5,
       log: new MemoryTaskLog(),
       store: new MemoryStore(),
-      threads: { countTokens: async () => undefined, close: async () => undefined },
+      threads: threadsOf(async () => undefined),
     },
     [
       {
@@ -34,7 +47,17 @@ function startStoryteller() {
           slots: 1,
           ctx: 256,
           max_tokens_out: undefined,
-          capacity: 100,
+          queue: { capacity: 100, policy: 'reject' },
+          rate_limit_rps: {},
+          rules: {
+            max_attempts: 3,
+            max_continuations: 2,
+            metrics_period_ms: 1000,
+            first_token_ms: 120_000,
+            idle_ms: 30_000,
+            wall_ms: undefined,
+          },
+          sampler_profile_version: 'v1',
           preload: true,
         },
         models: fileModels,
@@ -58,7 +81,7 @@ function startStoryteller() {
   const submit = async (max_tokens: number): Promise<string> => {
     const { task_id } = await orchestrator.submit(
       { ...request, engine: 'llamacpp', model_ref: 'storyteller', ctx: 256, max_tokens },
-      'a-test',
+      { correlation_id: 'a-test' },
     );
     return task_id;
   };

@@ -32,7 +32,7 @@ test('finished tasks beyond the retention are forgotten, the oldest first, with 
   }
   for (const id of kept) t.is((await rig.log(id)).at(-1)?.type, 'end');
   const stored: string[] = [];
-  for await (const { key } of store.fold()) stored.push(key);
+  for await (const facts of store.fold()) stored.push(...facts.map(({ key }) => key));
   t.deepEqual(
     stored,
     kept.map((id) => `task/${id}`),
@@ -100,6 +100,7 @@ test('tasks whose admissions a slow store has in hand together, and commits one 
   const commits: (() => void)[] = [];
   const stored = new MemoryStore();
   const store: Store = {
+    isDurable: false,
     commit: (commit: Commit) =>
       new Promise<CommitResult>((resolve) => commits.push(() => resolve(stored.commit(commit)))),
     fold: () => stored.fold(),
@@ -131,7 +132,10 @@ test('a closed orchestrator has given everything back, and closing it again is d
   }
   const close = async (): Promise<void> => void threads++;
   const rig = createRig({
-    ports: { store: new CountedStore(), threads: { countTokens: close as never, close } },
+    ports: {
+      store: new CountedStore(),
+      threads: { countTokens: close as never, tokenize: close as never, close },
+    },
   });
   await rig.ready();
   await rig.submit();

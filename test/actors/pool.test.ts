@@ -2,7 +2,7 @@ import test from 'ava';
 import { failure, TaskchartError } from '../../src/errors.ts';
 import { remoteModels } from '../../src/models/source.ts';
 import { until } from '../helpers/until.ts';
-import { createRig, FragileClock, settle } from './rig.ts';
+import { threadsOf, createRig, FragileClock, settle } from './rig.ts';
 
 test('a cold pool is brought up by its first task, and by nothing before', async (t) => {
   const rig = createRig({ preload: false });
@@ -133,7 +133,7 @@ test('a pool whose model cannot be had tells those who wait, refuses with the ca
 test('a task whose prompt is being counted while the pool is drained is refused, not left waiting', async (t) => {
   const counting = Promise.withResolvers<number>();
   const rig = createRig({
-    ports: { threads: { countTokens: () => counting.promise, close: async () => undefined } },
+    ports: { threads: threadsOf(() => counting.promise) },
     pool: { models: { ...remoteModels, verify: async () => ({ ...(await verified), path: 'a.gguf' }) } },
   });
   const verified = remoteModels.verify({ id: 'synthetic', path: '', present: true });

@@ -46,6 +46,7 @@ test('whatever cancels, ends, crashes and duplicates meet, each task ends once a
 
 /** A log that lives elsewhere: each answer comes when the scheduler says so. */
 class DistantLog implements TaskLog {
+  readonly isDurable = false;
   readonly #log = new MemoryTaskLog();
   readonly #scheduler: fc.Scheduler;
 
@@ -71,6 +72,10 @@ class DistantLog implements TaskLog {
 
   drop(task_id: string): void {
     this.#log.drop(task_id);
+  }
+
+  close(): Promise<void> {
+    return this.#log.close();
   }
 }
 

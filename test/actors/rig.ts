@@ -1,11 +1,20 @@
 import type { Observation } from '../../src/actors/observation.ts';
-import { Orchestrator, type OrchestratorPorts, type PoolBlueprint } from '../../src/actors/orchestrator.ts';
+import {
+  Orchestrator,
+  type OrchestratorPorts,
+  type OrchestratorSettings,
+  type PoolBlueprint,
+} from '../../src/actors/orchestrator.ts';
+import type { PoolSpec } from '../../src/actors/pool-options.ts';
 import type { Pool } from '../../src/actors/pool.ts';
 import { SUPERVISION } from '../../src/actors/supervision.ts';
 import type { TaskRecord } from '../../src/actors/task-record.ts';
 import type { AdmissionResponse, TaskRequest } from '../../src/contract/generated/types.ts';
+import type { TaskRules } from '../../src/machines/task-protocol.ts';
 import { remoteModels } from '../../src/models/source.ts';
+import type { QueueRules } from '../../src/scheduling/queue.ts';
 import { MemoryStore } from '../../src/store/memory-store.ts';
+import type { ThreadPool } from '../../src/threads/thread-pool.ts';
 import { MemoryTaskLog } from '../../src/streams/memory-log.ts';
 import type { LogEvent } from '../../src/streams/task-log.ts';
 import { request } from '../helpers/server.ts';
@@ -20,6 +29,10 @@ export interface RigOptions {
   retained_tasks?: number;
   pool?: Partial<Pick<PoolBlueprint, 'models'>> & { replica?: Partial<PoolBlueprint['replica']> };
   ports?: Partial<OrchestratorPorts>;
+  settings?: Partial<OrchestratorSettings>;
+  queue?: Partial<QueueRules>;
+  rules?: Partial<TaskRules>;
+  spec?: Partial<PoolSpec>;
   clock?: SimulatedClock;
   /** Prepares an engine before its first load. */
   engine?: (engine: ScriptedEngine) => void;
@@ -49,13 +62,27 @@ export function createRig(options: RigOptions = {}): Rig {
   let engine: ScriptedEngine | undefined;
   const { budget } = SUPERVISION.replica;
   const orchestrator = new Orchestrator(
-    { retained_tasks, metrics_period_ms: 1000, shutdown_ms: 10_000 },
+    {
+      retained_tasks,
+      retained_ms: 0,
+      idempotency_ttl_ms: 600_000,
+      sessions: {
+        ttl_ms: 600_000,
+        max_turns: null,
+        budgets: { tokens: null, time_ms: null, cost: null },
+        cost_per_output_token: 0,
+      },
+      disconnect_grace_ms: 10_000,
+      allow_pin: true,
+      shutdown_ms: 10_000,
+      ...options.settings,
+    },
     {
       clock,
       random: () => 0.5,
       log: new MemoryTaskLog(),
       store: new MemoryStore(),
-      threads: { countTokens: async () => undefined, close: async () => undefined },
+      threads: threadsOf(async () => undefined),
       ...options.ports,
     },
     [
@@ -67,8 +94,20 @@ export function createRig(options: RigOptions = {}): Rig {
           slots,
           ctx: 8192,
           max_tokens_out: undefined,
-          capacity,
+          queue: { capacity, policy: 'reject', ...options.queue },
+          rate_limit_rps: {},
+          rules: {
+            max_attempts: 3,
+            max_continuations: 2,
+            metrics_period_ms: 1000,
+            first_token_ms: 120_000,
+            idle_ms: 30_000,
+            wall_ms: undefined,
+            ...options.rules,
+          },
+          sampler_profile_version: 'v1',
           preload,
+          ...options.spec,
         },
         models: options.pool?.models ?? remoteModels,
         engine: () => async (host) => {
@@ -97,7 +136,7 @@ export function createRig(options: RigOptions = {}): Rig {
       if (!engine) throw new Error('no engine was asked for yet');
       return engine;
     },
-    submit: (fields) => orchestrator.submit({ ...request, ...fields }, 'a-test'),
+    submit: (fields) => orchestrator.submit({ ...request, ...fields }, { correlation_id: 'a-test' }),
     record(id) {
       const record = orchestrator.record(id);
       if (!record) throw new Error(`there is no task ${id}`);
@@ -141,4 +180,13 @@ export class FragileClock extends SimulatedClock {
     if (ms === this.breaks) throw new Error('the clock is broken');
     return super.setTimeout(fn, ms);
   }
+}
+
+/** Tokenizer threads that count what the test says. */
+export function threadsOf(countTokens: ThreadPool['countTokens']): ThreadPool {
+  return {
+    countTokens,
+    tokenize: async () => ({ count: undefined, tokenizer_name: undefined }),
+    close: async () => undefined,
+  } as unknown as ThreadPool;
 }

@@ -1,10 +1,10 @@
-import { mkdtemp, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
-import { taskchart } from '../helpers/cli.ts';
-import { request } from '../helpers/server.ts';
+import { taskchart, type Program } from '../helpers/cli.ts';
+import { parseSse, request } from '../helpers/server.ts';
 
 const SLOW = `
 pools:
@@ -30,41 +30,87 @@ test('logs JSON lines, and tells in one where it listens', async (t) => {
   t.is(daemon.stderr(), '');
 });
 
-test('SIGTERM drains: the running task finishes, the waiting one is told, new ones are refused', async (t) => {
-  const daemon = taskchart(['serve', '--port', '0', '--config', await configFile(SLOW)]);
+const MEMORY = { TASKCHART_STORE__KIND: 'memory' };
+
+async function started(env: NodeJS.ProcessEnv): Promise<{ daemon: Program; url: string }> {
+  const daemon = taskchart(['serve', '--port', '0', '--config', await configFile(SLOW)], env);
   const url = (await daemon.printed(/"url":"([^"]+)"/))[1] as string;
-  const submit = async (max_tokens: number): Promise<Response> =>
-    fetch(`${url}/v1/tasks`, { method: 'POST', body: JSON.stringify({ ...request, max_tokens }) });
-  const stream = async (response: Response): Promise<Response> => {
-    const { task_id } = (await response.json()) as { task_id: string };
-    return fetch(`${url}/v1/tasks/${task_id}/stream`);
-  };
   await daemon.printed(/"action":"ready"/);
-  const running = await stream(await submit(10));
-  const waiting = await stream(await submit(10));
+  return { daemon, url };
+}
+
+async function submit(url: string, max_tokens: number): Promise<Response> {
+  return fetch(`${url}/v1/tasks`, { method: 'POST', body: JSON.stringify({ ...request, max_tokens }) });
+}
+
+async function stream(url: string, response: Response): Promise<Response> {
+  const { task_id } = (await response.json()) as { task_id: string };
+  return fetch(`${url}/v1/tasks/${task_id}/stream`);
+}
+
+test('SIGTERM drains: the running task finishes, the waiting one of a store in memory is told, new ones are refused', async (t) => {
+  const { daemon, url } = await started(MEMORY);
+  const running = await stream(url, await submit(url, 10));
+  const waiting = await stream(url, await submit(url, 10));
   await daemon.printed(/"action":"stream"/);
   daemon.child.kill('SIGTERM');
   await daemon.printed(/"action":"drain"/);
-  t.is((await submit(1)).status, 503);
+  t.is((await submit(url, 1)).status, 503);
   t.regex(await waiting.text(), /event: error\ndata: \{.*"code":"POOL_UNREADY"/);
   t.regex(await running.text(), /event: end\ndata: \{"tokens_out":10,/);
   t.is(await daemon.exit, 0);
 });
 
-test('a second signal stops at once, and streams still get their last event', async (t) => {
-  const daemon = taskchart(['serve', '--port', '0', '--config', await configFile(SLOW)]);
-  const url = (await daemon.printed(/"url":"([^"]+)"/))[1] as string;
-  await daemon.printed(/"action":"ready"/);
-  const { task_id } = (await (
-    await fetch(`${url}/v1/tasks`, { method: 'POST', body: JSON.stringify({ ...request, max_tokens: 2000 }) })
-  ).json()) as { task_id: string };
-  const stream = await fetch(`${url}/v1/tasks/${task_id}/stream`);
+test('a second signal stops at once, and streams of a store in memory still get their last event', async (t) => {
+  const { daemon, url } = await started(MEMORY);
+  const reader = await stream(url, await submit(url, 2000));
   await daemon.printed(/"action":"stream"/);
   daemon.child.kill('SIGTERM');
   await daemon.printed(/"action":"drain"/);
   daemon.child.kill('SIGTERM');
-  t.regex(await stream.text(), /event: end\ndata: \{.*"canceled":true/);
+  t.regex(await reader.text(), /event: end\ndata: \{.*"canceled":true/);
   t.is(await daemon.exit, 0);
+});
+
+test('what a stopped daemon had not finished goes on in the next one, and readers go on where they were', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'taskchart-'));
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const env = { TASKCHART_RUNTIME__DIR: folder };
+  const first = await started(env);
+  const ids: string[] = [];
+  for (const max_tokens of [60, 3]) {
+    const { task_id } = (await (await submit(first.url, max_tokens)).json()) as { task_id: string };
+    ids.push(task_id);
+  }
+  const reader = await fetch(`${first.url}/v1/tasks/${ids[0]}/stream`);
+  await first.daemon.printed(/"action":"stream"/);
+  first.daemon.child.kill('SIGTERM');
+  await first.daemon.printed(/"action":"drain"/);
+  first.daemon.child.kill('SIGTERM');
+  const seen = parseSse(await reader.text());
+  t.is(await first.daemon.exit, 0);
+  t.is(seen.at(-1)?.event === 'end', false);
+
+  const second = await started(env);
+  await second.daemon.printed(/"action":"recover".*"unfinished":2/);
+  const after = seen.at(-1)?.id ?? 0;
+  const rest = parseSse(await (await fetch(`${second.url}/v1/tasks/${ids[0]}/stream?after=${after}`)).text());
+  const all = [...seen, ...rest];
+  t.deepEqual(
+    all.map(({ id }) => id),
+    all.map((_, id) => id),
+  );
+  const tokens = all.filter(({ event }) => event === 'token').map(({ data }) => data);
+  t.deepEqual(
+    tokens,
+    Array.from({ length: 60 }, (_, i) => ({ t: ` t${i}`, i })),
+  );
+  t.like(rest.at(-1), { event: 'end', data: { tokens_out: 60 } });
+  t.true(all.some(({ data }) => data['resumed'] === true));
+  const waited = parseSse(await (await fetch(`${second.url}/v1/tasks/${ids[1]}/stream`)).text());
+  t.like(waited.at(-1), { event: 'end', data: { tokens_out: 3 } });
+  second.daemon.child.kill('SIGTERM');
+  t.is(await second.daemon.exit, 0);
 });
 
 const mistakes: [title: string, text: string, message: RegExp][] = [

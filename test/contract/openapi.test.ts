@@ -100,14 +100,22 @@ test('an operation answers 501 exactly if it is planned', (t) => {
   const present = spec.operations.filter(({ planned }) => !planned).map(({ operationId }) => operationId);
   t.deepEqual(present.sort(), [
     'cancelTask',
+    'deleteSession',
+    'deleteTask',
     'getCapabilities',
     'getHealth',
     'getMetrics',
     'getPoolHealth',
+    'getSession',
     'getTask',
     'listPools',
+    'listTasks',
+    'previewTask',
     'streamTask',
     'submitTask',
+    'tokenize',
+    'tokenizeQuery',
+    'touchSession',
   ]);
 });
 

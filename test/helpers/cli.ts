@@ -1,5 +1,8 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
@@ -22,14 +25,19 @@ export function taskchart(args: readonly string[], env: NodeJS.ProcessEnv = {}):
 }
 
 export function program(args: readonly string[], env: NodeJS.ProcessEnv = {}): Program {
+  // A daemon keeps what it has accepted: each program has a folder of its own, unless the test gives it one.
+  const folder = mkdtempSync(join(tmpdir(), 'taskchart-'));
   const child = spawn(process.execPath, args, {
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, NODE_OPTIONS: '', ...env },
+    env: { ...process.env, NODE_OPTIONS: '', TASKCHART_RUNTIME__DIR: folder, ...env },
   });
   const text = { stdout: '', stderr: '' };
   for (const name of ['stdout', 'stderr'] as const)
     child[name]?.setEncoding('utf8').on('data', (part: string) => (text[name] += part));
-  const exit = once(child, 'close').then(([code, signal]) => (code ?? signal) as number | string);
+  const exit = once(child, 'close').then(([code, signal]) => {
+    rmSync(folder, { recursive: true, force: true });
+    return (code ?? signal) as number | string;
+  });
   const matched = async (name: 'stdout' | 'stderr', pattern: RegExp): Promise<RegExpExecArray> => {
     for (;;) {
       const match = pattern.exec(text[name]);

@@ -50,7 +50,13 @@ const cases: [
     'INVALID_PARAMS',
     /^placement\.pin_pool_id: .*"x".*"fast"/,
   ],
-  ['a workload nobody serves', { workload: 'rerank' }, 400, 'INVALID_PARAMS', /^workload: /],
+  [
+    'a workload nobody serves',
+    { workload: 'rerank' },
+    400,
+    'INVALID_PARAMS',
+    /^inputs: is required for workload rerank/,
+  ],
   ['a context no pool has', { ctx: 4096 }, 400, 'INVALID_PARAMS', /^ctx: must be at most 128/],
   [
     'more output than allowed',

@@ -17,7 +17,7 @@ const PERMANENT = failure('POOL_UNAVAILABLE', 'it never fits', { retriable: fals
 
 const EVENTS: PoolEvent[] = [
   { type: 'pool.ensure' },
-  { type: 'pool.drain', deadline_ms: 500 },
+  { type: 'pool.drain', deadline_ms: 500, unfinished: 'refuse' },
   { type: 'model.prepared' },
   { type: 'model.failed', failure: TRANSIENT },
   { type: 'model.failed', failure: PERMANENT },
@@ -111,7 +111,7 @@ test('drains: running tasks finish first', (t) => {
     { type: 'replica.readied' },
     { type: 'lease.granted' },
   );
-  pool.send({ type: 'pool.drain', deadline_ms: 500 });
+  pool.send({ type: 'pool.drain', deadline_ms: 500, unfinished: 'refuse' });
   t.is(pool.state(), 'draining');
   pool.send({ type: 'lease.closed' });
   t.is(pool.state(), 'stopping');
@@ -128,7 +128,7 @@ test('drains: at the deadline the leases that are left are revoked', (t) => {
     { type: 'replica.readied' },
     { type: 'lease.granted' },
   );
-  pool.send({ type: 'pool.drain', deadline_ms: 500 });
+  pool.send({ type: 'pool.drain', deadline_ms: 500, unfinished: 'refuse' });
   pool.clock.advance(500);
   t.is(pool.state(), 'stopping');
   t.deepEqual(pool.facts.slice(-2), ['leases.revoke', 'replicas.stop']);

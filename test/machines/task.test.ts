@@ -3,15 +3,13 @@ import fc from 'fast-check';
 import { createActor } from 'xstate';
 import { failure } from '../../src/errors.ts';
 import { createRecordStepper } from '../../src/machines/record-step.ts';
+import { isOver, taskMachine, type TaskState } from '../../src/machines/task.ts';
 import {
-  isOver,
   TASK_EVENTS,
-  taskMachine,
   type TaskContext,
   type TaskEvent,
   type TaskFact,
-  type TaskState,
-} from '../../src/machines/task.ts';
+} from '../../src/machines/task-protocol.ts';
 import { SimulatedClock } from '../helpers/simulated-clock.ts';
 import { handledEvents, statesOf, undescribed, walk } from '../helpers/machine-walk.ts';
 
@@ -20,8 +18,15 @@ const INPUT = {
   at: 0,
   queue_position: 3,
   predicted_start_ms: 420,
-  max_attempts: 2,
-  metrics_period_ms: 1000,
+  deadline_ms: 60_000,
+  rules: {
+    max_attempts: 2,
+    max_continuations: 1,
+    metrics_period_ms: 1000,
+    first_token_ms: 20_000,
+    idle_ms: 5000,
+    wall_ms: 40_000,
+  },
 };
 const USAGE = { tokens_in: 4, tokens_cached: 0, tokens_out: 7 };
 const NONE = { tokens_in: 4, tokens_cached: 0, tokens_out: 0 };
@@ -32,7 +37,7 @@ const stepper = createRecordStepper<typeof taskMachine, TaskFact>(taskMachine, I
 const EVENTS: TaskEvent[] = [
   { type: 'task.provision', at: 1 },
   { type: 'task.wait' },
-  { type: 'task.place', at: 2, lease: 9, replica_id: 'p/r0' },
+  { type: 'task.place', at: 2, lease: 9, replica_id: 'p/r0', continuable: true },
   { type: 'task.cancel', at: 3, reason: 'client' },
   { type: 'task.fail', at: 3, failure: failure('DEADLINE_UNMET', 'too late') },
   { type: 'engine.streamed', at: 4 },
@@ -134,7 +139,10 @@ test('every state is reached, and each step keeps the invariants', (t) => {
     if (!isInFlight && !isOver(to.value as TaskState))
       t.is(context.lease, undefined, `${name}: a lease is left`);
     t.is(isOver(to.value as TaskState), context.outcome !== undefined, `${name}: outcome`);
-    t.true(context.attempts <= INPUT.max_attempts, `${name}: too many attempts`);
+    t.true(
+      context.attempts <= INPUT.rules.max_attempts + INPUT.rules.max_continuations,
+      `${name}: too many attempts`,
+    );
   }
 });
 

@@ -66,11 +66,43 @@ export function vocabularyFile(vocabulary: GgufVocabulary): Buffer {
   return ggufFile(entries);
 }
 
+/** The tokenizer.json that a byte-level vocabulary with the rules of GPT-2 would come with. */
+export function storytellerJson({ tokens, types, merges, bos = 0, add_bos }: GgufVocabulary): object {
+  const name = tokens[bos] ?? '';
+  const special = { SpecialToken: { id: name, type_id: 0 } };
+  const prompt = { Sequence: { id: 'A', type_id: 0 } };
+  return {
+    truncation: null,
+    padding: null,
+    added_tokens: tokens.flatMap((content, id) =>
+      types?.[id] === 3 || types?.[id] === 4
+        ? { id, content, special: types[id] === 3, normalized: false, lstrip: false, rstrip: false }
+        : [],
+    ),
+    normalizer: null,
+    pre_tokenizer: { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true },
+    post_processor: {
+      type: 'TemplateProcessing',
+      single: add_bos ? [special, prompt] : [prompt],
+      special_tokens: { [name]: { id: name, ids: [bos], tokens: [name] } },
+    },
+    model: {
+      type: 'BPE',
+      vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
+      merges,
+    },
+  };
+}
+
 /** Writes a file that is gone when the test is over. */
-export async function scratchFile(t: ExecutionContext, bytes: Uint8Array): Promise<string> {
-  const folder = await mkdtemp(join(tmpdir(), 'taskchart-gguf-'));
+export async function scratchFile(
+  t: ExecutionContext,
+  bytes: Uint8Array,
+  name = 'model.gguf',
+): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'taskchart-model-'));
   t.teardown(() => rm(folder, { recursive: true }));
-  const path = join(folder, 'model.gguf');
+  const path = join(folder, name);
   await writeFile(path, bytes);
   return path;
 }

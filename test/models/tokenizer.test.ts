@@ -7,52 +7,8 @@ import { readGgufVocabulary } from '../../src/models/gguf.ts';
 import type { GgufVocabulary } from '../../src/models/gguf.ts';
 import { countTokens, createTokenizer } from '../../src/models/tokenizer/tokenizer.ts';
 import type { Tokenizer } from '../../src/models/tokenizer/tokenizer.ts';
+import { CORPUS, TEXT } from './tokenizer-texts.ts';
 import { scratchFile, STORYTELLER, vocabularyFile } from './tokenizer-files.ts';
-
-const CORPUS = [
-  '',
-  ' ',
-  '  ',
-  '\n',
-  'hello world',
-  ' hello',
-  '  hello   world  ',
-  'tab\tsep\t\tend\t',
-  'a\r\nb\r\n\r\n c',
-  '   \n   \n x \t\n y',
-  `${' '.repeat(3000)}x${'\n'.repeat(999)} y`,
-  '\u00a0x\u00a0\u00a0y \u2003\u3000 x\u0085\u0085a \ufeff \u200b\u200d',
-  "don't I'll we're they've I'm he'd it's DON'T I'LL WE'RE 'S 's't ''s I\u2019ll 'ſ",
-  '1 12 123 1234 12345 3.14159 1,000,000 ١٢٣٤٥ ½ Ⅳ 1\u0663\u0664123 5a6',
-  '👩‍👩‍👧‍👦 👍🏽 🇩🇪🇫🇷 🏴󠁧󠁢󠁥󠁮󠁧󠁿 ❤️',
-  '日本語のテキスト、中文字符。한국어 텍스트',
-  'العَرَبِيَّة مرحبا بالعالم ١٢٣ हिन्दी में ไทยไม่มีวรรค',
-  'e\u0301 n\u0303 Z̸̢̛a̴l̶g̷o̵ 𝔘𝔫𝔦𝔠𝔬𝔡𝔢 𝟙𝟚𝟛',
-  '\u0000nul\u0000 \ud800 lone \udc00',
-  'letters since Unicode 16: \u{1c89}a\u{323b0}a\u{105c0}\u{10d40}1',
-  'a'.repeat(5000),
-  `${'ab'.repeat(3000)} ${'9'.repeat(3000)}${'!'.repeat(3000)}`,
-  '$100+<=>^~|`$$ ...!?«»—-—(a)[b]{c}_x',
-  '<|endoftext|> <|im_start|>user\nhi<|im_end|>\n<|im_start|> <|endoftext',
-  '<s>hi</s> </s>  y<unk>  z<0x0A><pad>▁▁a ▁',
-  '===== a==b ==== ===',
-  '112233112 1122331122 vessel',
-  'function f(x) {\n\t\treturn x?.y ?? "z"; // c\n\t}\n',
-];
-
-const PIECES = [
-  ...CORPUS.filter((text) => text.length < 20),
-  ..."'s|'LL|1|23|4567|word|Word|é|日|👍|!|...|$|`|_|▁|\u00a0|\u3000|\t|\r|<s>|</s>|<unk>|<|end|>".split('|'),
-  '<|endoftext|>',
-  '<|im_end|>',
-];
-
-const TEXT = fc.oneof(
-  fc.string({ unit: 'binary', maxLength: 40 }),
-  fc.string({ unit: 'grapheme', maxLength: 30 }),
-  fc.string({ maxLength: 60 }),
-  fc.array(fc.constantFrom(...PIECES), { maxLength: 12 }).map((pieces) => pieces.join('')),
-);
 
 let engine: Llama;
 

@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process';
 import { utimes, writeFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import test from 'ava';
 import type { ExecutionContext } from 'ava';
@@ -8,7 +9,7 @@ import { readGgufVocabulary } from '../../src/models/gguf.ts';
 import { countTokens, createTokenizer } from '../../src/models/tokenizer/tokenizer.ts';
 import { createThreadPool } from '../../src/threads/thread-pool.ts';
 import type { ThreadPool, ThreadPoolOptions } from '../../src/threads/thread-pool.ts';
-import { scratchFile, STORYTELLER, vocabularyFile } from '../models/tokenizer-files.ts';
+import { scratchFile, STORYTELLER, storytellerJson, vocabularyFile } from '../models/tokenizer-files.ts';
 
 function pool(t: ExecutionContext, options?: ThreadPoolOptions): ThreadPool {
   const threads = createThreadPool(options);
@@ -35,7 +36,26 @@ test('a thread counts what the tokenizer counts', async (t) => {
 
 test('a model that cannot be counted with exactly yields no count', async (t) => {
   const path = await scratchFile(t, vocabularyFile({ ...(await vocabulary()), pre: 'tekken' }));
-  t.is(await pool(t).countTokens({ model_path: path, text: 'hello' }), undefined);
+  const threads = pool(t);
+  t.is(await threads.countTokens({ model_path: path, text: 'hello' }), undefined);
+  t.deepEqual(await threads.tokenize({ model_path: path, text: 'hello' }), {
+    exact: false,
+    tokenizer_name: 'gguf:tekken',
+  });
+});
+
+test('a tokenizer.json, or the folder it is in, counts as the model file does', async (t) => {
+  const threads = pool(t);
+  const content = Buffer.from(JSON.stringify(storytellerJson(await vocabulary())));
+  const path = await scratchFile(t, content, 'tokenizer.json');
+  const text = 'Once upon a time <|endoftext|> 👍 '.repeat(50);
+  const { tokenizer_name, ...counted } = await threads.tokenize({ model_path: STORYTELLER, text });
+  t.is(tokenizer_name, 'gguf:gpt-2');
+  t.true(counted.exact);
+  for (const model_path of [path, dirname(path)]) {
+    const answer = await threads.tokenize({ model_path, text });
+    t.deepEqual(answer, { ...counted, tokenizer_name: 'tokenizer.json' });
+  }
 });
 
 test('a model file that changed is read again', async (t) => {
@@ -67,6 +87,8 @@ test('a call beyond the waiting room is refused as an admission', async (t) => {
   const accepted = [call(), call()];
   const error = await t.throwsAsync(call(), { instanceOf: TaskchartError });
   t.like(error.failure, { code: 'ADMISSION_REJECT', retriable: true, policy_label: 'tokenizer' });
+  const { retry_after_ms = 0 } = error.failure;
+  t.true(retry_after_ms >= 250 && retry_after_ms <= 30_000);
   await Promise.all(accepted);
   t.true(((await call()) ?? 0) > 0);
 });
@@ -85,18 +107,49 @@ test('a model file that cannot be read is a failure without its path', async (t)
   });
 });
 
-test('an aborted call rejects with the reason and leaves the pool usable', async (t) => {
+test('a caller that leaves is told at once, and the thread goes on with its vocabularies', async (t) => {
   const threads = pool(t);
+  const file = vocabularyFile(await vocabulary());
+  const path = await scratchFile(t, file);
+  await utimes(path, 1, 1);
   const count = (text: string, signal?: AbortSignal): Promise<number | undefined> =>
-    threads.countTokens({ model_path: STORYTELLER, text, ...(signal && { signal }) });
+    threads.countTokens({ model_path: path, text, ...(signal && { signal }) });
   const reason = new Error('the caller left');
   t.is(await t.throwsAsync(count('hello', AbortSignal.abort(reason))), reason);
   await count('start the thread');
+  // Looks the same from outside: only a thread that started anew would read it, and fail.
+  await writeFile(path, Buffer.alloc(file.length));
+  await utimes(path, 1, 1);
   const controller = new AbortController();
-  const busy = count('x'.repeat(3_000_000), controller.signal);
+  const long = 'x'.repeat(3_000_000);
+  const busy = t.throwsAsync(count(long, controller.signal));
+  const waiting = t.throwsAsync(count(long, controller.signal));
+  const patient = count('hello');
   setImmediate(() => controller.abort(reason));
-  t.is(await t.throwsAsync(busy), reason);
-  t.true(((await count('hello')) ?? 0) > 0);
+  t.deepEqual(await Promise.all([busy, waiting]), [reason, reason]);
+  t.true(((await patient) ?? 0) > 0);
+});
+
+test('a caller that leaves while it waits makes room for another', async (t) => {
+  const threads = pool(t, { max_waiting: 1 });
+  const controller = new AbortController();
+  const call = (signal?: AbortSignal): Promise<number | undefined> =>
+    threads.countTokens({ model_path: STORYTELLER, text: 'hello', ...(signal && { signal }) });
+  const first = call();
+  const left = t.throwsAsync(call(controller.signal), { name: 'AbortError' });
+  controller.abort();
+  const [counted] = await Promise.all([call(), first, left]);
+  t.true((counted ?? 0) > 0);
+});
+
+test('a call that takes too long fails, and so does not block the next', async (t) => {
+  const threads = pool(t, { limit_ms: 1 });
+  const text = 'x'.repeat(10_000_000);
+  const calls = [1, 2].map(() => threads.countTokens({ model_path: STORYTELLER, text }));
+  for (const call of calls) {
+    const error = await t.throwsAsync(call, { instanceOf: TaskchartError, code: 'INTERNAL' });
+    t.is(error.message, 'cannot count tokens: it took longer than 1 ms');
+  }
 });
 
 test('a closed pool refuses calls and rejects those in flight', async (t) => {

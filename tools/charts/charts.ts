@@ -2,7 +2,9 @@ import type { AnyStateMachine } from 'xstate';
 import { orchestratorMachine } from '../../src/machines/orchestrator.ts';
 import { poolMachine } from '../../src/machines/pool.ts';
 import { provisionerMachine } from '../../src/machines/provisioner.ts';
+import { readershipMachine } from '../../src/machines/readership.ts';
 import { replicaMachine } from '../../src/machines/replica.ts';
+import { sessionMachine } from '../../src/machines/session.ts';
 import { taskMachine } from '../../src/machines/task.ts';
 import { graphOf } from './graph.ts';
 import { layoutChart, type LayoutOptions } from './layout.ts';
@@ -36,6 +38,16 @@ export const CHARTS: readonly Chart[] = [
   {
     machine: provisionerMachine,
     description: 'Finds a model, brings it to this machine where it is missing, and verifies it.',
+    layout: { direction: 'RIGHT', actions: true },
+  },
+  {
+    machine: sessionMachine,
+    description: 'What the tasks of one conversation share: turns, budgets and a warm cache.',
+    layout: { direction: 'RIGHT', actions: true },
+  },
+  {
+    machine: readershipMachine,
+    description: 'What follows when the last reader of an interactive task has left.',
     layout: { direction: 'RIGHT', actions: true },
   },
   {

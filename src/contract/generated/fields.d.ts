@@ -17,4 +17,5 @@ export interface Field {
 export type Fields = Readonly<Record<string, Field>>;
 
 export const taskRequestFields: Fields;
+export const tokenizeRequestFields: Fields;
 export const configFields: Fields;

@@ -56,13 +56,13 @@ export const taskRequestFields = {
  },
  "prompt": {
   "type": "string",
-  "about": "text to continue",
+  "about": "text to continue; the text to embed, or the query to rank by",
   "expects": "a string",
   "private": true
  },
  "inputs": {
   "type": "array",
-  "about": "texts to embed or to rank, or a prompt in pieces",
+  "about": "texts to embed, documents to rank, or a prompt in pieces",
   "expects": "a list",
   "private": true
  },
@@ -230,6 +230,52 @@ export const taskRequestFields = {
  }
 };
 
+export const tokenizeRequestFields = {
+ "": {
+  "type": "object",
+  "about": "a text, and whose tokens to count",
+  "expects": "an object",
+  "rules": {
+   "anyOf": "text or messages: one of them is required"
+  }
+ },
+ "model_ref": {
+  "type": "string",
+  "about": "whose tokenizer to use",
+  "expects": "a string"
+ },
+ "text": {
+  "type": "string",
+  "about": "the text to count",
+  "expects": "a string",
+  "private": true
+ },
+ "messages": {
+  "type": "array",
+  "about": "a chat to count once the model's template is applied",
+  "expects": "a list",
+  "private": true
+ },
+ "messages[]": {
+  "type": "object",
+  "about": "one message of a chat",
+  "expects": "an object",
+  "private": true
+ },
+ "messages[].role": {
+  "type": "string",
+  "about": "who speaks: system, user, assistant, or what the template knows",
+  "expects": "system, user, assistant or another role of the template",
+  "private": true
+ },
+ "messages[].content": {
+  "type": "string",
+  "about": "what is said",
+  "expects": "a string",
+  "private": true
+ }
+};
+
 export const configFields = {
  "": {
   "type": "object",
@@ -271,6 +317,31 @@ export const configFields = {
   "about": "time between two metrics events of a stream",
   "expects": "an integer ≥ 10"
  },
+ "sse.cancel_on_disconnect": {
+  "type": "boolean",
+  "about": "whether an interactive task that nobody reads any more is canceled",
+  "expects": "true or false"
+ },
+ "sse.disconnect_grace_ms": {
+  "type": "integer",
+  "about": "how long the last reader of an interactive task may be gone before the task is canceled; one that never had a reader goes on",
+  "expects": "an integer ≥ 0"
+ },
+ "sse.narration_enabled": {
+  "type": "boolean",
+  "about": "whether streams tell in words what happens, as narration events; a reader can also ask for them with ?verbose=true",
+  "expects": "true or false"
+ },
+ "sse.microbatch": {
+  "type": "boolean",
+  "about": "whether tokens that arrive close together are sent as one event",
+  "expects": "true or false"
+ },
+ "sse.microbatch_window_ms": {
+  "type": "integer",
+  "about": "how long the first token of such an event may wait for others",
+  "expects": "an integer from 1 to 1000"
+ },
  "admission": {
   "type": "object",
   "about": "what pools do about too much work, unless they say otherwise",
@@ -283,8 +354,93 @@ export const configFields = {
  },
  "admission.policy": {
   "type": "string",
-  "about": "what happens to a task when the queue is full: reject answers 429",
-  "expects": "reject"
+  "about": "what happens when the queue is full: reject answers 429, drop-lru gives up the task that has waited longest (batch first), shed-low-priority gives up a batch task for an interactive one",
+  "expects": "one of reject, drop-lru, shed-low-priority"
+ },
+ "admission.idempotency_ttl_ms": {
+  "type": "integer",
+  "about": "how long an Idempotency-Key stands for the task it came with",
+  "expects": "an integer ≥ 0"
+ },
+ "session": {
+  "type": "object",
+  "about": "what the tasks of one conversation share",
+  "expects": "an object"
+ },
+ "session.ttl_ms": {
+  "type": "integer",
+  "about": "how long a session lives after its last use; one with unfinished tasks stays",
+  "expects": "an integer ≥ 1"
+ },
+ "session.max_turns": {
+  "type": "integer",
+  "about": "tasks that a session may have before it is ended; no limit when left out",
+  "expects": "an integer ≥ 1"
+ },
+ "session.budgets": {
+  "type": "object",
+  "about": "what each session may spend; no limit for what is left out",
+  "expects": "an object"
+ },
+ "session.budgets.tokens": {
+  "type": "integer",
+  "about": "generated tokens",
+  "expects": "an integer ≥ 0"
+ },
+ "session.budgets.time_ms": {
+  "type": "integer",
+  "about": "decoding time",
+  "expects": "an integer ≥ 0"
+ },
+ "session.budgets.cost": {
+  "type": "number",
+  "about": "money, at budget.cost_per_output_token",
+  "expects": "a number ≥ 0"
+ },
+ "budget": {
+  "type": "object",
+  "about": "prices",
+  "expects": "an object"
+ },
+ "budget.cost_per_output_token": {
+  "type": "number",
+  "about": "price of a generated token",
+  "expects": "a number ≥ 0"
+ },
+ "placement": {
+  "type": "object",
+  "about": "which pool a task goes to",
+  "expects": "an object"
+ },
+ "placement.allow_pin": {
+  "type": "boolean",
+  "about": "whether callers may pin a task to a pool",
+  "expects": "true or false"
+ },
+ "retry": {
+  "type": "object",
+  "about": "runs that were lost with their engine",
+  "expects": "an object"
+ },
+ "retry.max_attempts": {
+  "type": "integer",
+  "about": "runs of a task that dies before its first token, the first one included",
+  "expects": "an integer from 1 to 100"
+ },
+ "retry.continuations": {
+  "type": "integer",
+  "about": "times a task that has written tokens may go on with another run",
+  "expects": "an integer from 0 to 100"
+ },
+ "store": {
+  "type": "object",
+  "about": "where accepted tasks and their streams are kept",
+  "expects": "an object"
+ },
+ "store.kind": {
+  "type": "string",
+  "about": "sqlite keeps them in files below runtime.dir, so that they outlive the process; memory forgets them with it",
+  "expects": "one of sqlite, memory"
  },
  "retention": {
   "type": "object",
@@ -296,6 +452,11 @@ export const configFields = {
   "about": "finished tasks that can still be read; the oldest are forgotten first",
   "expects": "an integer ≥ 0"
  },
+ "retention.max_age_s": {
+  "type": "integer",
+  "about": "how long a finished task can still be read; 0 is for ever",
+  "expects": "an integer ≥ 0"
+ },
  "runtime": {
   "type": "object",
   "about": "where the daemon keeps its own files",
@@ -303,7 +464,7 @@ export const configFields = {
  },
  "runtime.dir": {
   "type": "string",
-  "about": "folder for what the daemon keeps: its engines' output goes to `engines/<replica>.log`",
+  "about": "folder for what the daemon keeps: tasks and their streams in `tasks.db` and `streams.db`, its engines' output in `engines/<replica>.log`",
   "expects": "the path of a folder"
  },
  "log": {
@@ -434,7 +595,67 @@ export const configFields = {
  "pools[].queue.full_policy": {
   "type": "string",
   "about": "what happens when the queue is full; admission.policy when left out",
-  "expects": "reject"
+  "expects": "one of reject, drop-lru, shed-low-priority"
+ },
+ "pools[].admission": {
+  "type": "object",
+  "about": "rules for the classes of tasks",
+  "expects": "an object"
+ },
+ "pools[].admission.priorities": {
+  "type": "array",
+  "about": "rules by class; a class that is left out has none",
+  "expects": "a list"
+ },
+ "pools[].admission.priorities[]": {
+  "type": "object",
+  "about": "rules for one class of tasks",
+  "expects": "an object"
+ },
+ "pools[].admission.priorities[].name": {
+  "type": "string",
+  "about": "the class",
+  "expects": "one of interactive, batch"
+ },
+ "pools[].admission.priorities[].queue_capacity": {
+  "type": "integer",
+  "about": "tasks of this class that may wait; the queue's capacity when left out",
+  "expects": "an integer ≥ 1"
+ },
+ "pools[].admission.priorities[].rate_limit_rps": {
+  "type": "number",
+  "about": "tasks of this class that are accepted per second; no limit when left out",
+  "expects": "a number > 0"
+ },
+ "pools[].admission.priorities[].weight": {
+  "type": "integer",
+  "about": "share of the slots between the classes while both wait; interactive goes first when left out",
+  "expects": "an integer from 1 to 1000"
+ },
+ "pools[].timeouts": {
+  "type": "object",
+  "about": "when a run is given up",
+  "expects": "an object"
+ },
+ "pools[].timeouts.first_token_ms": {
+  "type": "integer",
+  "about": "longest time without a sign of life from the engine before the first token",
+  "expects": "an integer ≥ 1"
+ },
+ "pools[].timeouts.idle_ms": {
+  "type": "integer",
+  "about": "longest time between two tokens",
+  "expects": "an integer ≥ 1"
+ },
+ "pools[].timeouts.wall_ms": {
+  "type": "integer",
+  "about": "longest time for a run; the task's deadline when left out",
+  "expects": "an integer ≥ 1"
+ },
+ "pools[].sampler_profile_version": {
+  "type": "string",
+  "about": "name of the pool's sampler profile; a task that names another one is not placed here",
+  "expects": "a name"
  },
  "pools[].provisioning": {
   "type": "object",

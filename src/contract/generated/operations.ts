@@ -4,11 +4,17 @@ export const API_VERSION = '1.0.0';
 
 /** Every operation of the contract, its path as koa-router writes it; planned ones are answered with 501. */
 export const operations = [
-  { operationId: 'listTasks', method: 'get', path: '/v1/tasks', planned: true, file: 'data.yaml' },
+  { operationId: 'listTasks', method: 'get', path: '/v1/tasks', planned: false, file: 'data.yaml' },
   { operationId: 'submitTask', method: 'post', path: '/v1/tasks', planned: false, file: 'data.yaml' },
-  { operationId: 'previewTask', method: 'post', path: '/v1/tasks/preview', planned: true, file: 'data.yaml' },
+  {
+    operationId: 'previewTask',
+    method: 'post',
+    path: '/v1/tasks/preview',
+    planned: false,
+    file: 'data.yaml',
+  },
   { operationId: 'getTask', method: 'get', path: '/v1/tasks/:id', planned: false, file: 'data.yaml' },
-  { operationId: 'deleteTask', method: 'delete', path: '/v1/tasks/:id', planned: true, file: 'data.yaml' },
+  { operationId: 'deleteTask', method: 'delete', path: '/v1/tasks/:id', planned: false, file: 'data.yaml' },
   {
     operationId: 'streamTask',
     method: 'get',
@@ -23,17 +29,23 @@ export const operations = [
     planned: false,
     file: 'data.yaml',
   },
-  { operationId: 'getSession', method: 'get', path: '/v1/sessions/:id', planned: true, file: 'data.yaml' },
-  { operationId: 'touchSession', method: 'post', path: '/v1/sessions/:id', planned: true, file: 'data.yaml' },
+  { operationId: 'getSession', method: 'get', path: '/v1/sessions/:id', planned: false, file: 'data.yaml' },
+  {
+    operationId: 'touchSession',
+    method: 'post',
+    path: '/v1/sessions/:id',
+    planned: false,
+    file: 'data.yaml',
+  },
   {
     operationId: 'deleteSession',
     method: 'delete',
     path: '/v1/sessions/:id',
-    planned: true,
+    planned: false,
     file: 'data.yaml',
   },
-  { operationId: 'tokenizeQuery', method: 'get', path: '/v1/tokenize', planned: true, file: 'data.yaml' },
-  { operationId: 'tokenize', method: 'post', path: '/v1/tokenize', planned: true, file: 'data.yaml' },
+  { operationId: 'tokenizeQuery', method: 'get', path: '/v1/tokenize', planned: false, file: 'data.yaml' },
+  { operationId: 'tokenize', method: 'post', path: '/v1/tokenize', planned: false, file: 'data.yaml' },
   {
     operationId: 'getCapabilities',
     method: 'get',

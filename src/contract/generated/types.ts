@@ -20,6 +20,27 @@ export type TaskState = 'admitted' | 'provisioning' | 'placed' | 'streaming' | '
  */
 export type FinishReason = 'eos' | 'limit' | 'stop';
 /**
+ * A task as it is now, with what it has written.
+ */
+export type TaskInfo = TaskSummary & {
+  /**
+   * The output so far.
+   */
+  text: string;
+  /**
+   * The vectors so far, in the order of the inputs; only for the workload `embedding`.
+   */
+  embeddings?: EmbeddingEvent[];
+  /**
+   * The documents, best first; only for the workload `rerank`.
+   */
+  ranking?: RerankEvent[];
+  /**
+   * Id of the newest event in its stream.
+   */
+  last_event_id?: number;
+};
+/**
  * Output. Batches are only sent where the operator switched them on.
  */
 export type TokenEvent = Token | TokenBatch;
@@ -37,9 +58,9 @@ export type ModelState = 'Active' | 'Retired';
  */
 export type ArtifactKind = 'plan' | 'summary' | 'diff' | 'trace' | 'other';
 /**
- * What happens to a task when the queue is full: reject answers 429.
+ * What happens when the queue is full: reject answers 429, drop-lru gives up the task that has waited longest (batch first), shed-low-priority gives up a batch task for an interactive one.
  */
-export type FullPolicy = 'reject';
+export type FullPolicy = 'reject' | 'drop-lru' | 'shed-low-priority';
 /**
  * Name of the pool.
  */
@@ -165,11 +186,11 @@ export interface TaskRequest {
    */
   deadline_ms: number;
   /**
-   * Text to continue.
+   * Text to continue; the text to embed, or the query to rank by.
    */
   prompt?: string;
   /**
-   * Texts to embed or to rank, or a prompt in pieces.
+   * Texts to embed, documents to rank, or a prompt in pieces.
    *
    * @minItems 1
    *
@@ -315,7 +336,7 @@ export interface AdmissionResponse {
    */
   queue_position: number;
   /**
-   * When its first token is expected. Milliseconds from now.
+   * When it is expected to get a slot. Milliseconds from now.
    */
   predicted_start_ms: number;
   /**
@@ -387,11 +408,23 @@ export interface TaskPreview {
    */
   feasible: boolean;
   /**
-   * Why not.
+   * Why not: the message that posting it would be answered with.
    */
   reason?: string;
   /**
-   * When its first token would be expected. Milliseconds from now.
+   * Why not: the code of that answer.
+   */
+  code?: string;
+  /**
+   * Whether it may be accepted later.
+   */
+  retriable?: boolean;
+  /**
+   * Waiting tasks that would run before it.
+   */
+  queue_position?: number;
+  /**
+   * When it would be expected to get a slot. Milliseconds from now.
    */
   predicted_start_ms?: number;
 }
@@ -438,9 +471,9 @@ export interface TaskTimings {
   ended_ms?: number;
 }
 /**
- * A task as it is now.
+ * A task as it is now, without what it has written.
  */
-export interface TaskInfo {
+export interface TaskSummary {
   /**
    * The task's id.
    */
@@ -470,7 +503,7 @@ export interface TaskInfo {
    */
   queue_position?: number;
   /**
-   * When its first token was expected. Milliseconds after admission.
+   * When it was expected to get a slot. Milliseconds after admission.
    */
   predicted_start_ms?: number;
   /**
@@ -482,17 +515,43 @@ export interface TaskInfo {
    * Start of the random numbers that sampling used.
    */
   seed: number;
-  /**
-   * The output so far.
-   */
-  text: string;
   usage: TaskUsage;
   timings: TaskTimings;
   error?: Error;
+}
+/**
+ * The vector of one input.
+ */
+export interface EmbeddingEvent {
   /**
-   * Id of the newest event in its stream.
+   * Place of the input in the request.
    */
-  last_event_id?: number;
+  i: number;
+  /**
+   * The embedding.
+   *
+   * Items: One component.
+   */
+  vector: number[];
+  [k: string]: unknown;
+}
+/**
+ * One document of a ranking; the best comes first.
+ */
+export interface RerankEvent {
+  /**
+   * Rank; 0 is the best.
+   */
+  i: number;
+  /**
+   * Place of the document in the request.
+   */
+  index: number;
+  /**
+   * How well it fits the query; higher is better.
+   */
+  score: number;
+  [k: string]: unknown;
 }
 /**
  * One page of tasks.
@@ -501,7 +560,7 @@ export interface TaskPage {
   /**
    * Newest first.
    */
-  tasks: TaskInfo[];
+  tasks: TaskSummary[];
   /**
    * For the next page; absent on the last one.
    */
@@ -583,7 +642,7 @@ export interface StartedEvent {
    */
   queue_position: number;
   /**
-   * When its first token was expected. Milliseconds after admission.
+   * When it was expected to get a slot. Milliseconds after admission.
    */
   predicted_start_ms: number;
   engine?: EngineFamily;
@@ -1409,7 +1468,62 @@ export interface LlamacppPool {
   preload: Preload;
   max_tokens_out?: MaxTokensOut;
   queue: PoolQueue;
+  admission: PoolAdmission;
+  timeouts: Timeouts;
+  /**
+   * Name of the pool's sampler profile; a task that names another one is not placed here.
+   */
+  sampler_profile_version: string;
   provisioning: Provisioning;
+}
+/**
+ * Rules for the classes of tasks.
+ */
+export interface PoolAdmission {
+  /**
+   * Rules by class; a class that is left out has none.
+   *
+   * @maxItems 2
+   */
+  priorities: PriorityRules[];
+}
+/**
+ * Rules for one class of tasks.
+ */
+export interface PriorityRules {
+  /**
+   * The class.
+   */
+  name: 'interactive' | 'batch';
+  /**
+   * Tasks of this class that may wait; the queue's capacity when left out. Tasks.
+   */
+  queue_capacity?: number;
+  /**
+   * Tasks of this class that are accepted per second; no limit when left out. Tasks per second.
+   */
+  rate_limit_rps?: number;
+  /**
+   * Share of the slots between the classes while both wait; interactive goes first when left out. Share.
+   */
+  weight?: number;
+}
+/**
+ * When a run is given up.
+ */
+export interface Timeouts {
+  /**
+   * Longest time without a sign of life from the engine before the first token. Milliseconds.
+   */
+  first_token_ms: number;
+  /**
+   * Longest time between two tokens. Milliseconds.
+   */
+  idle_ms: number;
+  /**
+   * Longest time for a run; the task's deadline when left out. Milliseconds.
+   */
+  wall_ms?: number;
 }
 /**
  * Where a llamacpp pool's engine comes from.
@@ -1447,6 +1561,12 @@ export interface SyntheticPool {
   preload: Preload;
   max_tokens_out?: MaxTokensOut;
   queue: PoolQueue;
+  admission: PoolAdmission;
+  timeouts: Timeouts;
+  /**
+   * Name of the pool's sampler profile; a task that names another one is not placed here.
+   */
+  sampler_profile_version: string;
   synthetic: SyntheticConfig;
 }
 /**
@@ -1514,6 +1634,26 @@ export interface Config {
      * Time between two metrics events of a stream. Milliseconds.
      */
     metrics_period_ms: number;
+    /**
+     * Whether an interactive task that nobody reads any more is canceled.
+     */
+    cancel_on_disconnect: boolean;
+    /**
+     * How long the last reader of an interactive task may be gone before the task is canceled; one that never had a reader goes on. Milliseconds.
+     */
+    disconnect_grace_ms: number;
+    /**
+     * Whether streams tell in words what happens, as narration events; a reader can also ask for them with ?verbose=true.
+     */
+    narration_enabled: boolean;
+    /**
+     * Whether tokens that arrive close together are sent as one event.
+     */
+    microbatch: boolean;
+    /**
+     * How long the first token of such an event may wait for others. Milliseconds.
+     */
+    microbatch_window_ms: number;
   };
   /**
    * What pools do about too much work, unless they say otherwise.
@@ -1524,6 +1664,80 @@ export interface Config {
      */
     capacity: number;
     policy: FullPolicy;
+    /**
+     * How long an Idempotency-Key stands for the task it came with. Milliseconds.
+     */
+    idempotency_ttl_ms: number;
+  };
+  /**
+   * What the tasks of one conversation share.
+   */
+  session: {
+    /**
+     * How long a session lives after its last use; one with unfinished tasks stays. Milliseconds.
+     */
+    ttl_ms: number;
+    /**
+     * Tasks that a session may have before it is ended; no limit when left out. Tasks.
+     */
+    max_turns?: number;
+    /**
+     * What each session may spend; no limit for what is left out.
+     */
+    budgets: {
+      /**
+       * Generated tokens. Tokens.
+       */
+      tokens?: number;
+      /**
+       * Decoding time. Milliseconds.
+       */
+      time_ms?: number;
+      /**
+       * Money, at budget.cost_per_output_token. Currency units.
+       */
+      cost?: number;
+    };
+  };
+  /**
+   * Prices.
+   */
+  budget: {
+    /**
+     * Price of a generated token. Currency units.
+     */
+    cost_per_output_token: number;
+  };
+  /**
+   * Which pool a task goes to.
+   */
+  placement: {
+    /**
+     * Whether callers may pin a task to a pool.
+     */
+    allow_pin: boolean;
+  };
+  /**
+   * Runs that were lost with their engine.
+   */
+  retry: {
+    /**
+     * Runs of a task that dies before its first token, the first one included. Runs.
+     */
+    max_attempts: number;
+    /**
+     * Times a task that has written tokens may go on with another run. Runs.
+     */
+    continuations: number;
+  };
+  /**
+   * Where accepted tasks and their streams are kept.
+   */
+  store: {
+    /**
+     * sqlite keeps them in files below runtime.dir, so that they outlive the process; memory forgets them with it. The daemon's default is sqlite, that of an embedded orchestrator memory.
+     */
+    kind?: 'sqlite' | 'memory';
   };
   /**
    * What stays readable.
@@ -1533,13 +1747,17 @@ export interface Config {
      * Finished tasks that can still be read; the oldest are forgotten first. Tasks.
      */
     max_tasks: number;
+    /**
+     * How long a finished task can still be read; 0 is for ever. Seconds.
+     */
+    max_age_s: number;
   };
   /**
    * Where the daemon keeps its own files.
    */
   runtime: {
     /**
-     * Folder for what the daemon keeps: its engines' output goes to `engines/<replica>.log`. Relative to the configuration file, or to the working directory where it does not come from the file.
+     * Folder for what the daemon keeps: tasks and their streams in `tasks.db` and `streams.db`, its engines' output in `engines/<replica>.log`. Relative to the configuration file, or to the working directory where it does not come from the file.
      */
     dir: string;
   };
@@ -1636,7 +1854,62 @@ export interface LlamacppPoolInput {
   preload?: Preload;
   max_tokens_out?: MaxTokensOut;
   queue?: PoolQueueInput;
+  admission?: PoolAdmissionInput;
+  timeouts?: TimeoutsInput;
+  /**
+   * Name of the pool's sampler profile; a task that names another one is not placed here.
+   */
+  sampler_profile_version?: string;
   provisioning?: ProvisioningInput;
+}
+/**
+ * Rules for the classes of tasks.
+ */
+export interface PoolAdmissionInput {
+  /**
+   * Rules by class; a class that is left out has none.
+   *
+   * @maxItems 2
+   */
+  priorities?: PriorityRulesInput[];
+}
+/**
+ * Rules for one class of tasks.
+ */
+export interface PriorityRulesInput {
+  /**
+   * The class.
+   */
+  name: 'interactive' | 'batch';
+  /**
+   * Tasks of this class that may wait; the queue's capacity when left out. Tasks.
+   */
+  queue_capacity?: number;
+  /**
+   * Tasks of this class that are accepted per second; no limit when left out. Tasks per second.
+   */
+  rate_limit_rps?: number;
+  /**
+   * Share of the slots between the classes while both wait; interactive goes first when left out. Share.
+   */
+  weight?: number;
+}
+/**
+ * When a run is given up.
+ */
+export interface TimeoutsInput {
+  /**
+   * Longest time without a sign of life from the engine before the first token. Milliseconds.
+   */
+  first_token_ms?: number;
+  /**
+   * Longest time between two tokens. Milliseconds.
+   */
+  idle_ms?: number;
+  /**
+   * Longest time for a run; the task's deadline when left out. Milliseconds.
+   */
+  wall_ms?: number;
 }
 /**
  * Where a llamacpp pool's engine comes from.
@@ -1674,6 +1947,12 @@ export interface SyntheticPoolInput {
   preload?: Preload;
   max_tokens_out?: MaxTokensOut;
   queue?: PoolQueueInput;
+  admission?: PoolAdmissionInput;
+  timeouts?: TimeoutsInput;
+  /**
+   * Name of the pool's sampler profile; a task that names another one is not placed here.
+   */
+  sampler_profile_version?: string;
   synthetic?: SyntheticConfigInput;
 }
 /**
@@ -1741,6 +2020,26 @@ export interface ConfigInput {
      * Time between two metrics events of a stream. Milliseconds.
      */
     metrics_period_ms?: number;
+    /**
+     * Whether an interactive task that nobody reads any more is canceled.
+     */
+    cancel_on_disconnect?: boolean;
+    /**
+     * How long the last reader of an interactive task may be gone before the task is canceled; one that never had a reader goes on. Milliseconds.
+     */
+    disconnect_grace_ms?: number;
+    /**
+     * Whether streams tell in words what happens, as narration events; a reader can also ask for them with ?verbose=true.
+     */
+    narration_enabled?: boolean;
+    /**
+     * Whether tokens that arrive close together are sent as one event.
+     */
+    microbatch?: boolean;
+    /**
+     * How long the first token of such an event may wait for others. Milliseconds.
+     */
+    microbatch_window_ms?: number;
   };
   /**
    * What pools do about too much work, unless they say otherwise.
@@ -1751,6 +2050,80 @@ export interface ConfigInput {
      */
     capacity?: number;
     policy?: FullPolicy;
+    /**
+     * How long an Idempotency-Key stands for the task it came with. Milliseconds.
+     */
+    idempotency_ttl_ms?: number;
+  };
+  /**
+   * What the tasks of one conversation share.
+   */
+  session?: {
+    /**
+     * How long a session lives after its last use; one with unfinished tasks stays. Milliseconds.
+     */
+    ttl_ms?: number;
+    /**
+     * Tasks that a session may have before it is ended; no limit when left out. Tasks.
+     */
+    max_turns?: number;
+    /**
+     * What each session may spend; no limit for what is left out.
+     */
+    budgets?: {
+      /**
+       * Generated tokens. Tokens.
+       */
+      tokens?: number;
+      /**
+       * Decoding time. Milliseconds.
+       */
+      time_ms?: number;
+      /**
+       * Money, at budget.cost_per_output_token. Currency units.
+       */
+      cost?: number;
+    };
+  };
+  /**
+   * Prices.
+   */
+  budget?: {
+    /**
+     * Price of a generated token. Currency units.
+     */
+    cost_per_output_token?: number;
+  };
+  /**
+   * Which pool a task goes to.
+   */
+  placement?: {
+    /**
+     * Whether callers may pin a task to a pool.
+     */
+    allow_pin?: boolean;
+  };
+  /**
+   * Runs that were lost with their engine.
+   */
+  retry?: {
+    /**
+     * Runs of a task that dies before its first token, the first one included. Runs.
+     */
+    max_attempts?: number;
+    /**
+     * Times a task that has written tokens may go on with another run. Runs.
+     */
+    continuations?: number;
+  };
+  /**
+   * Where accepted tasks and their streams are kept.
+   */
+  store?: {
+    /**
+     * sqlite keeps them in files below runtime.dir, so that they outlive the process; memory forgets them with it. The daemon's default is sqlite, that of an embedded orchestrator memory.
+     */
+    kind?: 'sqlite' | 'memory';
   };
   /**
    * What stays readable.
@@ -1760,13 +2133,17 @@ export interface ConfigInput {
      * Finished tasks that can still be read; the oldest are forgotten first. Tasks.
      */
     max_tasks?: number;
+    /**
+     * How long a finished task can still be read; 0 is for ever. Seconds.
+     */
+    max_age_s?: number;
   };
   /**
    * Where the daemon keeps its own files.
    */
   runtime?: {
     /**
-     * Folder for what the daemon keeps: its engines' output goes to `engines/<replica>.log`. Relative to the configuration file, or to the working directory where it does not come from the file.
+     * Folder for what the daemon keeps: tasks and their streams in `tasks.db` and `streams.db`, its engines' output in `engines/<replica>.log`. Relative to the configuration file, or to the working directory where it does not come from the file.
      */
     dir?: string;
   };

@@ -1,5 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { EngineLoss } from '../engine.ts';
 import type { ChildMessage, ParentMessage } from './embedded-protocol.ts';
@@ -18,7 +19,8 @@ export class EmbeddedProcess {
 
   constructor(onMessage: (message: ChildMessage) => void, onOutput?: (chunk: Buffer) => void) {
     const oomKillsBefore = oomKills();
-    const child = fork(fileURLToPath(new URL('./embedded-child.ts', import.meta.url)), [], {
+    const program = new URL(`./embedded-child${extname(import.meta.url)}`, import.meta.url);
+    const child = fork(fileURLToPath(program), [], {
       // The parent's flags (inspector ports, test conditions) are not the child's.
       execArgv: [],
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],

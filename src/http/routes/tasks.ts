@@ -1,53 +1,42 @@
-import { taskInfo } from '../../actors/views.ts';
 import type { TaskRecord } from '../../actors/task-record.ts';
-import { parseTaskRequest } from '../../contract/validate.ts';
+import { taskInfo, taskSummary } from '../../actors/views.ts';
 import { failure, TaskchartError } from '../../errors.ts';
 import type { Handler, HttpOptions } from '../handler.ts';
-import { readJson } from '../body.ts';
-import { gather } from '../gather.ts';
-import { SSE_HEADERS, writeEvents, type Heartbeats } from '../sse.ts';
+import { oneOf, queryOf, shorten, uuid, wholeNumber } from '../query.ts';
 
-export function taskRoutes(
-  { orchestrator, body_limit_bytes }: HttpOptions,
-  heartbeats: Heartbeats,
-): Record<'submitTask' | 'getTask' | 'streamTask' | 'cancelTask', Handler> {
-  const known = (id: string): TaskRecord => {
-    const record = orchestrator.record(id);
-    if (!record) throw new TaskchartError(failure('NOT_FOUND', `task_id: there is no task "${shorten(id)}"`));
-    return record;
-  };
+const STATES = ['admitted', 'provisioning', 'placed', 'streaming', 'ended', 'error'] as const;
+const PAGE = 100;
+const LARGEST_PAGE = 1000;
 
+export function taskRoutes({
+  orchestrator,
+}: HttpOptions): Record<'getTask' | 'listTasks' | 'deleteTask' | 'cancelTask', Handler> {
   return {
-    async submitTask(ctx) {
-      const body = await readJson(ctx.req, body_limit_bytes);
-      await gather();
-      const request = parseTaskRequest(body);
-      const admission = await orchestrator.submit(request, ctx.state.correlation_id);
-      ctx.status = 202;
-      ctx.set('Location', `/v1/tasks/${admission.task_id}`);
-      ctx.body = admission;
-    },
-
     async getTask(ctx) {
-      ctx.body = await taskInfo(orchestrator, known(ctx['params'].id));
+      ctx.body = await taskInfo(orchestrator, knownTask(orchestrator, ctx['params'].id));
     },
 
-    async streamTask(ctx) {
-      const record = known(ctx['params'].id);
-      const after = resumePoint(ctx.get('Last-Event-ID'), ctx.query['after']);
-      // The headers are all there is to say; the log may go on for minutes.
-      if (ctx.method === 'HEAD') {
-        ctx.status = 200;
-        ctx.set(SSE_HEADERS);
-        return;
-      }
-      const gone = new AbortController();
-      ctx.respond = false;
-      ctx.res.once('close', () => gone.abort());
-      ctx.res.writeHead(200, SSE_HEADERS);
-      ctx.res.flushHeaders();
-      heartbeats.add(ctx.res);
-      await writeEvents(ctx.res, orchestrator.read(record.id, after, gone.signal), gone.signal);
+    listTasks(ctx) {
+      const filter = {
+        state: oneOf('state', queryOf(ctx, 'state'), STATES),
+        pool_id: queryOf(ctx, 'pool_id'),
+        session_id: uuid('session_id', queryOf(ctx, 'session_id')),
+      };
+      const limit = wholeNumber('limit', queryOf(ctx, 'limit'), { from: 1, to: LARGEST_PAGE }) ?? PAGE;
+      const before = wholeNumber('cursor', queryOf(ctx, 'cursor'), {
+        right: 'the next_cursor of an earlier page',
+      });
+      const { tasks, isMore } = orchestrator.registry.page(filter, limit, before);
+      const last = tasks.at(-1);
+      ctx.body = {
+        tasks: tasks.map((record) => taskSummary(orchestrator, record)),
+        ...(isMore && last ? { next_cursor: String(last.sequence) } : {}),
+      };
+    },
+
+    deleteTask(ctx) {
+      orchestrator.remove(ctx['params'].id);
+      ctx.status = 204;
     },
 
     async cancelTask(ctx) {
@@ -57,19 +46,9 @@ export function taskRoutes(
   };
 }
 
-/** @returns the last event the reader has, or undefined to start at the first */
-function resumePoint(header: string, query: string | string[] | undefined): number | undefined {
-  const [name, value] = header === '' ? ['after', query] : ['Last-Event-ID', header];
-  if (value === undefined) return undefined;
-  if (typeof value === 'string' && /^\d{1,15}$/.test(value)) return Number(value);
-  throw new TaskchartError(
-    failure(
-      'INVALID_PARAMS',
-      `${name}: must be the id of an event (a whole number from 0), got "${shorten(String(value))}"`,
-    ),
-  );
-}
-
-function shorten(text: string): string {
-  return text.length > 40 ? `${text.slice(0, 40)}…` : text;
+/** @throws TaskchartError NOT_FOUND */
+export function knownTask(orchestrator: HttpOptions['orchestrator'], id: string): TaskRecord {
+  const record = orchestrator.record(id);
+  if (!record) throw new TaskchartError(failure('NOT_FOUND', `task_id: there is no task "${shorten(id)}"`));
+  return record;
 }

@@ -1,5 +1,6 @@
+import { BYTE_CHARS } from './byte-chars.ts';
 import { Merger } from './merger.ts';
-import type { Pairs } from './merger.ts';
+import { PairTable } from './pair-table.ts';
 import type { PreTokenizerTraits } from './pre-tokenizer.ts';
 
 /**
@@ -8,9 +9,6 @@ import type { PreTokenizerTraits } from './pre-tokenizer.ts';
  */
 const CACHED_UNITS = 12;
 const CACHED_PIECES = 16_384;
-
-/** GPT-2's printable stand-in for each byte: itself where it prints, else the next free one from U+0100. */
-const BYTE_CHARS: readonly string[] = byteChars();
 
 /** Byte-level BPE: cuts a text into pieces and merges the bytes of each by rank. */
 export class BytePairEncoder {
@@ -119,52 +117,4 @@ class SymbolTable {
     this.added.push(text);
     return id;
   }
-}
-
-/** An open hash table from two symbols to the merge of them: several times faster than a Map with joined keys. */
-class PairTable implements Pairs {
-  merged = -1;
-  readonly #mask: number;
-  /** Four numbers an entry: left, right, rank, merged; left is -1 where the entry is free. */
-  readonly #entries: Int32Array;
-
-  constructor(pairs: number) {
-    const size = 2 ** Math.ceil(Math.log2(Math.max(16, pairs * 2)));
-    this.#mask = size - 1;
-    this.#entries = new Int32Array(size * 4).fill(-1);
-  }
-
-  /** The first entry of a pair stays: merges come best first. */
-  add(left: number, right: number, rank: number, merged: number): void {
-    const at = this.#find(left, right);
-    if (this.#entries[at] === -1) this.#entries.set([left, right, rank, merged], at);
-  }
-
-  rank(left: number, right: number): number {
-    const at = this.#find(left, right);
-    this.merged = this.#entries[at + 3] ?? -1;
-    return this.#entries[at + 2] ?? -1;
-  }
-
-  /** Where the pair stands, or the free place where its search ends. */
-  #find(left: number, right: number): number {
-    const entries = this.#entries;
-    const mixed = Math.imul(left, 0x9e3779b1) ^ Math.imul(right, 0x85ebca6b);
-    let slot = (mixed ^ (mixed >>> 15)) & this.#mask;
-    for (;;) {
-      const at = slot * 4;
-      const found = entries[at];
-      if (found === -1 || (found === left && entries[at + 1] === right)) return at;
-      slot = (slot + 1) & this.#mask;
-    }
-  }
-}
-
-function byteChars(): string[] {
-  let spare = 0x100;
-  return Array.from({ length: 256 }, (_, byte) => {
-    const prints =
-      (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || (byte >= 0xae && byte <= 0xff);
-    return String.fromCharCode(prints ? byte : spare++);
-  });
 }

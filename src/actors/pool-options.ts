@@ -1,0 +1,43 @@
+import type { Clock } from '../clock.ts';
+import type { EngineFamily } from '../engines/engine.ts';
+import type { PreparedModel } from '../machines/provisioner.ts';
+import type { ReplicaInput } from '../machines/replica.ts';
+import type { TaskRules } from '../machines/task-protocol.ts';
+import type { Priority, QueueRules } from '../scheduling/queue.ts';
+import type { ThreadPool } from '../threads/thread-pool.ts';
+import type { Observers } from './observation.ts';
+import type { ModelSource } from './provisioner.ts';
+import type { EngineFactory } from './replica.ts';
+import type { Tasks } from './tasks.ts';
+
+export interface PoolSpec {
+  id: string;
+  engine: EngineFamily;
+  /** The reference tasks name. */
+  model: string;
+  slots: number;
+  ctx: number | undefined;
+  max_tokens_out: number | undefined;
+  queue: QueueRules;
+  /** Tasks of a class that are accepted per second; no limit for a class without a number. */
+  rate_limit_rps: Partial<Record<Priority, number>>;
+  rules: TaskRules;
+  sampler_profile_version: string;
+  preload: boolean;
+}
+
+export interface PoolOptions {
+  spec: PoolSpec;
+  clock: Clock;
+  random: () => number;
+  observers: Observers;
+  tasks: Tasks;
+  models: ModelSource;
+  threads: ThreadPool;
+  /** Called once the model is prepared; the replica owns what it returns. */
+  engine: (model: PreparedModel, replica_id: string) => EngineFactory;
+  replica: Omit<ReplicaInput, 'id' | 'now' | 'random'>;
+  /** A replica went away with what its engine had cached. */
+  lost: (replica_id: string) => void;
+  stopped: () => void;
+}

@@ -1,0 +1,111 @@
+import { setImmediate as turn } from 'node:timers/promises';
+import type { Clock } from '../clock.ts';
+import { failure } from '../errors.ts';
+import type { CancelReason, TaskOutcome } from '../machines/task-protocol.ts';
+import type { Fact, Store } from '../store/store.ts';
+import { eventsSoFar, outputOf, type TaskOutput } from '../streams/read-log.ts';
+import type { LogEvent, TaskLog } from '../streams/task-log.ts';
+import { SESSION_KEY, type Sessions } from './sessions.ts';
+import { draftOf, endOf, isTaskFact, type StoredTask } from './task-facts.ts';
+import type { TaskDraft, TaskRecord } from './task-record.ts';
+import type { TaskRegistry } from './task-registry.ts';
+import type { Tasks } from './tasks.ts';
+
+export interface RecoveryOptions {
+  clock: Clock;
+  store: Store;
+  log: TaskLog;
+  tasks: Tasks;
+  registry: TaskRegistry;
+  sessions: Sessions;
+  /** Queues a task again; false where no pool can take it any more. */
+  enqueue: (record: TaskRecord) => boolean;
+  /** The pool that a task goes to now: the one it had, or another one where that is gone. */
+  poolOf: (stored: StoredTask) => string;
+}
+
+/** How many tasks are taken in between two turns of the event loop. */
+const AT_ONCE = 2000;
+
+/**
+ * Brings back what earlier processes have accepted: finished tasks can be read, unfinished ones wait again in the
+ * order of their admission. What a reader may have seen of a stream is in its log, and stays.
+ * @returns how many of each there were
+ */
+export async function recover(options: RecoveryOptions): Promise<{ finished: number; unfinished: number }> {
+  const { store, clock, sessions, tasks, registry } = options;
+  const unfinished: TaskRecord[] = [];
+  const finished: { record: TaskRecord; ended_at: number }[] = [];
+  const stale: Fact[] = [];
+  for await (const facts of store.fold()) {
+    for (const fact of facts) {
+      if (!isTaskFact(fact)) {
+        const gone = fact.key.startsWith(SESSION_KEY) ? sessions.restore(fact) : undefined;
+        if (gone) stale.push(gone);
+        continue;
+      }
+      const stored = fact.data;
+      const draft: TaskDraft = { ...draftOf(stored, clock), pool_id: options.poolOf(stored) };
+      const record = tasks.restore(draft, stored);
+      if (stored.over) {
+        Object.assign(record, endOf(record.context, stored.over));
+        finished.push({ record, ended_at: record.context.times.ended ?? clock.now() });
+      } else unfinished.push(record);
+      registry.add(record);
+    }
+  }
+  finished.sort((a, b) => a.ended_at - b.ended_at);
+  for (const { record, ended_at } of finished) registry.retire(record, ended_at);
+  if (stale.length > 0) await store.commit({ facts: stale });
+  for (const [i, record] of unfinished.entries()) {
+    if (i % AT_ONCE === AT_ONCE - 1) await turn();
+    const tail = options.log.tail(record.id);
+    if ((tail instanceof Promise ? await tail : tail) > 0) await resume(record, options);
+    else await tasks.reopen(record);
+    if (registry.get(record.id) !== record || isFinal(record)) continue;
+    sessions.readopt(record.session_id, record.id, record.request.max_tokens);
+    if (!options.enqueue(record))
+      tasks.send(record, {
+        type: 'task.fail',
+        at: clock.now(),
+        failure: failure('POOL_UNAVAILABLE', 'no pool of this server can take the task any more'),
+      });
+  }
+  return { finished: finished.length, unfinished: unfinished.length };
+}
+
+function isFinal({ state }: TaskRecord): boolean {
+  return state === 'ended' || state === 'error';
+}
+
+/** A task whose log has more than its beginning: it ran, or was over before its end could be stored. */
+async function resume(record: TaskRecord, { clock, tasks, log }: RecoveryOptions): Promise<void> {
+  const output = outputOf(await eventsSoFar(log, record.id));
+  const { context } = record;
+  const times = output.isAny ? { ...context.times, first_token: context.times.admitted } : context.times;
+  const usage = { ...context.usage, tokens_out: output.tokens };
+  record.context = { ...context, times, usage };
+  if (!output.terminal) return;
+  record.context = {
+    ...record.context,
+    times: { ...times, ended: clock.now() },
+    usage: usageOf(output),
+    outcome: outcomeOf(output.terminal),
+  };
+  record.state = output.terminal.type === 'end' ? 'ended' : 'error';
+  tasks.retire(record);
+}
+
+function outcomeOf(terminal: Extract<LogEvent, { type: 'end' | 'error' }>): TaskOutcome {
+  if (terminal.type === 'error') return { kind: 'failed', failure: terminal.data };
+  const { canceled, cancel_reason, finish_reason = 'eos' } = terminal.data;
+  return canceled
+    ? { kind: 'canceled', reason: (cancel_reason as CancelReason | undefined) ?? 'client' }
+    : { kind: 'finished', reason: finish_reason };
+}
+
+function usageOf({ terminal, tokens }: TaskOutput): TaskRecord['context']['usage'] {
+  const end = terminal?.type === 'end' ? terminal.data : undefined;
+  const { tokens_in } = (end ?? {}) as { tokens_in?: number };
+  return { tokens_in: tokens_in ?? 0, tokens_cached: 0, tokens_out: end?.tokens_out ?? tokens };
+}

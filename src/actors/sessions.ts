@@ -1,0 +1,400 @@
+import type { Clock } from '../clock.ts';
+import type { SessionInfo } from '../contract/generated/types.ts';
+import { failure, type Failure } from '../errors.ts';
+import { createRecordStepper } from '../machines/record-step.ts';
+import {
+  sessionMachine,
+  type SessionContext,
+  type SessionEnd,
+  type SessionEvent,
+  type SessionFact,
+  type SessionInput,
+  type SessionState,
+} from '../machines/session.ts';
+import {
+  budgetFields,
+  chargeOf,
+  NOTHING_SPENT,
+  refusalByBudget,
+  remainingOf,
+  type Account,
+  type Budgets,
+  type Remaining,
+} from '../scheduling/budget.ts';
+import type { Fact } from '../store/store.ts';
+
+/** Prefix of the keys under which sessions are in a store. */
+export const SESSION_KEY = 'session/';
+
+export interface SessionsOptions {
+  clock: Clock;
+  /** How long an idle session is kept after its last use, in milliseconds. */
+  ttl_ms: number;
+  /** Tasks that a session may have; `null` is no limit. */
+  max_turns: number | null;
+  /** What each session may spend. */
+  budgets: Budgets;
+  /** Price of a generated token in currency units. */
+  cost_per_output_token: number;
+  /** Idle sessions that are kept; the least recently used leaves first. Default 100,000. */
+  max_sessions?: number;
+  /** A session is gone: its fact should leave the store, and where it was warm, its cache may go. */
+  evicted?: (session_id: string, warm: Warm | undefined, reason: SessionEnd) => void;
+}
+
+/** The replica that has a session's cache. */
+export interface Warm {
+  pool_id: string;
+  replica_id: string;
+}
+
+/** What a store keeps of a session: numbers only. Caches are not among them, they die with their engines. */
+type SessionData = Pick<SessionContext, 'turns' | 'running' | 'spent'> & {
+  /** Epoch milliseconds. */
+  last_seen_wall_ms: number;
+};
+
+/** `state` and `context` are written by the machine only, `previous` and `next` by {@link IdleList}. */
+interface Session {
+  readonly id: string;
+  state: SessionState;
+  context: SessionContext;
+  previous: Session | undefined;
+  next: Session | undefined;
+}
+
+const MAX_SESSIONS = 100_000;
+
+/** Longer waits make a timer of Node fire at once. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+const NEW_ACCOUNT: Account = { spent: NOTHING_SPENT, reserved_tokens: 0 };
+
+const stepper = createRecordStepper<typeof sessionMachine, SessionFact>(sessionMachine, { at: 0 });
+
+/**
+ * Every session as a record under the session machine, with one timer for all. Nothing here is asynchronous:
+ * a check and the `accept` that follows it in the same turn of the event loop see the same budgets.
+ */
+export class Sessions {
+  readonly #options: SessionsOptions;
+  readonly #sessions = new Map<string, Session>();
+  /** Those without unfinished tasks, in the order of their last use. */
+  readonly #idle = new IdleList();
+  /** Unfinished tasks; an entry outlives its session, and then counts for nobody. */
+  readonly #tasks = new Map<string, { session: Session; reserve: number }>();
+  /** Not before this is there a session to expire, in monotonic milliseconds. */
+  #due = Infinity;
+  #timer: unknown;
+  #kvBytes = 0;
+
+  constructor(options: SessionsOptions) {
+    this.#options = options;
+  }
+
+  get size(): number {
+    return this.#sessions.size;
+  }
+
+  /** Bytes of cache that all warm sessions hold. */
+  get kvBytes(): number {
+    return this.#kvBytes;
+  }
+
+  /** Whether any budget or a limit of turns is configured. */
+  get isLimited(): boolean {
+    const { budgets, max_turns } = this.#options;
+    return max_turns !== null || budgets.tokens !== null || budgets.time_ms !== null || budgets.cost !== null;
+  }
+
+  /**
+   * Why a task of so many tokens may not come to this session now. Evicts what has expired, and a session that has
+   * had all its turns.
+   * @returns undefined, INVALID_PARAMS where the turns are used, or ADMISSION_REJECT by a budget
+   */
+  refusalOf(session_id: string, max_tokens: number): Failure | undefined {
+    const { budgets, max_turns, cost_per_output_token } = this.#options;
+    const session = this.#find(session_id);
+    if (max_turns !== null && session && session.context.turns >= max_turns) {
+      this.#send(session, { type: 'session.exhaust' });
+      return failure(
+        'INVALID_PARAMS',
+        `session_id: this session has had all its turns, session.max_turns is ${max_turns}; it is ended, and a new task under any session_id begins a new one`,
+      );
+    }
+    return refusalByBudget(budgets, session?.context ?? NEW_ACCOUNT, max_tokens, cost_per_output_token);
+  }
+
+  /** A task is accepted: counts a turn and reserves its tokens. Safe to repeat; ask {@link refusalOf} first. */
+  accept(session_id: string, task_id: string, max_tokens: number): void {
+    this.#adopt('session.accept', session_id, task_id, max_tokens);
+  }
+
+  /** An unfinished task of before a restart: reserves its tokens, and its turn is counted already. */
+  readopt(session_id: string, task_id: string, max_tokens: number): void {
+    this.#adopt('session.readopt', session_id, task_id, max_tokens);
+  }
+
+  /** A task is over: gives its reservation back and charges what it used. Ignored for what is not known any more. */
+  settle(session_id: string, task_id: string, usage: { tokens_out: number; decode_ms: number }): void {
+    this.#evictExpired();
+    const task = this.#take(session_id, task_id);
+    if (!task) return;
+    this.#use(task.session, {
+      type: 'session.settle',
+      at: this.#options.clock.now(),
+      reserve: task.reserve,
+      spent: chargeOf(usage, task.reserve, this.#options.cost_per_output_token),
+    });
+  }
+
+  /** An accepted task was not admitted after all: its turn and its reservation are taken back. */
+  release(session_id: string, task_id: string): void {
+    const task = this.#take(session_id, task_id);
+    if (!task) return;
+    const at = this.#options.clock.now();
+    this.#use(task.session, { type: 'session.release', at, reserve: task.reserve });
+  }
+
+  /** A first token: this replica has the session's cache now. */
+  warm(session_id: string, pool_id: string, replica_id: string, kv_bytes: number): void {
+    const session = this.#sessions.get(session_id);
+    if (session) this.#send(session, { type: 'session.warm', pool_id, replica_id, kv_bytes });
+  }
+
+  /**
+   * A replica is gone, and the caches with it.
+   * @param cause after a `failover` the budgets of these sessions begin anew, after an orderly `unload` they go on
+   * @returns the sessions that became cold
+   */
+  cool(replica_id: string, cause: 'unload' | 'failover' = 'unload'): string[] {
+    const cooled: string[] = [];
+    for (const session of this.#sessions.values()) {
+      if (session.context.warmth?.replica_id !== replica_id) continue;
+      this.#send(session, { type: 'session.cool', failover: cause === 'failover' });
+      cooled.push(session.id);
+    }
+    return cooled;
+  }
+
+  /** The session as it is now; it exists after this. While a task is unfinished, its TTL has not begun. */
+  info(session_id: string): SessionInfo {
+    const { clock, ttl_ms } = this.#options;
+    let session = this.#find(session_id);
+    if (!session) this.#rest((session = this.#create(session_id, { at: clock.now() })));
+    const { turns, warmth, running, last_seen_at } = session.context;
+    return {
+      ttl_ms_remaining: running > 0 ? ttl_ms : Math.ceil(last_seen_at + ttl_ms - clock.now()),
+      turns,
+      kv_bytes: warmth?.kv_bytes ?? 0,
+      kv_warmth: warmth !== undefined,
+      ...budgetFields(this.#remaining(session.context)),
+    };
+  }
+
+  /** Begins its TTL anew. @returns false where there is no such session */
+  touch(session_id: string): boolean {
+    const session = this.#find(session_id);
+    if (session) this.#use(session, { type: 'session.touch', at: this.#options.clock.now() });
+    return session !== undefined;
+  }
+
+  /** Forgets it. Its running tasks go on, and what they use is charged to nobody. */
+  delete(session_id: string): void {
+    const session = this.#sessions.get(session_id);
+    if (session) this.#send(session, { type: 'session.delete' });
+  }
+
+  /** The replica that has its cache; undefined where it is cold. */
+  affinity(session_id: string): Warm | undefined {
+    return this.#find(session_id)?.context.warmth;
+  }
+
+  /** What is left of each configured budget; a session that does not exist has all. */
+  remaining(session_id: string): Remaining {
+    return this.#remaining(this.#find(session_id)?.context ?? NEW_ACCOUNT);
+  }
+
+  /** What a store should keep of it; without data where it is gone, which makes the store forget it. */
+  factOf(session_id: string): Fact {
+    const { clock } = this.#options;
+    const context = this.#sessions.get(session_id)?.context;
+    const data: SessionData | undefined = context && {
+      turns: context.turns,
+      running: context.running,
+      spent: context.spent,
+      last_seen_wall_ms: Math.round(clock.wall() - (clock.now() - context.last_seen_at)),
+    };
+    return { key: SESSION_KEY + session_id, data };
+  }
+
+  /**
+   * Takes a session back from a store. Its unfinished tasks come by {@link readopt}; one that had some was never idle
+   * and is kept a TTL from now, whenever it was last seen.
+   * @returns the fact by which the store forgets it, where its TTL has passed
+   */
+  restore({ key, data }: Fact): Fact | undefined {
+    const { clock, ttl_ms } = this.#options;
+    const id = key.slice(SESSION_KEY.length);
+    const { turns, running, spent, last_seen_wall_ms } = data as SessionData;
+    const idle_ms = running > 0 ? 0 : Math.max(0, clock.wall() - last_seen_wall_ms);
+    if (idle_ms >= ttl_ms) return { key, data: undefined };
+    if (this.#sessions.has(id)) return undefined;
+    const session = this.#create(id, { at: clock.now() - idle_ms, turns, spent });
+    this.#idle.append(session);
+    this.#wake(session.context.last_seen_at + ttl_ms);
+    return undefined;
+  }
+
+  /** Forgets everything and tells nobody. */
+  close(): void {
+    this.#options.clock.clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#due = Infinity;
+    this.#sessions.clear();
+    this.#tasks.clear();
+    this.#idle.clear();
+    this.#kvBytes = 0;
+  }
+
+  #adopt(type: 'session.accept' | 'session.readopt', id: string, task_id: string, reserve: number): void {
+    const session = this.#find(id) ?? this.#create(id, { at: this.#options.clock.now() });
+    if (this.#tasks.get(task_id)?.session === session) return;
+    this.#tasks.set(task_id, { session, reserve });
+    this.#use(session, { type, at: this.#options.clock.now(), reserve });
+  }
+
+  #take(session_id: string, task_id: string): { session: Session; reserve: number } | undefined {
+    const task = this.#tasks.get(task_id);
+    if (task?.session.id !== session_id) return undefined;
+    this.#tasks.delete(task_id);
+    return this.#sessions.get(session_id) === task.session ? task : undefined;
+  }
+
+  #find(session_id: string): Session | undefined {
+    this.#evictExpired();
+    return this.#sessions.get(session_id);
+  }
+
+  #create(id: string, input: SessionInput): Session {
+    const { state, context } = stepper.begin(input);
+    const session: Session = { id, state, context, previous: undefined, next: undefined };
+    this.#sessions.set(id, session);
+    return session;
+  }
+
+  /** An event that counts as a use. */
+  #use(session: Session, event: SessionEvent): void {
+    this.#send(session, event);
+    this.#idle.remove(session);
+    if (session.context.running === 0) this.#rest(session);
+  }
+
+  #send(session: Session, event: SessionEvent): void {
+    const before = session.context.warmth;
+    const { state, context, facts } = stepper.step(session, event);
+    session.state = state;
+    session.context = context;
+    if (context.warmth !== before) this.#kvBytes += (context.warmth?.kv_bytes ?? 0) - (before?.kv_bytes ?? 0);
+    for (const { reason, warmth } of facts) {
+      this.#sessions.delete(session.id);
+      this.#idle.remove(session);
+      this.#options.evicted?.(session.id, warmth, reason);
+    }
+  }
+
+  #rest(session: Session): void {
+    const { ttl_ms, max_sessions = MAX_SESSIONS } = this.#options;
+    this.#idle.append(session);
+    this.#wake(session.context.last_seen_at + ttl_ms);
+    while (this.#idle.length > max_sessions && this.#idle.oldest)
+      this.#send(this.#idle.oldest, { type: 'session.expire' });
+  }
+
+  #evictExpired(): void {
+    const { clock, ttl_ms } = this.#options;
+    const now = clock.now();
+    if (now < this.#due) return;
+    this.#due = Infinity;
+    for (let oldest = this.#idle.oldest; oldest; oldest = this.#idle.oldest) {
+      const due = oldest.context.last_seen_at + ttl_ms;
+      if (due > now) return this.#wake(due);
+      this.#send(oldest, { type: 'session.expire' });
+    }
+  }
+
+  /** The timer is not moved when its session is used again: it fires, finds nothing and is set anew. */
+  #wake(due: number): void {
+    if (due >= this.#due) return;
+    const { clock } = this.#options;
+    this.#due = due;
+    clock.clearTimeout(this.#timer);
+    this.#timer = clock.setTimeout(
+      () => {
+        this.#evictExpired();
+        // It may have come too early: by Node's rounding, or because nothing can wait for longer.
+        const next = this.#due;
+        this.#due = Infinity;
+        this.#wake(next);
+      },
+      Math.min(LONGEST_TIMER_MS, Math.max(1, due - clock.now())),
+    );
+  }
+
+  #remaining(account: Account): Remaining {
+    return remainingOf(this.#options.budgets, account, this.#options.cost_per_output_token);
+  }
+}
+
+/** Links are in the sessions: to find its first key, a map walks over the places of all that left before it. */
+class IdleList {
+  #first: Session | undefined;
+  #last: Session | undefined;
+  /** Restored sessions come in the order of the store. */
+  #isSorted = true;
+  length = 0;
+
+  /** The least recently used. */
+  get oldest(): Session | undefined {
+    if (!this.#isSorted) this.#sort();
+    return this.#first;
+  }
+
+  append(session: Session): void {
+    const last = this.#last;
+    if (last && last.context.last_seen_at > session.context.last_seen_at) this.#isSorted = false;
+    session.previous = last;
+    session.next = undefined;
+    if (last) last.next = session;
+    else this.#first = session;
+    this.#last = session;
+    this.length++;
+  }
+
+  remove(session: Session): void {
+    const { previous, next } = session;
+    if (!previous && this.#first !== session) return;
+    if (previous) previous.next = next;
+    else this.#first = next;
+    if (next) next.previous = previous;
+    else this.#last = previous;
+    session.previous = undefined;
+    session.next = undefined;
+    this.length--;
+  }
+
+  clear(): void {
+    this.#first = undefined;
+    this.#last = undefined;
+    this.#isSorted = true;
+    this.length = 0;
+  }
+
+  #sort(): void {
+    const all: Session[] = [];
+    for (let session = this.#first; session; session = session.next) all.push(session);
+    this.clear();
+    for (const session of all.toSorted((a, b) => a.context.last_seen_at - b.context.last_seen_at))
+      this.append(session);
+  }
+}

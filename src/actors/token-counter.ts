@@ -1,0 +1,36 @@
+import type { EngineInput } from '../engines/engine.ts';
+import type { PreparedModel } from '../machines/provisioner.ts';
+import type { ThreadPool } from '../threads/thread-pool.ts';
+import type { ModelSource } from './provisioner.ts';
+import type { Replica } from './replica.ts';
+
+/**
+ * Counts tokens in a thread from the model file where there is one, which needs no engine and bothers none; a rendered
+ * conversation, or a model without a file, only the engine can count.
+ */
+export class TokenCounter {
+  readonly #model_ref: string;
+  readonly #models: ModelSource;
+  readonly #threads: ThreadPool;
+
+  constructor(model_ref: string, models: ModelSource, threads: ThreadPool) {
+    this.#model_ref = model_ref;
+    this.#models = models;
+    this.#threads = threads;
+  }
+
+  /** @returns undefined where nobody can tell now */
+  async count(
+    input: EngineInput,
+    model: PreparedModel | undefined,
+    replica: Replica | undefined,
+    signal: AbortSignal,
+  ): Promise<number | undefined> {
+    if (input.kind !== 'prompt') return replica?.count(input, signal);
+    // A pool that is not prepared yet knows its reference all the same.
+    const { path } = model ?? (await this.#models.resolve(this.#model_ref, signal));
+    if (path === '') return replica?.count(input, signal);
+    const counted = await this.#threads.countTokens({ model_path: path, text: input.text, signal });
+    return counted ?? replica?.count(input, signal);
+  }
+}

@@ -1,0 +1,51 @@
+import type { Handler, HttpOptions } from '../handler.ts';
+import { queryOf, wholeNumber, yesOrNo } from '../query.ts';
+import { SSE_HEADERS, writeEvents, type Heartbeats } from '../sse.ts';
+import { inWords } from '../narration.ts';
+import { microbatched } from '../microbatch.ts';
+import { budgetHeaders } from './submission.ts';
+import { knownTask } from './tasks.ts';
+
+export function streamRoutes(
+  { orchestrator, clock, narration_enabled, microbatch_window_ms }: HttpOptions,
+  heartbeats: Heartbeats,
+): Record<'streamTask', Handler> {
+  return {
+    async streamTask(ctx) {
+      const record = knownTask(orchestrator, ctx['params'].id);
+      const header = ctx.get('Last-Event-ID');
+      const rule = { right: 'the id of an event (a whole number from 0)' };
+      const after =
+        header === ''
+          ? wholeNumber('after', queryOf(ctx, 'after'), rule)
+          : wholeNumber('Last-Event-ID', header, rule);
+      const verbose = yesOrNo('verbose', queryOf(ctx, 'verbose'));
+      const headers = { ...SSE_HEADERS, ...budgetHeaders(orchestrator.sessions, record.session_id) };
+      // The headers are all there is to say; the log may go on for minutes.
+      if (ctx.method === 'HEAD') {
+        ctx.status = 200;
+        ctx.set(headers);
+        return;
+      }
+      const gone = new AbortController();
+      const leave = orchestrator.attachReader(record);
+      ctx.respond = false;
+      ctx.res.once('close', () => {
+        leave();
+        gone.abort();
+      });
+      ctx.res.writeHead(200, headers);
+      ctx.res.flushHeaders();
+      heartbeats.add(ctx.res);
+      const { signal } = gone;
+      const log = orchestrator.read(record.id, after, signal);
+      const batches =
+        microbatch_window_ms === undefined ? log : microbatched(log, microbatch_window_ms, clock);
+      await writeEvents(
+        ctx.res,
+        verbose || narration_enabled ? inWords(batches, verbose, clock) : batches,
+        signal,
+      );
+    },
+  };
+}

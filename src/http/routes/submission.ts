@@ -1,0 +1,60 @@
+import type { Sessions } from '../../actors/sessions.ts';
+import { parseTaskRequest } from '../../contract/validate.ts';
+import { failure, TaskchartError } from '../../errors.ts';
+import { readJson } from '../body.ts';
+import { gather } from '../gather.ts';
+import { mountPoint, type Handler, type HttpOptions } from '../handler.ts';
+
+const LONGEST_KEY = 128;
+
+export function submissionRoutes({
+  orchestrator,
+  body_limit_bytes,
+}: HttpOptions): Record<'submitTask' | 'previewTask', Handler> {
+  return {
+    async submitTask(ctx) {
+      const body = await readJson(ctx.req, body_limit_bytes);
+      await gather();
+      const request = parseTaskRequest(body);
+      const admission = await orchestrator.submit(request, {
+        correlation_id: ctx.state.correlation_id,
+        idempotency_key: idempotencyKey(ctx.get('Idempotency-Key')),
+      });
+      const self = `${mountPoint(ctx)}/v1/tasks/${admission.task_id}`;
+      ctx.status = 202;
+      ctx.set('Location', self);
+      if (admission.session_id !== undefined)
+        ctx.set(budgetHeaders(orchestrator.sessions, admission.session_id));
+      ctx.body = {
+        ...admission,
+        streams: { sse: `${self}/stream`, sse_verbose: `${self}/stream?verbose=true` },
+      };
+    },
+
+    async previewTask(ctx) {
+      const request = parseTaskRequest(await readJson(ctx.req, body_limit_bytes));
+      ctx.body = await orchestrator.preview(request);
+    },
+  };
+}
+
+/** What is left of the budgets that are configured. */
+export function budgetHeaders(sessions: Sessions, session_id: string): Record<string, string> {
+  const { tokens, time_ms, cost } = sessions.remaining(session_id);
+  return {
+    ...(tokens === undefined ? {} : { 'X-Budget-Tokens-Remaining': String(tokens) }),
+    ...(time_ms === undefined ? {} : { 'X-Budget-Time-Remaining-Ms': String(time_ms) }),
+    ...(cost === undefined ? {} : { 'X-Budget-Cost-Remaining': String(cost) }),
+  };
+}
+
+function idempotencyKey(header: string): string | undefined {
+  if (header === '') return undefined;
+  if (header.length <= LONGEST_KEY) return header;
+  throw new TaskchartError(
+    failure(
+      'INVALID_PARAMS',
+      `Idempotency-Key: must have at most ${LONGEST_KEY} characters, got ${header.length}`,
+    ),
+  );
+}

@@ -1,0 +1,4 @@
+import { MemoryStore } from '../../src/store/memory-store.ts';
+import { testStore } from './conformance.ts';
+
+testStore('memory', async () => new MemoryStore());

@@ -1,0 +1,4 @@
+import { MemoryTaskLog } from '../../src/streams/memory-log.ts';
+import { testTaskLog } from './conformance.ts';
+
+testTaskLog('memory', async () => new MemoryTaskLog());
