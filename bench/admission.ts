@@ -3,10 +3,20 @@ import { MODEL } from './bodies.ts';
 import { median, Program, startDaemon, startServerProgram, type Measure, type Server } from './harness.ts';
 import type { LoadAnswer, LoadQuestion } from './programs/load.ts';
 
-const CONNECTIONS = 48;
+const CONNECTIONS = 64;
 const ROUNDS = 7;
 const REQUESTS = 3000;
 const WARM_UP = 5000;
+
+/** The pool never comes up, so that every task waits. */
+const NEVER_MS = 2_000_000_000;
+
+type Kind = 'memory' | 'sqlite';
+
+interface Rounds {
+  bare: Round[];
+  daemon: Round[];
+}
 
 interface Round {
   per_second: number;
@@ -14,24 +24,30 @@ interface Round {
 }
 
 /**
- * Requests per second of `POST /v1/tasks`, against a handler of the same framework that admits nothing. Twice: tasks
- * that only queue, and tasks that run and end meanwhile.
+ * Requests per second of `POST /v1/tasks`, against a handler of the same framework that admits nothing: tasks that only
+ * queue, in memory and on disk, and tasks that run and end meanwhile.
  */
 export default async function admission(): Promise<Measure[]> {
   const load = new Program('bench/programs/load.ts');
   // The daemon sets this for itself, and the framework does less where it is set.
   const env = { NODE_ENV: 'production' };
   const bare = await startServerProgram('bench/programs/bare-admission.ts', { env });
-  const queue = await startDaemon(daemonConfig(2_000_000_000), false);
-  const queued = await compare(load, bare, queue);
-  await queue.program.stop();
-  const run = await startDaemon(daemonConfig(0), true);
-  const ran = await compare(load, bare, run);
-  return [...measuresOf('queued', queued, 0.6), ...measuresOf('queued and run', ran, undefined)];
+  const of = async (kind: Kind, load_ms: number): Promise<Rounds> => {
+    const daemon = await startDaemon(daemonConfig(kind, load_ms), load_ms === 0);
+    const rounds = await compare(load, bare, daemon);
+    await daemon.program.stop();
+    return rounds;
+  };
+  return [
+    ...measuresOf('queued in memory', await of('memory', NEVER_MS), 0.6),
+    ...measuresOf('queued on disk', await of('sqlite', NEVER_MS), 0.5),
+    ...measuresOf('queued on disk and run', await of('sqlite', 0), undefined),
+  ];
 }
 
-function daemonConfig(load_ms: number): ConfigInput {
+function daemonConfig(kind: Kind, load_ms: number): ConfigInput {
   return {
+    store: { kind },
     pools: [
       {
         id: 'p',
@@ -47,11 +63,7 @@ function daemonConfig(load_ms: number): ConfigInput {
 }
 
 /** Rounds take turns, so that what else the machine does meets both. */
-async function compare(
-  load: Program,
-  bare: Server,
-  daemon: Server,
-): Promise<{ bare: Round[]; daemon: Round[] }> {
+async function compare(load: Program, bare: Server, daemon: Server): Promise<Rounds> {
   await post(load, bare, WARM_UP);
   await post(load, daemon, WARM_UP);
   const rounds = { bare: [] as Round[], daemon: [] as Round[] };
@@ -72,11 +84,7 @@ async function post(load: Program, { url, program }: Server, requests: number): 
   return { per_second: requests / seconds, cpu_us };
 }
 
-function measuresOf(
-  name: string,
-  { bare, daemon }: { bare: Round[]; daemon: Round[] },
-  at_least: number | undefined,
-): Measure[] {
+function measuresOf(name: string, { bare, daemon }: Rounds, at_least: number | undefined): Measure[] {
   const ratios = daemon.map(({ per_second }, round) => per_second / (bare[round]?.per_second ?? 0));
   const mean = (rounds: Round[], key: keyof Round): number => median(rounds.map((round) => round[key]));
   return [

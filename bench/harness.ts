@@ -113,6 +113,12 @@ export class Program {
     return total_ns / 1e6;
   }
 
+  /** SIGKILL: nothing is finished, nothing is written. */
+  async kill(): Promise<void> {
+    this.#child.kill('SIGKILL');
+    await this.#ended;
+  }
+
   /** SIGTERM, and SIGKILL where that is not enough. */
   async stop(within_ms = 3000): Promise<void> {
     const force = setTimeout(() => this.#child.kill('SIGKILL'), within_ms);

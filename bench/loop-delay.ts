@@ -58,11 +58,12 @@ interface Answer extends LoopAnswer {
   megabytes: number;
 }
 
-function measuresOf(name: string, { p50, p99, max, megabytes }: Answer): Measure[] {
+function measuresOf(name: string, { p50, p99, max, work_p99, megabytes }: Answer): Measure[] {
   return [
     { what: `${name}: loop delay, p99`, value: p99, unit: 'ms', at_most: 10 },
     { what: `${name}: loop delay, p50`, value: p50, unit: 'ms' },
     { what: `${name}: loop delay, longest`, value: max, unit: 'ms' },
+    { what: `${name}: processor time of the loop in one go, p99`, value: work_p99, unit: 'ms' },
     { what: `${name}: prompts`, value: megabytes, unit: 'MB/s' },
   ];
 }

@@ -3,6 +3,9 @@ import { print, stopAll, type Bench } from './harness.ts';
 
 const benches: Readonly<Record<string, () => Promise<{ default: Bench }>>> = {
   admission: () => import('./admission.ts'),
+  recovery: () => import('./recovery.ts'),
+  resume: () => import('./resume.ts'),
+  audience: () => import('./audience.ts'),
   relay: () => import('./relay.ts'),
   memory: () => import('./memory.ts'),
   'loop-delay': () => import('./loop-delay.ts'),

@@ -13,11 +13,20 @@ export interface LoopAnswer {
   p50: number;
   p99: number;
   max: number;
+  /** Processor time of the loop's thread between two probes, which other processes do not add to, in milliseconds. */
+  work_p99: number;
 }
 
 const PROBE_MS = 1;
 
 const delays = monitorEventLoopDelay({ resolution: PROBE_MS });
+let work_ms: number[] = [];
+let before = threadTime();
+setInterval(() => {
+  const now = threadTime();
+  work_ms.push(now - before);
+  before = now;
+}, PROBE_MS);
 const orchestrator = createOrchestrator({
   server: { bind_addr: '127.0.0.1:0' },
   retention: { max_tasks: 4 },
@@ -34,12 +43,14 @@ process.on('message', (question: 'reset' | 'read') => {
   if (question === 'reset') {
     delays.enable();
     delays.reset();
+    work_ms = [];
     process.send?.({});
   } else {
     process.send?.({
       p50: delayOf(delays.percentile(50)),
       p99: delayOf(delays.percentile(99)),
       max: delayOf(delays.max),
+      work_p99: work_ms.toSorted((a, b) => a - b)[Math.floor(work_ms.length * 0.99)] ?? 0,
     } satisfies LoopAnswer);
     delays.disable();
   }
@@ -49,4 +60,9 @@ process.stdout.write(`${JSON.stringify({ url })}\n`);
 
 function delayOf(nanoseconds: number): number {
   return Math.max(0, nanoseconds / 1e6 - PROBE_MS);
+}
+
+function threadTime(): number {
+  const { user, system } = process.threadCpuUsage();
+  return (user + system) / 1000;
 }

@@ -12,9 +12,9 @@ const SMALL_BYTES = 64 * 1024;
  * quotes the body, which may hold a prompt.
  */
 export async function readJson(request: IncomingMessage, limit_bytes: number): Promise<unknown> {
-  const bytes = await readBytes(request, limit_bytes);
-  if (bytes.length === 0) throw invalid('body: is empty; send a JSON object');
-  const text = bytes.length <= SMALL_BYTES ? bytes.toString('utf8') : await decodeLarge(bytes);
+  const { chunks, size } = await readChunks(request, limit_bytes);
+  if (size === 0) throw invalid('body: is empty; send a JSON object');
+  const text = size <= SMALL_BYTES ? joined(chunks).toString('utf8') : await decodeLarge(chunks);
   try {
     return JSON.parse(text);
   } catch (error) {
@@ -24,9 +24,9 @@ export async function readJson(request: IncomingMessage, limit_bytes: number): P
 }
 
 /** Decodes in a turn of its own, and leaves another to whoever parses. */
-async function decodeLarge(bytes: Buffer): Promise<string> {
+async function decodeLarge(chunks: readonly Buffer[]): Promise<string> {
   await spread();
-  const text = decode(bytes);
+  const text = decode(joined(chunks));
   await spread();
   return text;
 }
@@ -37,8 +37,15 @@ function decode(bytes: Buffer): string {
   return isUtf8(bytes) ? transcode(bytes, 'utf8', 'utf16le').toString('utf16le') : bytes.toString('utf8');
 }
 
+function joined(chunks: readonly Buffer[]): Buffer {
+  return chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks);
+}
+
 /** By events: an iterator over the request costs as much as the rest of a small admission. */
-function readBytes(request: IncomingMessage, limit_bytes: number): Promise<Buffer> {
+function readChunks(
+  request: IncomingMessage,
+  limit_bytes: number,
+): Promise<{ chunks: Buffer[]; size: number }> {
   return new Promise((resolve, reject) => {
     if (Number(request.headers['content-length'] ?? 0) > limit_bytes) {
       reject(tooLarge(request, limit_bytes));
@@ -51,7 +58,7 @@ function readBytes(request: IncomingMessage, limit_bytes: number): Promise<Buffe
       if (size > limit_bytes) reject(tooLarge(request, limit_bytes));
       else chunks.push(chunk);
     });
-    request.once('end', () => resolve(chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)));
+    request.once('end', () => resolve({ chunks, size }));
     request.once('error', () => reject(invalid('body: ended before it was complete')));
   });
 }

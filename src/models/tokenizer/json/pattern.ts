@@ -49,7 +49,7 @@ function literalMatcher(literal: string): Matcher {
  * may mean something else is refused.
  * @throws Inexact
  */
-export function translate(source: string): RegExp {
+function translate(source: string): RegExp {
   let out = '';
   let at = 0;
   let in_class = false;
