@@ -22,6 +22,7 @@ import {
   type Remaining,
 } from '../scheduling/budget.ts';
 import type { Fact } from '../store/store.ts';
+import { IdleList, type Idle } from './idle-list.ts';
 
 /** Prefix of the keys under which sessions are in a store. */
 export const SESSION_KEY = 'session/';
@@ -54,13 +55,11 @@ type SessionData = Pick<SessionContext, 'turns' | 'running' | 'spent'> & {
   last_seen_wall_ms: number;
 };
 
-/** `state` and `context` are written by the machine only, `previous` and `next` by {@link IdleList}. */
-interface Session {
+/** `state` and `context` are written by the machine only. */
+interface Session extends Idle {
   readonly id: string;
   state: SessionState;
   context: SessionContext;
-  previous: Session | undefined;
-  next: Session | undefined;
 }
 
 const MAX_SESSIONS = 100_000;
@@ -80,7 +79,7 @@ export class Sessions {
   readonly #options: SessionsOptions;
   readonly #sessions = new Map<string, Session>();
   /** Those without unfinished tasks, in the order of their last use. */
-  readonly #idle = new IdleList();
+  readonly #idle = new IdleList<Session>();
   /** Unfinished tasks; an entry outlives its session, and then counts for nobody. */
   readonly #tasks = new Map<string, { session: Session; reserve: number }>();
   /** Not before this is there a session to expire, in monotonic milliseconds. */
@@ -258,10 +257,17 @@ export class Sessions {
   }
 
   #adopt(type: 'session.accept' | 'session.readopt', id: string, task_id: string, reserve: number): void {
-    const session = this.#find(id) ?? this.#create(id, { at: this.#options.clock.now() });
-    if (this.#tasks.get(task_id)?.session === session) return;
-    this.#tasks.set(task_id, { session, reserve });
-    this.#use(session, { type, at: this.#options.clock.now(), reserve });
+    const at = this.#options.clock.now();
+    const known = this.#find(id);
+    if (!known) {
+      // Most sessions are made for one task: to be made with it saves a step.
+      const session = this.#create(id, { at, reserve, turns: type === 'session.accept' ? 1 : 0 });
+      this.#tasks.set(task_id, { session, reserve });
+      return;
+    }
+    if (this.#tasks.get(task_id)?.session === known) return;
+    this.#tasks.set(task_id, { session: known, reserve });
+    this.#use(known, { type, at, reserve });
   }
 
   #take(session_id: string, task_id: string): { session: Session; reserve: number } | undefined {
@@ -343,58 +349,5 @@ export class Sessions {
 
   #remaining(account: Account): Remaining {
     return remainingOf(this.#options.budgets, account, this.#options.cost_per_output_token);
-  }
-}
-
-/** Links are in the sessions: to find its first key, a map walks over the places of all that left before it. */
-class IdleList {
-  #first: Session | undefined;
-  #last: Session | undefined;
-  /** Restored sessions come in the order of the store. */
-  #isSorted = true;
-  length = 0;
-
-  /** The least recently used. */
-  get oldest(): Session | undefined {
-    if (!this.#isSorted) this.#sort();
-    return this.#first;
-  }
-
-  append(session: Session): void {
-    const last = this.#last;
-    if (last && last.context.last_seen_at > session.context.last_seen_at) this.#isSorted = false;
-    session.previous = last;
-    session.next = undefined;
-    if (last) last.next = session;
-    else this.#first = session;
-    this.#last = session;
-    this.length++;
-  }
-
-  remove(session: Session): void {
-    const { previous, next } = session;
-    if (!previous && this.#first !== session) return;
-    if (previous) previous.next = next;
-    else this.#first = next;
-    if (next) next.previous = previous;
-    else this.#last = previous;
-    session.previous = undefined;
-    session.next = undefined;
-    this.length--;
-  }
-
-  clear(): void {
-    this.#first = undefined;
-    this.#last = undefined;
-    this.#isSorted = true;
-    this.length = 0;
-  }
-
-  #sort(): void {
-    const all: Session[] = [];
-    for (let session = this.#first; session; session = session.next) all.push(session);
-    this.clear();
-    for (const session of all.toSorted((a, b) => a.context.last_seen_at - b.context.last_seen_at))
-      this.append(session);
   }
 }

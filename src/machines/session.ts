@@ -7,6 +7,8 @@ export interface SessionInput {
   /** What it had before a restart; nothing by default. */
   turns?: number;
   spent?: Spending;
+  /** Of the task that it is made for, as if that had been accepted in it; none by default. */
+  reserve?: number;
 }
 
 export interface SessionContext extends Account {
@@ -117,8 +119,8 @@ export const sessionMachine = setup({
   id: 'session',
   context: ({ input }) => ({
     turns: input?.turns ?? 0,
-    running: 0,
-    reserved_tokens: 0,
+    running: input?.reserve === undefined ? 0 : 1,
+    reserved_tokens: input?.reserve ?? 0,
     spent: input?.spent ?? NOTHING_SPENT,
     last_seen_at: input?.at ?? 0,
     warmth: undefined,
