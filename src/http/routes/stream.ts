@@ -1,3 +1,4 @@
+import { gather } from '../gather.ts';
 import type { Handler, HttpOptions } from '../handler.ts';
 import { queryOf, wholeNumber, yesOrNo } from '../query.ts';
 import { SSE_HEADERS, writeEvents, type Heartbeats } from '../sse.ts';
@@ -5,6 +6,9 @@ import { inWords } from '../narration.ts';
 import { microbatched } from '../microbatch.ts';
 import { budgetHeaders } from './submission.ts';
 import { knownTask } from './tasks.ts';
+
+/** Made once: a reason of its own for each reader that leaves costs as much as opening its stream. */
+const LEFT = new Error('the reader left');
 
 export function streamRoutes(
   { orchestrator, clock, narration_enabled, microbatch_window_ms }: HttpOptions,
@@ -32,10 +36,16 @@ export function streamRoutes(
       ctx.respond = false;
       ctx.res.once('close', () => {
         leave();
-        gone.abort();
+        gone.abort(LEFT);
       });
+      // What the log has already leaves with the headers: a stream that is over is one write.
+      const { socket } = ctx.res;
+      socket?.cork();
       ctx.res.writeHead(200, headers);
       ctx.res.flushHeaders();
+      void gather()
+        .then(gather)
+        .then(() => socket?.uncork());
       heartbeats.add(ctx.res);
       const { signal } = gone;
       const log = orchestrator.read(record.id, after, signal);
