@@ -104,6 +104,8 @@ export interface EngineProperties {
   };
   /** Resident memory of the engine in bytes, where known. */
   memory_bytes?: number;
+  /** What one token of context takes in a slot's KV cache, in bytes, where the adapter can tell. */
+  kv_bytes_per_token?: number;
 }
 
 /** Why an engine that was loaded is no longer there. Causes are kept apart because each has its own remedy. */
@@ -153,8 +155,9 @@ export interface Engine {
   run(call: EngineCall, sink: EngineSink, signal: AbortSignal): Promise<EngineOutcome>;
 
   /**
-   * Embeds each input, in order; there if `workloads` has `embedding`. Settles and aborts as `run` does, with the
-   * reason `eos`. An input that does not fit the context is `INVALID_PARAMS`, it is never cut.
+   * Embeds each input, in order, as a vector of length 1; there if `workloads` has `embedding`. Settles and aborts
+   * as `run` does, with the reason `eos`; an abort takes effect after the input at work. An input that does not fit
+   * the context is `INVALID_PARAMS` that names `inputs[i]`, it is never cut.
    */
   embed?(
     call: EmbedCall,
@@ -164,7 +167,8 @@ export interface Engine {
 
   /**
    * Scores each document against the query, best first; there if `workloads` has `rerank`. `index` is the
-   * document's place in the call. Otherwise as `embed`.
+   * document's place in the call, which an `INVALID_PARAMS` names `inputs[index]`. Scores of one engine compare,
+   * their scale is the engine's own. Otherwise as `embed`.
    */
   rerank?(
     call: RerankCall,

@@ -22,6 +22,16 @@ export function contextOverflow(tokensIn: number, ctxMax: number): Failure {
   );
 }
 
+/** A text to embed, or a query with a document to rank, that does not fit; `inputs[i]` is its name in a request. */
+export function inputOverflow(i: number, tokens: number, ctxMax: number): Failure {
+  return failure('INVALID_PARAMS', `\`inputs[${i}]\` is ${tokens} tokens and the context holds ${ctxMax}.`);
+}
+
+/** A text to embed that has nothing in it. */
+export function emptyInput(i: number): Failure {
+  return failure('INVALID_PARAMS', `\`inputs[${i}]\` has no tokens; send some text.`);
+}
+
 /** A request for something this engine does not have, by the name of the field. */
 export function unsupported(field: string, reason: string): Failure {
   return failure('INVALID_PARAMS', `\`${field}\` is not supported here: ${reason}.`);

@@ -6,15 +6,15 @@ import { StopStrings } from './stop-strings.ts';
 export interface SyntheticSettings {
   /** @default 0 */
   load_ms: number;
-  /** @default 0 */
+  /** Until the first token, vector or score. @default 0 */
   first_token_ms: number;
-  /** Tokens per second and run; 0 is as fast as it can. @default 0 */
+  /** Tokens (vectors, scores) per second and run; 0 is as fast as it can. @default 0 */
   tokens_per_second: number;
   /** What it claims to hold in memory, in bytes. @default 0 */
   memory_bytes: number;
   /**
-   * `load`: loading is refused. `at_token`: the engine crashes when a run would produce token number N, so a
-   * run that resumes at N or later goes through. @default 'never'
+   * `load`: loading is refused. `at_token`: the engine crashes when a run would produce token (vector, score)
+   * number N, so a run that resumes at N or later goes through. @default 'never'
    */
   fail: 'never' | 'load' | { at_token: number };
 }
@@ -29,47 +29,52 @@ export interface SyntheticOwner {
   crash(atToken: number): void;
 }
 
-/** Tokens between two turns of the event loop when the engine runs as fast as it can. */
+/** What a run produces, step by step: tokens, vectors or scores. */
+export interface SyntheticWork {
+  readonly usage: Usage;
+  /** Numbers of the first step and of the one after the last. */
+  readonly from: number;
+  readonly to: number;
+  /** @returns whether the run stops here, before its last step. */
+  step(number: number): boolean;
+  /** Says what is left to say when the run ends of itself. */
+  end(stopped: boolean): 'eos' | 'limit' | 'stop';
+}
+
+/** Steps between two turns of the event loop when the engine runs as fast as it can. */
 const BATCH = 64;
 
 /** One run of the synthetic engine: timers while there is time to pass, else one turn of the loop per batch. */
 export class SyntheticRun {
-  readonly usage: Usage;
   readonly #engine: SyntheticOwner;
-  readonly #sink: EngineSink;
+  readonly #work: SyntheticWork;
   readonly #signal: AbortSignal;
   readonly #resolve: (outcome: EngineOutcome) => void;
-  readonly #stops: StopStrings | undefined;
   readonly #firstDue: number;
-  readonly #msPerToken: number;
-  readonly #end: number;
+  readonly #msPerStep: number;
   readonly #crashAt: number;
-  readonly #start: number;
   #next: number;
   #timer: unknown;
 
   constructor(
     engine: SyntheticOwner,
-    call: EngineCall,
-    sink: EngineSink,
+    work: SyntheticWork,
     signal: AbortSignal,
-    tokensIn: number,
-    limit: number,
     resolve: (outcome: EngineOutcome) => void,
   ) {
     const { first_token_ms, tokens_per_second, fail } = engine.settings;
     this.#engine = engine;
-    this.#sink = sink;
+    this.#work = work;
     this.#signal = signal;
     this.#resolve = resolve;
-    this.#start = call.resume?.tokens_out ?? 0;
-    this.#next = this.#start;
-    this.#end = this.#start + limit;
-    this.#crashAt = typeof fail === 'object' && fail.at_token > this.#start ? fail.at_token : Infinity;
-    this.#msPerToken = tokens_per_second > 0 ? 1000 / tokens_per_second : 0;
+    this.#next = work.from;
+    this.#crashAt = typeof fail === 'object' && fail.at_token > work.from ? fail.at_token : Infinity;
+    this.#msPerStep = tokens_per_second > 0 ? 1000 / tokens_per_second : 0;
     this.#firstDue = engine.clock.now() + first_token_ms;
-    this.#stops = call.sampling?.stop?.length ? new StopStrings(call.sampling.stop) : undefined;
-    this.usage = { tokens_in: tokensIn, tokens_cached: 0, tokens_out: 0 };
+  }
+
+  get usage(): Usage {
+    return this.#work.usage;
   }
 
   start(): void {
@@ -88,40 +93,83 @@ export class SyntheticRun {
 
   readonly #tick = () => {
     if (!this.#engine.runs.has(this)) return;
+    const { from, to } = this.#work;
     const due =
-      this.#msPerToken > 0
-        ? this.#start + Math.floor((this.#engine.clock.now() - this.#firstDue) / this.#msPerToken + 1e-9) + 1
+      this.#msPerStep > 0
+        ? from + Math.floor((this.#engine.clock.now() - this.#firstDue) / this.#msPerStep + 1e-9) + 1
         : this.#next + BATCH;
-    this.#produce(Math.min(due, this.#end, this.#crashAt));
+    this.#produce(Math.min(due, to, this.#crashAt));
     if (!this.#engine.runs.has(this)) return;
-    if (this.#next >= this.#end) return this.#finish('limit');
+    if (this.#next >= to) return this.#finish(false);
     if (this.#next >= this.#crashAt) return this.#engine.crash(this.#crashAt);
     this.#schedule();
   };
 
   /** A timer while there is time to pass, else the end of the event loop's turn, so that others get theirs. */
   #schedule(): void {
-    const wait = this.#firstDue + (this.#next - this.#start) * this.#msPerToken - this.#engine.clock.now();
+    const steps = this.#next - this.#work.from;
+    const wait = this.#firstDue + steps * this.#msPerStep - this.#engine.clock.now();
     if (wait > 0) this.#timer = this.#engine.clock.setTimeout(this.#tick, Math.ceil(wait));
     else setImmediate(this.#tick);
   }
 
   #produce(until: number): void {
     while (this.#next < until) {
-      let text = ` t${this.#next++}`;
-      this.usage.tokens_out++;
-      const stop = this.#stops?.push(text);
-      if (stop !== undefined) text = stop.text;
-      this.#sink.delta({ channel: 'text', text, tokens: 1 });
-      if (stop?.stopped) return this.#finish('stop');
-      // The sink may have ended this very run.
+      if (this.#work.step(this.#next++)) return this.#finish(true);
+      // Whoever was told may have ended this very run.
       if (!this.#engine.runs.has(this)) return;
     }
   }
 
-  #finish(reason: 'limit' | 'stop'): void {
-    const rest = this.#stops?.flush() ?? '';
-    if (rest !== '') this.#sink.delta({ channel: 'text', text: rest, tokens: 0 });
+  #finish(stopped: boolean): void {
+    const reason = this.#work.end(stopped);
     this.settle({ kind: 'finished', reason, usage: this.usage });
   }
+}
+
+/** Work that makes up ` t0`, ` t1`, …, going on after what a resumed call has already. */
+export function syntheticText(
+  call: EngineCall,
+  sink: EngineSink,
+  tokensIn: number,
+  limit: number,
+): SyntheticWork {
+  const stops = call.sampling?.stop?.length ? new StopStrings(call.sampling.stop) : undefined;
+  const usage = { tokens_in: tokensIn, tokens_cached: 0, tokens_out: 0 };
+  const from = call.resume?.tokens_out ?? 0;
+  return {
+    usage,
+    from,
+    to: from + limit,
+    step(number) {
+      const token = ` t${number}`;
+      usage.tokens_out++;
+      const filtered = stops?.push(token);
+      sink.delta({ channel: 'text', text: filtered?.text ?? token, tokens: 1 });
+      return filtered?.stopped ?? false;
+    },
+    end(stopped) {
+      const rest = stops?.flush() ?? '';
+      if (rest !== '') sink.delta({ channel: 'text', text: rest, tokens: 0 });
+      return stopped ? 'stop' : 'limit';
+    },
+  };
+}
+
+/** Work that hands out results that are there already. */
+export function syntheticResults<T>(
+  results: readonly T[],
+  tokensIn: number,
+  tell: (result: T, number: number) => void,
+): SyntheticWork {
+  return {
+    usage: { tokens_in: tokensIn, tokens_cached: 0, tokens_out: 0 },
+    from: 0,
+    to: results.length,
+    step(number) {
+      tell(results[number] as T, number);
+      return false;
+    },
+    end: () => 'eos',
+  };
 }

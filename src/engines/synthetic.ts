@@ -1,6 +1,7 @@
 import type { Clock } from '../clock.ts';
 import { failure } from '../errors.ts';
 import type {
+  EmbedCall,
   Engine,
   EngineCall,
   EngineHealth,
@@ -9,17 +10,29 @@ import type {
   EngineOutcome,
   EngineProperties,
   EngineSink,
+  RerankCall,
 } from './engine.ts';
 import {
   aborted,
   contextOverflow,
+  emptyInput,
   failed,
+  inputOverflow,
   loadError,
   noFreeSlot,
   notLoaded,
   unsupported,
 } from './outcome.ts';
-import { type SyntheticOwner, SyntheticRun, type SyntheticSettings } from './synthetic-run.ts';
+import { syntheticScore, syntheticVector } from './synthetic-likeness.ts';
+import {
+  type SyntheticOwner,
+  SyntheticRun,
+  type SyntheticSettings,
+  type SyntheticWork,
+  syntheticResults,
+  syntheticText,
+} from './synthetic-run.ts';
+import { ranked } from './vectors.ts';
 
 export type { SyntheticSettings };
 
@@ -49,8 +62,8 @@ type Phase =
   | { name: 'ready'; properties: EngineProperties };
 
 /**
- * An engine that makes up ` t0`, ` t1`, … for development and load tests. It calls itself synthetic in
- * everything it reports, and counts one token per four bytes of input.
+ * An engine that makes up ` t0`, ` t1`, …, vectors and scores, for development and load tests. It calls itself
+ * synthetic in everything it reports, and counts one token per four bytes of input.
  */
 export function createSyntheticEngine(options: SyntheticOptions): Engine {
   return new SyntheticEngine(options);
@@ -105,29 +118,64 @@ class SyntheticEngine implements Engine, SyntheticOwner {
   }
 
   run(call: EngineCall, sink: EngineSink, signal: AbortSignal): Promise<EngineOutcome> {
+    return this.#start(signal, () => {
+      if (call.output !== undefined)
+        return failed(unsupported(call.output.kind, 'the synthetic engine makes up its text'));
+      const tokensIn = countTokens(call.input, call.resume?.text ?? '');
+      const room = this.#options.ctx - tokensIn;
+      if (room < 1) return failed(contextOverflow(tokensIn, this.#options.ctx));
+      return syntheticText(call, sink, tokensIn, Math.min(call.max_tokens, room));
+    });
+  }
+
+  embed(
+    call: EmbedCall,
+    vector: (i: number, vector: readonly number[]) => void,
+    signal: AbortSignal,
+  ): Promise<EngineOutcome> {
+    return this.#start(signal, () => {
+      const tokens = call.inputs.map((input) => tokensOf(input));
+      const empty = tokens.indexOf(0);
+      if (empty >= 0) return failed(emptyInput(empty));
+      return (
+        this.#overflow(tokens) ??
+        syntheticResults(call.inputs, sum(tokens), (input, i) => vector(i, syntheticVector(input)))
+      );
+    });
+  }
+
+  rerank(
+    call: RerankCall,
+    score: (index: number, score: number) => void,
+    signal: AbortSignal,
+  ): Promise<EngineOutcome> {
+    return this.#start(signal, () => {
+      const tokens = call.documents.map((document) => tokensOf(call.query, document));
+      const scores = call.documents.map((document) => syntheticScore(call.query, document));
+      return (
+        this.#overflow(tokens) ??
+        syntheticResults(ranked(scores), sum(tokens), (best) => score(best.index, best.score))
+      );
+    });
+  }
+
+  #start(signal: AbortSignal, prepare: () => SyntheticWork | EngineOutcome): Promise<EngineOutcome> {
+    const { slots } = this.#options;
     if (this.#phase.name !== 'ready') return Promise.resolve(failed(notLoaded()));
     if (signal.aborted) return Promise.resolve(aborted());
-    if (this.runs.size >= this.#options.slots)
-      return Promise.resolve(failed(noFreeSlot(this.#options.slots)));
-    if (call.output !== undefined) {
-      return Promise.resolve(failed(unsupported(call.output.kind, 'the synthetic engine makes up its text')));
-    }
-    const tokensIn = countTokens(call.input, call.resume?.text ?? '');
-    const room = this.#options.ctx - tokensIn;
-    if (room < 1) return Promise.resolve(failed(contextOverflow(tokensIn, this.#options.ctx)));
+    if (this.runs.size >= slots) return Promise.resolve(failed(noFreeSlot(slots)));
+    const work = prepare();
+    if ('kind' in work) return Promise.resolve(work);
     return new Promise((resolve) => {
-      const run = new SyntheticRun(
-        this,
-        call,
-        sink,
-        signal,
-        tokensIn,
-        Math.min(call.max_tokens, room),
-        resolve,
-      );
+      const run = new SyntheticRun(this, work, signal, resolve);
       this.runs.add(run);
       run.start();
     });
+  }
+
+  #overflow(tokens: readonly number[]): EngineOutcome | undefined {
+    const i = tokens.findIndex((count) => count > this.#options.ctx);
+    return i < 0 ? undefined : failed(inputOverflow(i, tokens[i] as number, this.#options.ctx));
   }
 
   count(input: EngineInput): Promise<number | undefined> {
@@ -154,7 +202,7 @@ class SyntheticEngine implements Engine, SyntheticOwner {
       ctx_max: this.#options.ctx,
       slots_total: this.#options.slots,
       model_id: this.#options.model_id,
-      workloads: ['completion'],
+      workloads: ['completion', 'embedding', 'rerank'],
       features: {
         chat: 'rendered',
         grammar: false,
@@ -170,8 +218,14 @@ class SyntheticEngine implements Engine, SyntheticOwner {
 }
 
 function countTokens(input: EngineInput, resumed: string): number {
-  let bytes = Buffer.byteLength(resumed);
-  if (input.kind === 'prompt') bytes += Buffer.byteLength(input.text);
-  else for (const message of input.messages) bytes += Buffer.byteLength(message.content);
-  return Math.ceil(bytes / BYTES_PER_TOKEN);
+  if (input.kind === 'prompt') return tokensOf(input.text, resumed);
+  return tokensOf(...input.messages.map((message) => message.content), resumed);
+}
+
+function tokensOf(...texts: string[]): number {
+  return Math.ceil(sum(texts.map((text) => Buffer.byteLength(text))) / BYTES_PER_TOKEN);
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, each) => total + each, 0);
 }

@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import test, { type ExecutionContext } from 'ava';
 import { createEmbeddedLlamaEngine } from '../../src/engines/llamacpp/embedded.ts';
 import { conformance, errorOf, never, promptCall, record, recordingHost } from './conformance.ts';
+import { failureOf, recordResults } from './vectors-conformance.ts';
 
 const MODEL = fileURLToPath(new URL('../../models/storyteller/storyteller.gguf', import.meta.url));
 const CHILD = fileURLToPath(new URL('../../src/engines/llamacpp/embedded-child.ts', import.meta.url));
@@ -42,6 +43,9 @@ test.serial('it says what it is', async (t) => {
   t.regex(properties.model_digest ?? '', /^sha256:[0-9a-f]{64}$/u);
   t.like(properties, { ctx_max: 256, slots_total: 2, model_id: 'storyteller' });
   t.true((properties.memory_bytes ?? 0) > 0);
+  t.deepEqual(properties.workloads, ['completion', 'embedding']);
+  // Four layers with four heads of 32 numbers, keys and values, two bytes each.
+  t.is(properties.kv_bytes_per_token, 2 * 4 * 4 * 32 * 2);
 });
 
 test.serial('a file that is no model is refused with one line, and leaves no process', async (t) => {
@@ -114,6 +118,23 @@ test.serial('it keeps to its slots', async (t) => {
   t.is(second.outcome.kind === 'failed' && second.outcome.failure.code, 'REPLICA_EXHAUSTED');
 });
 
+test.serial('one slot gives the same bytes whatever ran before, and several do not promise it', async (t) => {
+  const { engine, properties } = await loaded(t, { slots: 1 });
+  t.true(properties.features.deterministic);
+  const calls = [0, 1].map((temperature) =>
+    promptCall('Once upon a time', { max_tokens: 60, sampling: { temperature } }),
+  );
+  const first: string[] = [];
+  for (const call of calls) first.push((await record(engine, call)).text);
+  await record(engine, promptCall('a dog and a cat '.repeat(20), { max_tokens: 30, seed: 3 }));
+  await recordResults(engine, 'embedding', ['a dog', 'the moon']);
+  for (const [i, call] of calls.entries()) t.is((await record(engine, call)).text, first[i] ?? '');
+  const { properties: several } = await loaded(t, { slots: 2 });
+  t.false(several.features.deterministic);
+  const { properties: warm } = await loaded(t, { slots: 1, reuse_prefix: true });
+  t.like(warm.features, { deterministic: false, kv_reuse: true });
+});
+
 test.serial('sampled text follows the seed', async (t) => {
   const { engine } = await loaded(t);
   const call = (seed: number) =>
@@ -157,6 +178,45 @@ test.serial('a grammar and a schema bind the output, and a bad one is refused', 
   const resume = { text: 'y', tokens_out: 1 };
   const resumed = await record(engine, promptCall('x', { resume, output: { kind: 'grammar', gbnf } }));
   t.is(resumed.outcome.kind === 'failed' && resumed.outcome.failure.code, 'INVALID_PARAMS');
+});
+
+test.serial('the output of a schema is JSON and nothing else', async (t) => {
+  const { engine } = await loaded(t);
+  const schema = { anyOf: [{ const: 'yes' }, { enum: ['no', null] }] };
+  const run = await record(engine, promptCall('Is it?', { output: { kind: 'json_schema', schema } }));
+  t.true(['"yes"', '"no"', 'null'].includes(run.text));
+  t.is(run.outcome.kind === 'finished' && run.outcome.reason, 'eos');
+});
+
+test.serial('a constraint that cannot be read or goes too deep is refused, and harms nobody', async (t) => {
+  const { engine } = await loaded(t);
+  const running = record(engine, promptCall('Once', { max_tokens: 150 }));
+  let arrays: object = { type: 'boolean' };
+  let choices: object = { type: 'boolean' };
+  for (let depth = 0; depth < 20_000; depth++) {
+    arrays = { type: 'array', items: arrays };
+    choices = { oneOf: [choices] };
+  }
+  const grammars = [
+    '',
+    'x ::= "a"',
+    'root ::= root "a"',
+    'root ::= other',
+    `root ::= ${'('.repeat(100_000)}"a"${')'.repeat(100_000)}`,
+    `root ::= r0\n${Array.from({ length: 100_000 }, (_, i) => `r${i} ::= r${i + 1}`).join('\n')}`,
+  ];
+  for (const gbnf of grammars) {
+    const run = await record(engine, promptCall('x', { output: { kind: 'grammar', gbnf } }));
+    t.is(failureOf(t, run).code, 'INVALID_PARAMS');
+    t.regex(failureOf(t, run).message, /`grammar`/u);
+  }
+  const schemas = [arrays, choices, { type: 'string', pattern: 'a' }, { type: 'bool' }];
+  for (const schema of schemas) {
+    const run = await record(engine, promptCall('x', { output: { kind: 'json_schema', schema } }));
+    t.is(failureOf(t, run).code, 'INVALID_PARAMS');
+    t.regex(failureOf(t, run).message, /`json_schema/u);
+  }
+  t.is((await running).outcome.kind, 'finished');
 });
 
 test.serial('characters of many bytes arrive whole', async (t) => {

@@ -5,23 +5,39 @@ import { systemClock } from '../../src/clock.ts';
 import type { EngineHost } from '../../src/engines/engine.ts';
 import { createExternalLlamaEngine } from '../../src/engines/llamacpp/external.ts';
 import { type FakeLlamaOptions, startFakeLlamaServer } from '../helpers/fake-llama-server.ts';
-import { conformance, errorOf, never, promptCall, record, recordingHost } from './conformance.ts';
+import {
+  type FixtureKind,
+  type Subject,
+  conformance,
+  errorOf,
+  never,
+  promptCall,
+  record,
+  recordingHost,
+} from './conformance.ts';
+import { failureOf as refusalOf, recordResults, vectorsConformance } from './vectors-conformance.ts';
 
-conformance(test, {
-  reloads: false,
-  async start(kind, host) {
-    if (kind === 'unloadable') {
-      const other = createServer((_req, res) => void res.writeHead(404).end());
-      await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
-      const url = `http://127.0.0.1:${(other.address() as AddressInfo).port}`;
-      const engine = createExternalLlamaEngine({ url, clock: systemClock, host });
-      return { engine, crash: () => undefined, close: () => void other.close() };
-    }
-    const fake = await startFakeLlamaServer(kind === 'crashing' ? { hold_at: 3 } : {});
-    const engine = createExternalLlamaEngine({ url: fake.url, clock: systemClock, host });
-    return { engine, crash: () => fake.kill(), close: () => fake.kill() };
-  },
-});
+function subject(options: FakeLlamaOptions): Subject {
+  return {
+    reloads: false,
+    async start(kind: FixtureKind, host: EngineHost) {
+      if (kind === 'unloadable') {
+        const other = createServer((_req, res) => void res.writeHead(404).end());
+        await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
+        const url = `http://127.0.0.1:${(other.address() as AddressInfo).port}`;
+        const engine = createExternalLlamaEngine({ url, clock: systemClock, host });
+        return { engine, crash: () => undefined, close: () => void other.close() };
+      }
+      const fake = await startFakeLlamaServer(kind === 'crashing' ? { ...options, hold_at: 3 } : options);
+      const engine = createExternalLlamaEngine({ url: fake.url, clock: systemClock, host });
+      return { engine, crash: () => fake.kill(), close: () => fake.kill() };
+    },
+  };
+}
+
+conformance(test, subject({}));
+vectorsConformance(test, 'embedding', subject({ embeddings: 'pooled' }));
+vectorsConformance(test, 'rerank', subject({ reranking: true, completes: false }));
 
 async function attach(
   t: ExecutionContext,
@@ -196,6 +212,7 @@ test('a connection that breaks before the first byte is POOL_UNAVAILABLE, and no
   let asked = 0;
   const server = createServer((req, res) => {
     if (req.url === '/health') return void res.end('{}');
+    if (req.url === '/embedding') return void res.writeHead(501).end('{}');
     if (req.url === '/props') {
       return void res.end(JSON.stringify({ total_slots: 1, default_generation_settings: { n_ctx: 64 } }));
     }
@@ -248,4 +265,94 @@ test('cancel closes the socket, of a stream and of a request that waits for a sl
   t.is((await running).outcome.kind, 'aborted');
   await fake.clientLeft();
   t.is((await engine.health(never)).live, true);
+});
+
+test('a server is offered for what it was started for, and for no more', async (t) => {
+  const offered = async (options: FakeLlamaOptions) => {
+    const { fake, engine } = await attach(t, options);
+    const { workloads, features } = await engine.load(never);
+    const { chat, ...able } = features;
+    const completes = workloads.includes('completion');
+    t.is(chat, completes ? 'rendered' : 'none');
+    t.like(able, { grammar: completes, json_schema: completes, resume: completes, deterministic: false });
+    t.true(fake.completions.every(({ body }) => body['n_predict'] === 1));
+    return { workloads, completions: fake.completions.length };
+  };
+  t.deepEqual(await offered({}), { workloads: ['completion'], completions: 0 });
+  t.deepEqual((await offered({ embeddings: 'pooled' })).workloads, ['completion', 'embedding']);
+  t.deepEqual((await offered({ embeddings: 'tokens', completes: false })).workloads, ['embedding']);
+  t.deepEqual((await offered({ reranking: true })).workloads, ['completion', 'rerank']);
+  t.deepEqual((await offered({ reranking: true, completes: false })).workloads, ['rerank']);
+});
+
+test('without pooling, the vector is that of the last token', async (t) => {
+  const [pooled, tokens] = [
+    await attach(t, { embeddings: 'pooled' }),
+    await attach(t, { embeddings: 'tokens' }),
+  ];
+  await Promise.all([pooled.engine.load(never), tokens.engine.load(never)]);
+  const inputs = ['a little dog', 'the moon'];
+  t.deepEqual(
+    await recordResults(tokens.engine, 'embedding', inputs),
+    await recordResults(pooled.engine, 'embedding', inputs),
+  );
+});
+
+test('an input that does not fit the physical batch is named with both numbers', async (t) => {
+  const { engine } = await attach(t, { embeddings: 'pooled', batch: 8 });
+  await engine.load(never);
+  const embedded = refusalOf(t, await recordResults(engine, 'embedding', ['a', 'a dog and '.repeat(5)]));
+  t.is(embedded.code, 'INVALID_PARAMS');
+  t.is(embedded.message, '`inputs[1]`: The input is 16 tokens and the engine takes 8 at once.');
+  const ranker = await attach(t, { reranking: true, batch: 12 });
+  await ranker.engine.load(never);
+  const run = await recordResults(ranker.engine, 'rerank', ['a', 'a dog and '.repeat(5)]);
+  t.regex(refusalOf(t, run).message, /^`inputs\[1\]`: The input is 22 tokens/u);
+});
+
+for (const [kind, code] of [
+  ['error', 'POOL_UNAVAILABLE'],
+  ['garbage', 'WORKER_RESET'],
+  ['null', 'WORKER_RESET'],
+  ['reset', 'WORKER_RESET'],
+] as const) {
+  test(`a vector that fails by ${kind} is ${code}, and what came before it stays`, async (t) => {
+    const host = recordingHost();
+    const { engine } = await attach(t, { embeddings: 'pooled', vector_fault: { kind, at: 1 } }, { host });
+    await engine.load(never);
+    const run = await recordResults(engine, 'embedding', ['a dog', 'the moon', 'a bear']);
+    t.deepEqual(run.places, [0]);
+    t.is(refusalOf(t, run).code, code);
+    t.is((await recordResults(engine, 'embedding', ['a dog'])).outcome.kind, 'finished');
+    t.deepEqual(host.losses, []);
+  });
+}
+
+test('a call takes one slot of the server, however many inputs it has', async (t) => {
+  const { fake, engine } = await attach(t, { embeddings: 'pooled', slots: 4, hold_at: 2 });
+  await engine.load(never);
+  const abort = new AbortController();
+  const run = recordResults(engine, 'embedding', ['a', 'b', 'c', 'd', 'e'], { signal: abort.signal });
+  await fake.streaming(3);
+  t.is(fake.busySlots, 1);
+  abort.abort();
+  t.is((await run).outcome.kind, 'aborted');
+  await fake.clientLeft();
+});
+
+test('what the server says about a constraint is passed on, and one that goes too deep never gets there', async (t) => {
+  const refuse = {
+    status: 400,
+    body: { error: { message: 'Failed to initialize samplers: failed to parse grammar' } },
+  };
+  const { fake, engine } = await attach(t, { refuse });
+  await engine.load(never);
+  const bad = await record(engine, promptCall('x', { output: { kind: 'grammar', gbnf: 'root ::= (' } }));
+  t.is(refusalOf(t, bad).code, 'INVALID_PARAMS');
+  t.regex(refusalOf(t, bad).message, /parse grammar/u);
+  let schema: object = { type: 'boolean' };
+  for (let depth = 0; depth < 20_000; depth++) schema = { type: 'array', items: schema };
+  const deep = await record(engine, promptCall('x', { output: { kind: 'json_schema', schema } }));
+  t.is(refusalOf(t, deep).code, 'INVALID_PARAMS');
+  t.is(fake.completions.length, 1);
 });

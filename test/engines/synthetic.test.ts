@@ -2,7 +2,16 @@ import test from 'ava';
 import { systemClock } from '../../src/clock.ts';
 import { type SyntheticSettings, createSyntheticEngine } from '../../src/engines/synthetic.ts';
 import { SimulatedClock } from '../helpers/simulated-clock.ts';
-import { type FixtureKind, conformance, never, promptCall, record, recordingHost } from './conformance.ts';
+import {
+  type FixtureKind,
+  type Subject,
+  conformance,
+  never,
+  promptCall,
+  record,
+  recordingHost,
+} from './conformance.ts';
+import { failureOf, recordResults, vectorsConformance } from './vectors-conformance.ts';
 
 const FAIL: Record<FixtureKind, SyntheticSettings['fail']> = {
   normal: 'never',
@@ -10,7 +19,7 @@ const FAIL: Record<FixtureKind, SyntheticSettings['fail']> = {
   unloadable: 'load',
 };
 
-conformance(test, {
+const subject: Subject = {
   reloads: true,
   start(kind, host) {
     const settings = { fail: FAIL[kind] };
@@ -24,7 +33,11 @@ conformance(test, {
     });
     return Promise.resolve({ engine, crash: () => undefined, close: () => undefined });
   },
-});
+};
+
+conformance(test, subject);
+vectorsConformance(test, 'embedding', subject);
+vectorsConformance(test, 'rerank', subject);
 
 function simulated(settings: Partial<SyntheticSettings>) {
   const clock = new SimulatedClock();
@@ -170,4 +183,49 @@ test('a stop string ends the output before it', async (t) => {
   t.is(run.text, ' t0 t1 t');
   t.is(run.tokens, 4);
   t.is(run.outcome.kind === 'finished' && run.outcome.reason, 'stop');
+});
+
+test('vectors and scores come when they are due', async (t) => {
+  const { clock, engine } = simulated({ first_token_ms: 100, tokens_per_second: 50 });
+  const loading = engine.load(never);
+  clock.advance(0);
+  await loading;
+  for (const workload of ['embedding', 'rerank'] as const) {
+    const start = clock.now();
+    const seen: number[] = [];
+    const onResult = () => seen.push(clock.now() - start);
+    const run = recordResults(engine, workload, ['a', 'dog', 'little dog'], { onResult });
+    clock.advance(1000);
+    t.deepEqual(seen, [100, 120, 140]);
+    t.is((await run).outcome.kind, 'finished');
+  }
+  t.is(clock.pending, 0);
+});
+
+test('a vector has 16 numbers, and a score is the share of the words', async (t) => {
+  const { clock, engine } = simulated({});
+  const loading = engine.load(never);
+  clock.advance(0);
+  await loading;
+  const { results } = await recordResults(engine, 'embedding', ['a dog', 'A dog']);
+  t.deepEqual(
+    results.map((vector) => vector.length),
+    [16, 16],
+  );
+  t.notDeepEqual(results[0], results[1]);
+  const ranking = await recordResults(engine, 'rerank', ['moon', 'A dog!', 'the little dog has a bone']);
+  t.deepEqual(ranking.places, [2, 1, 0]);
+  t.deepEqual(ranking.results.flat(), [1, 2 / 3, 0]);
+  t.regex(failureOf(t, await recordResults(engine, 'embedding', ['a', ''])).message, /`inputs\[1\]` has no/u);
+});
+
+test('vectors take slots as text does', async (t) => {
+  const { clock, engine } = simulated({ first_token_ms: 1000 });
+  const loading = engine.load(never);
+  clock.advance(0);
+  await loading;
+  const running = [recordResults(engine, 'embedding', ['a']), record(engine, promptCall('b'))];
+  t.is(failureOf(t, await recordResults(engine, 'rerank', ['c'])).code, 'REPLICA_EXHAUSTED');
+  await engine.unload();
+  await Promise.all(running);
 });

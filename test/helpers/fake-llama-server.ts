@@ -5,8 +5,10 @@
 import { type IncomingMessage, type Server, type ServerResponse, createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { parseArgs } from 'node:util';
+import { type Fault, FrameWriter, tokenFrame, tokenText } from './fake-llama-frames.ts';
+import { type FakeVectorOptions, answerVectors, tokensOf } from './fake-llama-vectors.ts';
 
-export interface FakeLlamaOptions {
+export interface FakeLlamaOptions extends FakeVectorOptions {
   /** @default 0, any free port */
   port?: number;
   /** @default 2 */
@@ -19,12 +21,12 @@ export interface FakeLlamaOptions {
   per_write?: number;
   /** Milliseconds between writes; 0 is the next turn of the event loop. @default 0 */
   delay_ms?: number;
-  /** Frames after which the stream stands still until `release()`. */
+  /** Frames after which the stream stands still until `release()`; or vectors and scores, of all clients. */
   hold_at?: number;
   /** The token index at which the model says it is done. */
   eos_at?: number;
   /** What goes wrong once that many tokens are out. */
-  fault?: { kind: 'error_frame' | 'truncate' | 'reset' | 'null_frame' | 'garbage'; at: number };
+  fault?: { kind: Fault; at: number };
   /** Bytes per HTTP chunk, to split frames and characters anywhere. */
   chop?: number;
   /** Lines end in CR LF. @default false */
@@ -37,6 +39,8 @@ export interface FakeLlamaOptions {
   api_key?: string;
   /** @default true */
   chat_template?: boolean;
+  /** `false`: the model reads only. @default true */
+  completes?: boolean;
   /** Answers every completion with this instead. */
   refuse?: { status: number; body: unknown; headers?: Record<string, string> };
 }
@@ -50,7 +54,7 @@ export interface FakeLlamaServer {
   release(): void;
   /** Settles when a client closed its connection in the middle of a stream. */
   clientLeft(): Promise<void>;
-  /** Settles when `n` completions hold a slot and have their first frame out. */
+  /** Settles when `n` completions have had their first frame out, or `n` vectors and scores were begun. */
   streaming(n: number): Promise<void>;
   /** Breaks every connection and refuses new ones. */
   kill(): Promise<void>;
@@ -73,6 +77,7 @@ class FakeLlama implements FakeLlamaServer {
   readonly #waiting: (() => void)[] = [];
   #busy = 0;
   #streaming = 0;
+  #vectorsAsked = 0;
   #left = Promise.withResolvers<void>();
   #changed = Promise.withResolvers<void>();
   readonly #gate = Promise.withResolvers<void>();
@@ -129,8 +134,8 @@ class FakeLlama implements FakeLlamaServer {
     const body = await readJson(req);
     switch (path) {
       case '/tokenize': {
-        const count = countWords(String(body['content'])) + (body['add_special'] === true ? 1 : 0);
-        return json(res, 200, { tokens: Array.from({ length: count }, (_, index) => index) });
+        const begin = body['add_special'] === true ? [1] : [];
+        return json(res, 200, { tokens: [...begin, ...tokensOf(String(body['content']))] });
       }
       case '/apply-template': {
         const messages = body['messages'] as { role: string; content: string }[];
@@ -140,9 +145,29 @@ class FakeLlama implements FakeLlamaServer {
       case '/completion':
         this.completions.push({ body, headers: req.headers });
         return this.#complete(body, res);
+      case '/embedding':
+      case '/rerank':
+        return this.#vectors(path, body, res);
       default:
         return refuse(res, 404, 'not_found_error', 'File Not Found');
     }
+  }
+
+  async #vectors(path: string, body: Record<string, unknown>, res: ServerResponse): Promise<void> {
+    const answer = answerVectors(path, body, this.#options);
+    if (answer.status !== 200) return json(res, answer.status, answer.body);
+    await this.#onSlot(res, async (client, leaves) => {
+      const number = this.#vectorsAsked++;
+      this.#streamingChanged(1);
+      if (this.#options.hold_at === number) await Promise.race([this.#gate.promise, leaves]);
+      if (client.gone) return;
+      const { vector_fault: fault } = this.#options;
+      if (fault?.at !== number) return json(res, 200, answer.body);
+      if (fault.kind === 'reset') return void res.socket?.resetAndDestroy();
+      if (fault.kind === 'garbage') return void res.end('[{"index":0,"embed');
+      if (fault.kind === 'null') return json(res, 200, nulled(answer.body));
+      refuse(res, 500, 'server_error', 'failed to decode');
+    });
   }
 
   #inspect(path: string, res: ServerResponse): void {
@@ -170,6 +195,8 @@ class FakeLlama implements FakeLlamaServer {
   async #complete(body: Record<string, unknown>, res: ServerResponse): Promise<void> {
     const { refuse: refusal } = this.#options;
     if (refusal !== undefined) return json(res, refusal.status, refusal.body, refusal.headers);
+    if (this.#options.completes === false)
+      return refuse(res, 500, 'server_error', 'the current context does not logits computation. skipping');
     const promptTokens = countWords(String(body['prompt'])) + 1;
     if (promptTokens >= this.#ctx) {
       const message = `request (${promptTokens} tokens) exceeds the available context size (${this.#ctx} tokens), try increasing it`;
@@ -182,6 +209,14 @@ class FakeLlama implements FakeLlamaServer {
       };
       return json(res, 400, { error });
     }
+    await this.#onSlot(res, (client, leaves) => this.#stream(body, promptTokens, res, client, leaves));
+  }
+
+  /** Waits for a slot as long as the client does, and holds it while the work is on. */
+  async #onSlot(
+    res: ServerResponse,
+    work: (client: { gone: boolean }, leaves: Promise<void>) => Promise<void>,
+  ): Promise<void> {
     const client = { gone: false };
     const leaves = Promise.withResolvers<void>();
     res.on('close', () => {
@@ -195,7 +230,7 @@ class FakeLlama implements FakeLlamaServer {
     if (client.gone) return;
     this.#busy++;
     try {
-      await this.#stream(body, promptTokens, res, client, leaves.promise);
+      await work(client, leaves.promise);
     } finally {
       this.#busy--;
       this.#waiting.shift()?.();
@@ -259,78 +294,11 @@ class FakeLlama implements FakeLlamaServer {
   }
 }
 
-class FrameWriter {
-  readonly #res: ServerResponse;
-  readonly #newline: string;
-  readonly #chop: number | undefined;
-  #pending: string[] = [];
-
-  constructor(res: ServerResponse, options: FakeLlamaOptions) {
-    this.#res = res;
-    this.#newline = options.crlf ? '\r\n' : '\n';
-    this.#chop = options.chop;
-  }
-
-  frame(body: object | null): void {
-    this.#pending.push(`data: ${JSON.stringify(body)}${this.#newline}${this.#newline}`);
-  }
-
-  ping(): void {
-    this.#pending.push(`:${this.#newline}${this.#newline}`);
-  }
-
-  flush(): void {
-    const bytes = Buffer.from(this.#pending.join(''));
-    this.#pending = [];
-    const size = this.#chop ?? bytes.length;
-    for (let at = 0; at < bytes.length; at += size) this.#res.write(bytes.subarray(at, at + size));
-  }
-
-  end(stop_type: string, content: string, predicted: number, promptTokens: number, stopping_word = ''): void {
-    const timings = { cache_n: 0, prompt_n: promptTokens, predicted_n: predicted };
-    const counts = { tokens_predicted: predicted, tokens_evaluated: promptTokens };
-    this.frame({
-      content,
-      tokens: [],
-      stop: true,
-      stop_type,
-      stopping_word,
-      truncated: false,
-      ...counts,
-      timings,
-    });
-    this.flush();
-    this.#res.end();
-  }
-
-  fault(kind: NonNullable<FakeLlamaOptions['fault']>['kind']): void {
-    if (kind === 'error_frame') {
-      this.frame({ error: { code: 500, message: 'Context size has been exceeded.', type: 'server_error' } });
-    }
-    if (kind === 'null_frame') this.frame(null);
-    if (kind === 'garbage') this.#pending.push('data: {"content": "half a fra\n\n');
-    this.flush();
-    if (kind === 'reset') this.#res.socket?.resetAndDestroy();
-    else this.#res.end();
-  }
-}
-
-function tokenFrame(content: string, predicted: number, promptTokens: number): object {
-  return {
-    index: 0,
-    content,
-    tokens: [predicted],
-    stop: false,
-    id_slot: -1,
-    tokens_predicted: predicted,
-    tokens_evaluated: promptTokens,
-  };
-}
-
-/** The text depends on the seed and the place in the context only, so a resumed run goes on with the same text. */
-function tokenText(seed: number, position: number): string {
-  const place = seed + position;
-  return place % 7 === 0 ? ` é${place}🎈` : ` w${place}`;
+/** What JSON makes of numbers that are none. */
+function nulled(body: unknown): unknown {
+  return JSON.parse(
+    JSON.stringify(body, (_key, value: unknown) => (typeof value === 'number' ? null : value)),
+  );
 }
 
 function countWords(text: string): number {

@@ -34,13 +34,20 @@ export class ChatTemplate {
   /**
    * Tokens of a conversation up to where the assistant's next message begins, or goes on where the last one
    * is the assistant's. What people wrote is never read as special tokens.
-   * @throws TaskchartError INVALID_PARAMS for a role that the template cannot show.
+   * @throws TaskchartError INVALID_PARAMS for messages that the template refuses, such as an unknown role.
    */
   tokenize(messages: readonly ChatMessage[], resumed: string): Token[] {
     const chatHistory = messages.map(toHistoryItem);
     if (chatHistory.at(-1)?.type !== 'model') chatHistory.push({ type: 'model', response: [] });
-    const { contextText } = this.#wrapper.generateContextState({ chatHistory });
-    return LlamaText([contextText, resumed]).tokenize(this.#tokenizer);
+    return LlamaText([this.#render(chatHistory), resumed]).tokenize(this.#tokenizer);
+  }
+
+  #render(chatHistory: ChatHistoryItem[]): LlamaText {
+    try {
+      return this.#wrapper.generateContextState({ chatHistory }).contextText;
+    } catch {
+      throw new TaskchartError(unsupported('messages', "the model's chat template does not take these"));
+    }
   }
 }
 

@@ -1,9 +1,11 @@
 /** Entry point of the child process that holds the model: the native code may abort the process it runs in. */
 import { toFailure } from '../../errors.ts';
-import type { EngineCall } from '../engine.ts';
+import type { EngineCall, EngineOutcome } from '../engine.ts';
 import { failed, notLoaded } from '../outcome.ts';
 import type { EmbeddedModel } from './embedded-model.ts';
 import type { ChildMessage, DeltaEntry, EmbeddedModelOptions, ParentMessage } from './embedded-protocol.ts';
+
+type Work = Extract<ParentMessage, { type: 'run' | 'embed' | 'rerank' }>;
 
 const running = new Map<number, { abort: AbortController; ended: Promise<void> }>();
 let loaded: EmbeddedModel | undefined;
@@ -14,7 +16,9 @@ process.on('message', (message: ParentMessage) => {
     case 'load':
       return void load(message.options);
     case 'run':
-      return start(message.run, message.call);
+    case 'embed':
+    case 'rerank':
+      return start(message);
     case 'abort':
       return running.get(message.run)?.abort.abort();
     case 'count':
@@ -44,23 +48,39 @@ async function load(options: EmbeddedModelOptions): Promise<void> {
   }
 }
 
-function start(run: number, call: EngineCall): void {
+function start(message: Work): void {
+  const { run } = message;
   if (loaded === undefined) return send({ type: 'ended', run, outcome: failed(notLoaded()) });
   const abort = new AbortController();
-  const report = {
-    started: (tokens_in: number, tokens_cached: number) =>
-      send({ type: 'started', run, tokens_in, tokens_cached }),
-    progress: (done: number, total: number) => send({ type: 'progress', run, done, total }),
-    delta: (text: string, tokens: number) => {
-      if (outbox.push([run, text, tokens]) === 1) setImmediate(flush);
-    },
-  };
-  const ended = loaded.run(call, report, abort.signal).then((outcome) => {
+  const ended = work(loaded, message, abort.signal).then((outcome) => {
     running.delete(run);
     flush();
     send({ type: 'ended', run, outcome });
   });
   running.set(run, { abort, ended });
+}
+
+function work(model: EmbeddedModel, message: Work, signal: AbortSignal): Promise<EngineOutcome> {
+  const { run } = message;
+  const started = (tokens_in: number, tokens_cached = 0): void =>
+    send({ type: 'started', run, tokens_in, tokens_cached });
+  switch (message.type) {
+    case 'embed': {
+      const vector = (i: number, found: number[]): void => send({ type: 'vector', run, i, vector: found });
+      return model.embed(message.call, started, vector, signal);
+    }
+    case 'rerank': {
+      const score = (index: number, found: number): void => send({ type: 'score', run, index, score: found });
+      return model.rerank(message.call, started, score, signal);
+    }
+    case 'run': {
+      const progress = (done: number, total: number): void => send({ type: 'progress', run, done, total });
+      const delta = (text: string, tokens: number): void => {
+        if (outbox.push([run, text, tokens]) === 1) setImmediate(flush);
+      };
+      return model.run(message.call, { started, progress, delta }, signal);
+    }
+  }
 }
 
 /** One message for what all slots produced in this turn of the event loop. */

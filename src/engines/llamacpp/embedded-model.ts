@@ -2,7 +2,6 @@ import {
   type Llama,
   type LlamaContext,
   type LlamaContextSequence,
-  LlamaGrammarEvaluationState,
   LlamaLogLevel,
   type LlamaModel,
   type SequenceEvaluateOptions,
@@ -11,10 +10,20 @@ import {
   getModuleVersion,
 } from 'node-llama-cpp';
 import { TaskchartError, failure, toFailure } from '../../errors.ts';
-import type { EngineCall, EngineInput, EngineOutcome, EngineProperties } from '../engine.ts';
+import type {
+  EmbedCall,
+  EngineCall,
+  EngineInput,
+  EngineOutcome,
+  EngineProperties,
+  RerankCall,
+} from '../engine.ts';
 import { aborted, contextOverflow, failed, noFreeSlot, noUsage, unsupported } from '../outcome.ts';
 import { ChatTemplate } from './chat-template.ts';
+import { constrain } from './constrain.ts';
 import type { EmbeddedModelOptions } from './embedded-protocol.ts';
+import { EmbeddedVectors, workloadsOf } from './embedded-vectors.ts';
+import { type KvMetadata, kvBytesPerToken } from './kv-size.ts';
 import { checkModelFile, digestOf } from './model-file.ts';
 import { PENALTY_WINDOW, engineSeed, resolveSampling } from './sampling.ts';
 import { Output, TokenPieces } from './token-text.ts';
@@ -26,31 +35,42 @@ export interface RunReporter {
   delta(text: string, tokens: number): void;
 }
 
-/** A model in memory with one context, cut into as many sequences as there are slots. Lives in the child. */
+/** The contexts of a model: one that completes, cut into as many sequences as there are slots, and those beside it. */
+interface Contexts {
+  completion: LlamaContext | undefined;
+  vectors: EmbeddedVectors;
+}
+
+/** A model in memory, which works for as many calls at a time as there are slots. Lives in the child. */
 export class EmbeddedModel {
   readonly properties: EngineProperties;
   readonly #llama: Llama;
   readonly #model: LlamaModel;
-  readonly #context: LlamaContext;
-  readonly #free: LlamaContextSequence[];
+  readonly #contexts: Contexts;
+  readonly #sequences: LlamaContextSequence[];
   readonly #reuse: boolean;
   readonly #pieces: TokenPieces;
   readonly #chat: ChatTemplate | undefined;
+  #busy = 0;
 
   private constructor(
     llama: Llama,
-    context: LlamaContext,
+    model: LlamaModel,
+    contexts: Contexts,
     chat: ChatTemplate | undefined,
     properties: EngineProperties,
-    reuse: boolean,
   ) {
+    const { completion } = contexts;
     this.#llama = llama;
-    this.#model = context.model;
-    this.#context = context;
-    this.#reuse = reuse;
-    this.#pieces = new TokenPieces(context.model);
+    this.#model = model;
+    this.#contexts = contexts;
+    this.#reuse = properties.features.kv_reuse;
+    this.#pieces = new TokenPieces(model);
     this.#chat = chat;
-    this.#free = Array.from({ length: properties.slots_total }, () => context.getSequence());
+    this.#sequences =
+      completion === undefined
+        ? []
+        : Array.from({ length: properties.slots_total }, () => completion.getSequence());
     this.properties = properties;
   }
 
@@ -72,36 +92,68 @@ export class EmbeddedModel {
       llama.loadModel({ modelPath: options.model_path, gpuLayers: 0, onLoadProgress: onProgress }),
       options.model_digest ?? digestOf(options.model_path),
     ]);
+    const workloads = workloadsOf(model);
+    const completes = workloads.includes('completion');
     const ctx = options.ctx ?? model.trainContextSize;
-    const context = await model.createContext({
-      contextSize: ctx,
-      sequences: options.slots,
-      threads,
-      failedCreationRemedy: false,
-    });
-    const chat = ChatTemplate.of(model);
+    const completion = completes
+      ? await model.createContext({
+          contextSize: ctx,
+          sequences: options.slots,
+          threads,
+          failedCreationRemedy: false,
+        })
+      : undefined;
+    const ctx_max = Math.min(ctx, completion?.contextSize ?? model.trainContextSize);
+    const chat = completes ? ChatTemplate.of(model) : undefined;
+    const kv_bytes_per_token = kvBytesPerToken(model.fileInfo.architectureMetadata as KvMetadata);
+    const reuse = options.reuse_prefix ?? false;
     const properties: EngineProperties = {
       engine_version: `llama.cpp-${llama.llamaCppRelease.release}+node-llama-cpp-${await getModuleVersion()}`,
-      ctx_max: Math.min(ctx, context.contextSize),
+      ctx_max,
       slots_total: options.slots,
       model_id: options.model_id,
       model_digest,
-      workloads: ['completion'],
+      workloads,
       features: {
         chat: chat === undefined ? 'none' : 'rendered',
-        grammar: true,
-        json_schema: true,
-        resume: true,
+        grammar: completes,
+        json_schema: completes,
+        resume: completes,
         tokenizer: true,
-        deterministic: true,
-        kv_reuse: false,
+        // Slots decode in one batch, and a batch of another shape rounds in another way.
+        deterministic: options.slots === 1 && !reuse,
+        kv_reuse: reuse,
       },
       memory_bytes: process.memoryUsage.rss(),
+      ...(kv_bytes_per_token === undefined ? {} : { kv_bytes_per_token }),
     };
-    return new EmbeddedModel(llama, context, chat, properties, options.reuse_prefix ?? false);
+    const contexts = { completion, vectors: new EmbeddedVectors(model, ctx_max, threads) };
+    return new EmbeddedModel(llama, model, contexts, chat, properties);
   }
 
-  async run(call: EngineCall, report: RunReporter, signal: AbortSignal): Promise<EngineOutcome> {
+  embed(
+    call: EmbedCall,
+    started: (tokensIn: number) => void,
+    vector: (i: number, vector: number[]) => void,
+    signal: AbortSignal,
+  ): Promise<EngineOutcome> {
+    return this.#onSlot('embedding', () => this.#contexts.vectors.embed(call, started, vector, signal));
+  }
+
+  rerank(
+    call: RerankCall,
+    started: (tokensIn: number) => void,
+    score: (index: number, score: number) => void,
+    signal: AbortSignal,
+  ): Promise<EngineOutcome> {
+    return this.#onSlot('rerank', () => this.#contexts.vectors.rerank(call, started, score, signal));
+  }
+
+  run(call: EngineCall, report: RunReporter, signal: AbortSignal): Promise<EngineOutcome> {
+    return this.#onSlot('completion', () => this.#complete(call, report, signal));
+  }
+
+  async #complete(call: EngineCall, report: RunReporter, signal: AbortSignal): Promise<EngineOutcome> {
     const usage = noUsage();
     let sequence: LlamaContextSequence | undefined;
     try {
@@ -112,7 +164,6 @@ export class EmbeddedModel {
       if (prompt.length === 0) return failed(failure('INVALID_PARAMS', 'The input has no tokens.'));
       const options = await this.#evaluateOptions(call, prompt);
       sequence = this.#take(prompt);
-      if (sequence === undefined) return failed(noFreeSlot(this.properties.slots_total));
       if (this.#reuse) await sequence.adaptStateToTokens(prompt.slice(0, -1), false);
       else await sequence.clearHistory();
       usage.tokens_cached = sequence.nextTokenIndex;
@@ -148,7 +199,7 @@ export class EmbeddedModel {
     } catch (error) {
       return failed(toFailure(error), usage);
     } finally {
-      if (sequence !== undefined) this.#free.push(sequence);
+      if (sequence !== undefined) this.#sequences.push(sequence);
     }
   }
 
@@ -158,7 +209,8 @@ export class EmbeddedModel {
   }
 
   async dispose(): Promise<void> {
-    await this.#context.dispose();
+    await this.#contexts.vectors.dispose();
+    await this.#contexts.completion?.dispose();
     await this.#model.dispose();
     await this.#llama.dispose();
   }
@@ -175,16 +227,34 @@ export class EmbeddedModel {
     return [bos, ...tokens];
   }
 
-  /** The free sequence that already holds most of the prompt. */
-  #take(prompt: readonly Token[]): LlamaContextSequence | undefined {
-    let best = this.#free.length - 1;
+  /** Takes a slot for as long as the work lasts, whatever it is. */
+  async #onSlot(
+    workload: EngineProperties['workloads'][number],
+    work: () => Promise<EngineOutcome>,
+  ): Promise<EngineOutcome> {
+    if (!this.properties.workloads.includes(workload))
+      return failed(unsupported(workload, 'the model is not made for it'));
+    if (this.#busy >= this.properties.slots_total) return failed(noFreeSlot(this.properties.slots_total));
+    this.#busy++;
+    try {
+      return await work();
+    } catch (error) {
+      return failed(toFailure(error));
+    } finally {
+      this.#busy--;
+    }
+  }
+
+  /** The free sequence that already holds most of the prompt. There is one for each slot. */
+  #take(prompt: readonly Token[]): LlamaContextSequence {
+    let best = this.#sequences.length - 1;
     if (this.#reuse) {
-      const shared = this.#free.map(
+      const shared = this.#sequences.map(
         (sequence) => sequence.compareContextTokens([...prompt]).firstDifferentIndex,
       );
       for (const [index, length] of shared.entries()) if (length > (shared[best] ?? 0)) best = index;
     }
-    return this.#free.splice(best, 1)[0];
+    return this.#sequences.splice(best, 1)[0] as LlamaContextSequence;
   }
 
   /** Decodes all but the last batch of the prompt, so that an abort need not wait for the whole of it. */
@@ -194,7 +264,7 @@ export class EmbeddedModel {
     report: RunReporter,
     signal: AbortSignal,
   ): Promise<Token[]> {
-    const batch = this.#context.batchSize;
+    const batch = this.#contexts.completion?.batchSize ?? prompt.length;
     let done = sequence.nextTokenIndex;
     while (prompt.length - done > batch && !signal.aborted) {
       await sequence.evaluateWithoutGeneratingNewTokens(prompt.slice(done, done + batch));
@@ -218,7 +288,7 @@ export class EmbeddedModel {
       seed: engineSeed(call.seed),
       yieldEogToken: true,
     };
-    const grammar = await this.#grammar(call);
+    const grammar = await constrain(this.#llama, this.#model, call);
     if (grammar !== undefined) evaluate.grammarEvaluationState = grammar;
     if (repeat_penalty === 1) return { evaluate, seen: () => undefined };
     const recent = prompt.slice(-PENALTY_WINDOW);
@@ -232,23 +302,5 @@ export class EmbeddedModel {
       if (recent.length > PENALTY_WINDOW) recent.shift();
     };
     return { evaluate, seen };
-  }
-
-  async #grammar(call: EngineCall): Promise<LlamaGrammarEvaluationState | undefined> {
-    const { output } = call;
-    if (output === undefined) return undefined;
-    if (call.resume !== undefined)
-      throw new TaskchartError(unsupported(output.kind, 'a constrained run cannot resume'));
-    try {
-      const grammar =
-        output.kind === 'grammar'
-          ? await this.#llama.createGrammar({ grammar: output.gbnf })
-          : await this.#llama.createGrammarForJsonSchema(output.schema as never);
-      return new LlamaGrammarEvaluationState({ model: this.#model, grammar });
-    } catch {
-      throw new TaskchartError(
-        failure('INVALID_PARAMS', `\`${output.kind}\` was not accepted by the engine.`),
-      );
-    }
   }
 }

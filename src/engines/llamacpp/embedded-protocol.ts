@@ -1,4 +1,11 @@
-import type { EngineCall, EngineInput, EngineOutcome, EngineProperties } from '../engine.ts';
+import type {
+  EmbedCall,
+  EngineCall,
+  EngineInput,
+  EngineOutcome,
+  EngineProperties,
+  RerankCall,
+} from '../engine.ts';
 
 /** What the child loads. */
 export interface EmbeddedModelOptions {
@@ -21,6 +28,8 @@ export interface EmbeddedModelOptions {
 export type ParentMessage =
   | { type: 'load'; options: EmbeddedModelOptions }
   | { type: 'run'; run: number; call: EngineCall }
+  | { type: 'embed'; run: number; call: EmbedCall }
+  | { type: 'rerank'; run: number; call: RerankCall }
   | { type: 'abort'; run: number }
   | { type: 'count'; request: number; input: EngineInput }
   | { type: 'ping'; request: number }
@@ -36,6 +45,8 @@ export type ChildMessage =
   | { type: 'started'; run: number; tokens_in: number; tokens_cached: number }
   | { type: 'progress'; run: number; done: number; total: number }
   | { type: 'deltas'; deltas: DeltaEntry[] }
+  | { type: 'vector'; run: number; i: number; vector: number[] }
+  | { type: 'score'; run: number; index: number; score: number }
   | { type: 'ended'; run: number; outcome: EngineOutcome }
   /** The answer to `count` and `ping`; no tokens where the engine cannot tell. */
   | { type: 'answer'; request: number; tokens?: number };

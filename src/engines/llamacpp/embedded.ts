@@ -1,5 +1,6 @@
 import { failure } from '../../errors.ts';
 import type {
+  EmbedCall,
   Engine,
   EngineCall,
   EngineHealth,
@@ -9,18 +10,26 @@ import type {
   EngineOutcome,
   EngineProperties,
   EngineSink,
+  RerankCall,
   Usage,
 } from '../engine.ts';
 import { aborted, failed, loadError, noUsage, notLoaded } from '../outcome.ts';
+import { constraintRefusal } from '../output-constraint.ts';
 import { EmbeddedProcess } from './embedded-process.ts';
-import type { ChildMessage, EmbeddedModelOptions } from './embedded-protocol.ts';
+import type { ChildMessage, EmbeddedModelOptions, ParentMessage } from './embedded-protocol.ts';
 
 export interface EmbeddedLlamaOptions extends EmbeddedModelOptions {
   host: EngineHost;
 }
 
+/** Whom a run tells what it makes; one of them, or a delta's sink. */
+interface Listener extends Partial<EngineSink> {
+  vector?: (i: number, vector: readonly number[]) => void;
+  score?: (index: number, score: number) => void;
+}
+
 interface Run {
-  sink: EngineSink;
+  listener: Listener;
   signal: AbortSignal;
   usage: Usage;
   settle: (outcome: EngineOutcome) => void;
@@ -109,6 +118,33 @@ class EmbeddedLlamaEngine implements Engine {
   }
 
   run(call: EngineCall, sink: EngineSink, signal: AbortSignal): Promise<EngineOutcome> {
+    // What is nested too deep could not even be sent.
+    const refusal = call.output && constraintRefusal(call.output);
+    if (refusal !== undefined) return Promise.resolve(failed(refusal));
+    return this.#start(sink, signal, (run) => ({ type: 'run', run, call }));
+  }
+
+  embed(
+    call: EmbedCall,
+    vector: (i: number, vector: readonly number[]) => void,
+    signal: AbortSignal,
+  ): Promise<EngineOutcome> {
+    return this.#start({ vector }, signal, (run) => ({ type: 'embed', run, call }));
+  }
+
+  rerank(
+    call: RerankCall,
+    score: (index: number, score: number) => void,
+    signal: AbortSignal,
+  ): Promise<EngineOutcome> {
+    return this.#start({ score }, signal, (run) => ({ type: 'rerank', run, call }));
+  }
+
+  #start(
+    listener: Listener,
+    signal: AbortSignal,
+    message: (run: number) => ParentMessage,
+  ): Promise<EngineOutcome> {
     if (this.#phase.name !== 'ready') return Promise.resolve(failed(notLoaded()));
     if (signal.aborted) return Promise.resolve(aborted());
     const { child } = this.#phase;
@@ -120,9 +156,9 @@ class EmbeddedLlamaEngine implements Engine {
         signal.removeEventListener('abort', onAbort);
         resolve(outcome);
       };
-      this.#runs.set(run, { sink, signal, usage: noUsage(), settle });
+      this.#runs.set(run, { listener, signal, usage: noUsage(), settle });
       signal.addEventListener('abort', onAbort);
-      child.send({ type: 'run', run, call });
+      child.send(message(run));
     });
   }
 
@@ -171,7 +207,11 @@ class EmbeddedLlamaEngine implements Engine {
         return;
       }
       case 'progress':
-        return this.#runs.get(message.run)?.sink.progress?.(message.done, message.total);
+        return this.#runs.get(message.run)?.listener.progress?.(message.done, message.total);
+      case 'vector':
+        return this.#heard(message.run)?.vector?.(message.i, message.vector);
+      case 'score':
+        return this.#heard(message.run)?.score?.(message.index, message.score);
       case 'ended':
         return this.#runs.get(message.run)?.settle(message.outcome);
       case 'answer':
@@ -190,8 +230,13 @@ class EmbeddedLlamaEngine implements Engine {
     const run = this.#runs.get(id);
     if (run === undefined) return;
     run.usage.tokens_out += tokens;
-    // What was under way when the caller aborted is counted, but no longer wanted.
-    if (!run.signal.aborted) run.sink.delta({ channel: 'text', text, tokens });
+    this.#heard(id)?.delta?.({ channel: 'text', text, tokens });
+  }
+
+  /** What was under way when the caller aborted is no longer wanted. */
+  #heard(id: number): Listener | undefined {
+    const run = this.#runs.get(id);
+    return run?.signal.aborted ? undefined : run?.listener;
   }
 
   #settleLoad(result: Loaded): void {

@@ -1,6 +1,7 @@
 import type { Clock } from '../../clock.ts';
-import { TaskchartError, toFailure } from '../../errors.ts';
+import { type Failure, TaskchartError, toFailure } from '../../errors.ts';
 import type {
+  EmbedCall,
   Engine,
   EngineCall,
   EngineHealth,
@@ -9,10 +10,14 @@ import type {
   EngineOutcome,
   EngineProperties,
   EngineSink,
+  RerankCall,
 } from '../engine.ts';
 import { aborted, failed, loadError, notLoaded, unsupported } from '../outcome.ts';
+import { constraintRefusal } from '../output-constraint.ts';
 import { completionBody } from './completion-request.ts';
 import { CompletionStream } from './completion-stream.ts';
+import { inspect } from './external-properties.ts';
+import { type VectorsResult, embedOver, rerankOver } from './external-vectors.ts';
 import { Upstream, answered, connectionFailure, isRefused, mayComeUp } from './upstream.ts';
 
 /** How often a server that is loading, or not there yet, is asked again, in milliseconds. */
@@ -85,9 +90,12 @@ class ExternalLlamaEngine implements Engine {
     if (this.#phase.name !== 'ready') return failed(notLoaded());
     if (signal.aborted) return aborted();
     const { upstream, runs } = this.#phase;
+    if (!this.#phase.properties.workloads.includes('completion')) return failed(notOffered('completion'));
     if (call.output !== undefined && call.resume !== undefined) {
       return failed(unsupported(call.output.kind, 'a constrained run cannot resume'));
     }
+    const refusal = call.output && constraintRefusal(call.output);
+    if (refusal !== undefined) return failed(refusal);
     const either = AbortSignal.any([signal, runs.signal]);
     try {
       const prompt = (await this.#render(upstream, call.input, either)) + (call.resume?.text ?? '');
@@ -96,6 +104,41 @@ class ExternalLlamaEngine implements Engine {
     } catch (error) {
       return either.aborted ? aborted() : failed(toFailure(error, 'POOL_UNAVAILABLE'));
     }
+  }
+
+  embed(
+    call: EmbedCall,
+    vector: (i: number, vector: readonly number[]) => void,
+    signal: AbortSignal,
+  ): Promise<EngineOutcome> {
+    return this.#vectors('embedding', signal, (upstream, ctx, either) =>
+      embedOver(upstream, call, ctx, vector, either),
+    );
+  }
+
+  rerank(
+    call: RerankCall,
+    score: (index: number, score: number) => void,
+    signal: AbortSignal,
+  ): Promise<EngineOutcome> {
+    return this.#vectors('rerank', signal, (upstream, _ctx, either) =>
+      rerankOver(upstream, call, score, either),
+    );
+  }
+
+  async #vectors(
+    workload: 'embedding' | 'rerank',
+    signal: AbortSignal,
+    work: (upstream: Upstream, ctxMax: number, signal: AbortSignal) => Promise<VectorsResult>,
+  ): Promise<EngineOutcome> {
+    if (this.#phase.name !== 'ready') return failed(notLoaded());
+    if (signal.aborted) return aborted();
+    const { upstream, properties, runs } = this.#phase;
+    if (!properties.workloads.includes(workload)) return failed(notOffered(workload));
+    const either = AbortSignal.any([signal, runs.signal]);
+    const { outcome, broken } = await work(upstream, properties.ctx_max, either);
+    if (broken) void this.#probe(upstream);
+    return outcome;
   }
 
   async count(input: EngineInput, signal: AbortSignal): Promise<number | undefined> {
@@ -148,33 +191,11 @@ class ExternalLlamaEngine implements Engine {
       }
       await pause(this.#options.clock, POLL_MS, signal);
     }
-    const props = await upstream.get('/props', signal);
-    if (signal.aborted) throw loadError('Loading was aborted.');
-    return this.#properties(answered(props));
-  }
-
-  #properties(body: unknown): EngineProperties {
-    const props = body as ServerProps;
-    const ctx = props.default_generation_settings?.n_ctx;
-    if (typeof props.total_slots !== 'number' || typeof ctx !== 'number') {
-      throw loadError('No llama-server there: GET /props does not tell slots and context.');
+    try {
+      return await inspect(upstream, this.#options, signal);
+    } catch (error) {
+      throw signal.aborted ? loadError('Loading was aborted.') : error;
     }
-    return {
-      engine_version: `llama.cpp-${props.build_info ?? 'unknown'}`,
-      ctx_max: ctx,
-      slots_total: props.total_slots,
-      model_id: this.#options.model_id ?? props.model_alias ?? 'unknown',
-      workloads: ['completion'],
-      features: {
-        chat: props.chat_template ? 'rendered' : 'none',
-        grammar: true,
-        json_schema: true,
-        resume: true,
-        tokenizer: true,
-        deterministic: false,
-        kv_reuse: true,
-      },
-    };
   }
 
   /** The input as one text. Messages go through the server's own template. */
@@ -228,12 +249,8 @@ class ExternalLlamaEngine implements Engine {
   }
 }
 
-interface ServerProps {
-  total_slots?: number;
-  default_generation_settings?: { n_ctx?: number };
-  build_info?: string;
-  model_alias?: string;
-  chat_template?: string;
+function notOffered(workload: string): Failure {
+  return unsupported(workload, 'the server was not started for it, or its model is not made for it');
 }
 
 function pause(clock: Clock, ms: number, signal: AbortSignal): Promise<void> {

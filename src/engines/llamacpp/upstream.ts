@@ -3,7 +3,7 @@ import { type Failure, TaskchartError, failure } from '../../errors.ts';
 
 const CONNECT_TIMEOUT_MS = 5000;
 
-/** For calls that are answered at once; streams have no timeout here, their owner has a watchdog. */
+/** For calls that are answered at once; work has no timeout here, its owner has a watchdog. */
 const UNARY_TIMEOUT_MS = 30_000;
 
 /** Our code for an answer that is not HTTP; undici gives it none. */
@@ -44,11 +44,21 @@ export class Upstream {
   }
 
   get(path: string, signal: AbortSignal): Promise<UpstreamAnswer> {
-    return this.#unary('GET', path, null, signal);
+    return this.#unary('GET', path, null, signal, UNARY_TIMEOUT_MS);
   }
 
   post(path: string, body: object, signal: AbortSignal): Promise<UpstreamAnswer> {
-    return this.#unary('POST', path, JSON.stringify(body), signal);
+    return this.#unary('POST', path, JSON.stringify(body), signal, UNARY_TIMEOUT_MS);
+  }
+
+  /** As `post`, for what takes a slot and as long as it takes. */
+  work(
+    path: string,
+    body: object,
+    signal: AbortSignal,
+    headers?: Record<string, string>,
+  ): Promise<UpstreamAnswer> {
+    return this.#unary('POST', path, JSON.stringify(body), signal, 0, headers);
   }
 
   async #unary(
@@ -56,17 +66,19 @@ export class Upstream {
     path: string,
     body: string | null,
     signal: AbortSignal,
+    timeout_ms: number,
+    headers?: Record<string, string>,
   ): Promise<UpstreamAnswer> {
     try {
       const response = await request(this.origin + this.path(path), {
         dispatcher: this.agent,
         method,
-        headers: this.#headers,
+        headers: this.headers(headers),
         body,
         signal,
         reset: true,
-        headersTimeout: UNARY_TIMEOUT_MS,
-        bodyTimeout: UNARY_TIMEOUT_MS,
+        headersTimeout: timeout_ms,
+        bodyTimeout: timeout_ms,
       });
       const text = await response.body.text();
       return {
