@@ -128,6 +128,10 @@ export class Admission {
       tokens_in,
       expected_tokens: pool.forecast.tokensOf(request),
       due_at: clock.now() + request.deadline_ms,
+      digest: undefined,
+      queue_links: undefined,
+      state: undefined,
+      context: undefined,
     };
     const estimate = { queue_position, predicted_start_ms };
     pool.rateLimits[request.priority]?.take(clock.now());

@@ -77,7 +77,7 @@ export function endFact(record: TaskRecord): Fact {
       first_token: since(times.first_token),
       ended: since(times.ended) ?? 0,
     },
-    digest,
+    digest: digest ?? '',
   };
   const fact = admissionFact(record, context);
   return { key: fact.key, data: { ...(fact.data as StoredTask), over } };
@@ -101,7 +101,10 @@ export function draftOf(stored: StoredTask, clock: Clock): TaskDraft {
     expected_tokens: Math.min(request.expected_tokens ?? request.max_tokens, request.max_tokens),
     due_at: admitted + request.deadline_ms,
     request,
-    ...(stored.over ? { digest: stored.over.digest } : {}),
+    digest: stored.over?.digest,
+    queue_links: undefined,
+    state: undefined,
+    context: undefined,
   };
 }
 

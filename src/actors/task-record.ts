@@ -6,6 +6,10 @@ import type { Priority, Queued } from '../scheduling/queue.ts';
 
 /** What is known of a task from its admission on. */
 export interface TaskDraft extends Queued {
+  /** Given by the machine when it is admitted; there from the start, as are all fields: what is added later costs more. */
+  state: TaskState | undefined;
+  context: TaskContext | undefined;
+  queue_links: Queued['queue_links'];
   readonly id: string;
   /** Place in the order of all admissions of this store; also the cursor of lists. */
   readonly sequence: number;
@@ -26,7 +30,7 @@ export interface TaskDraft extends Queued {
   /** As it was posted while the task is unfinished, without its texts afterwards. */
   request: TaskRequest;
   /** Of the request as it was posted; only once its texts are gone. */
-  digest?: string;
+  digest: string | undefined;
 }
 
 /**
