@@ -9,16 +9,17 @@ import type { Pool } from './pool.ts';
 const ADDED_TOKENS = 8;
 const ADDED_TOKENS_PER_MESSAGE = 32;
 
-/** How long admission waits for a count before it accepts and leaves the check to the engine, in milliseconds. */
+/** How long a caller may wait for a count, in milliseconds. */
 const COUNT_TIMEOUT_MS = 5000;
 
 /**
  * Refuses an input that does not fit into `ctx`: a completion's together with `max_tokens`, each text of an
  * embedding, the query with each document of a ranking. A token stands for at least one byte, so most texts need no
- * counting; where nobody can count yet, the engine refuses later and nothing is cut.
+ * counting; where nobody can count yet, the engine refuses later and nothing is cut. A count that comes too late is
+ * a sign of too much work, and refused like any other.
  * @param pool any that serves the model
  * @returns tokens of a completion's input, where they had to be counted
- * @throws TaskchartError INVALID_PARAMS
+ * @throws TaskchartError INVALID_PARAMS; ADMISSION_REJECT where too many prompts wait to be counted
  */
 export async function checkTokens(
   request: TaskRequest,
@@ -55,7 +56,7 @@ function textsOf({ workload, prompt, inputs }: TaskRequest): { name: string; tex
   return inputs ? texts : [{ name: 'prompt', text: prompt ?? '' }];
 }
 
-/** @returns undefined where it certainly fits, and where nobody can tell, or not in time */
+/** @returns undefined where it certainly fits, and where nobody can tell */
 async function tokensAbove(
   limit: number,
   input: EngineInput,
@@ -68,7 +69,18 @@ async function tokensAbove(
   try {
     return await pool.count(input, late.signal);
   } catch (error) {
-    if (late.signal.aborted) return undefined;
+    const place = { engine: pool.spec.engine, pool_id: pool.spec.id };
+    if (late.signal.aborted)
+      throw new TaskchartError(
+        failure('ADMISSION_REJECT', `the input was not counted within ${COUNT_TIMEOUT_MS} ms`, {
+          ...place,
+          policy_label: 'tokenizer',
+          retry_after_ms: COUNT_TIMEOUT_MS,
+        }),
+      );
+    // The threads do not know whose prompt it was.
+    if (error instanceof TaskchartError)
+      throw new TaskchartError({ ...place, ...error.failure }, error.status);
     throw error;
   } finally {
     clock.clearTimeout(timer);

@@ -47,7 +47,7 @@ test('a prompt that fits is admitted with its count', async (t) => {
   t.is(rig.record(task_id).tokens_in, 990);
 });
 
-test('a count that takes too long is left to the engine, and the task is admitted', async (t) => {
+test('a count that takes too long refuses the task, which may be tried again: it is not admitted unchecked', async (t) => {
   const rig = await countingRig(
     ({ signal }) =>
       new Promise((_, reject) => signal?.addEventListener('abort', () => reject(signal.reason as Error))),
@@ -56,8 +56,9 @@ test('a count that takes too long is left to the engine, and the task is admitte
   const submitting = rig.submit(LONG);
   await settle();
   rig.clock.advance(5000);
-  const { task_id } = await submitting;
-  t.is(rig.record(task_id).tokens_in, undefined);
+  const refused = await t.throwsAsync(submitting, { instanceOf: TaskchartError });
+  t.like(refused?.failure, { code: 'ADMISSION_REJECT', policy_label: 'tokenizer', engine: 'synthetic' });
+  t.is(refused?.failure.retry_after_ms, 5000);
 });
 
 test('counting that is overwhelmed refuses the task, and says that it may be tried again', async (t) => {
