@@ -15,7 +15,7 @@ export function parseTaskRequest(body: unknown): TaskRequest {
   const request = check(body, validateTaskRequest, taskRequestFields);
   const mistake = workloadMistake(request) ?? depthMistake(request);
   if (mistake) throw invalid(mistake, request.engine);
-  return known(request);
+  return known(request, SHAPE) as TaskRequest;
 }
 
 /** The same for the body of a count. */
@@ -62,13 +62,36 @@ function depthMistake({ sampling }: TaskRequest): string | undefined {
   return undefined;
 }
 
-const FIELDS = Object.keys(taskRequestFields).filter(
-  (path) => path !== '' && !/[.[]/.test(path),
-) as (keyof TaskRequest)[];
+/** The fields of an object, and of the entries of a list; neither where a value is kept as it is. */
+interface Shape {
+  fields?: [name: string, shape: Shape][];
+  entries?: Shape;
+}
 
-/** Fields nobody knows are ignored, which means that they are not kept either. */
-function known(request: TaskRequest): TaskRequest {
-  const kept: Partial<Record<keyof TaskRequest, unknown>> = {};
-  for (const field of FIELDS) if (request[field] !== undefined) kept[field] = request[field];
-  return kept as TaskRequest;
+function shapeOf(path: string): Shape {
+  const paths = Object.keys(taskRequestFields);
+  const start = path === '' ? '' : `${path}.`;
+  const names = paths
+    .filter((known) => known !== '' && known.startsWith(start))
+    .map((known) => known.slice(start.length))
+    .filter((name) => !/[.[]/.test(name));
+  if (names.length > 0) return { fields: names.map((name) => [name, shapeOf(start + name)]) };
+  return paths.includes(`${path}[]`) ? { entries: shapeOf(`${path}[]`) } : {};
+}
+
+const SHAPE = shapeOf('');
+
+/**
+ * Fields nobody knows are ignored, which means that they are not kept either, at any depth: what was never checked is
+ * neither stored nor compared.
+ */
+function known(value: unknown, { fields, entries }: Shape): unknown {
+  if (entries?.fields) return (value as unknown[]).map((entry) => known(entry, entries));
+  if (!fields) return value;
+  const kept: Record<string, unknown> = {};
+  for (const [name, shape] of fields) {
+    const field = (value as Record<string, unknown>)[name];
+    if (field !== undefined) kept[name] = known(field, shape);
+  }
+  return kept;
 }

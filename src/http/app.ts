@@ -65,7 +65,10 @@ function otherMethods(prefix: string): Koa.Middleware {
     pattern: new RegExp(`^${prefix}${path.replaceAll(/:\w+/g, '[^/]+')}/?$`),
   }));
   return (ctx) => {
-    const methods = known.filter(({ pattern }) => pattern.test(ctx.path)).map(({ method }) => method);
+    const methods = known
+      .filter(({ pattern }) => pattern.test(ctx.path))
+      // The router answers HEAD where there is GET.
+      .flatMap(({ method }) => (method === 'GET' ? ['GET', 'HEAD'] : [method]));
     if (methods.length === 0) return;
     ctx.set('Allow', methods.join(', '));
     if (ctx.method === 'OPTIONS') {

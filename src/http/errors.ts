@@ -1,5 +1,6 @@
 import type { Context, Middleware } from 'koa';
 import { failure, TaskchartError, type Failure } from '../errors.ts';
+import type { ExchangeState } from './handler.ts';
 
 /** The one exit for failures: whatever is thrown below leaves as one envelope, sent once. */
 export function errorExit(report: (error: unknown, ctx: Context) => void): Middleware {
@@ -30,5 +31,5 @@ function send(ctx: Context, cause: Failure, status: number): void {
     ctx.set('Retry-After', String(Math.max(1, Math.ceil(cause.retry_after_ms / 1000))));
     if (status === 429) ctx.set('X-Backoff-Ms', String(Math.round(cause.retry_after_ms)));
   }
-  ctx.body = cause;
+  ctx.body = { ...(ctx.state as ExchangeState).concerns, ...cause };
 }

@@ -29,5 +29,10 @@ export function mountPoint(ctx: Context): string {
   return (mountPath ?? baseUrl ?? '') + (ctx.state['prefix'] as string);
 }
 
+export interface ExchangeState extends CorrelationState {
+  /** What a failure of this exchange is about, where it does not say so itself. */
+  concerns?: { engine: string; pool_id?: string };
+}
+
 /** What a route is given: it parses, asks, answers, and keeps nothing. */
-export type Handler = (ctx: Context & { state: CorrelationState }) => void | Promise<void>;
+export type Handler = (ctx: Context & { state: ExchangeState }) => void | Promise<void>;

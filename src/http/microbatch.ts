@@ -19,7 +19,8 @@ export async function* microbatched(
   }
 }
 
-function encodeTogether(events: readonly LogEvent[]): string {
+/** The wire form in which tokens that follow each other are one event. */
+export function encodeTogether(events: readonly LogEvent[]): string {
   let frames = '';
   for (let i = 0; i < events.length;) {
     let end = i + 1;

@@ -1,6 +1,5 @@
 import type { Clock } from '../clock.ts';
 import type { NarrationEvent } from '../contract/generated/types.ts';
-import { encodeEvents } from '../streams/frames.ts';
 import type { LogBatch, LogEvent } from '../streams/task-log.ts';
 
 type Sentence = Omit<NarrationEvent, 'ts'>;
@@ -9,40 +8,56 @@ type Sentence = Omit<NarrationEvent, 'ts'>;
  * The same stream with what happens in words. `narration` frames have no id: they are made when somebody listens, and
  * nobody can resume from one.
  * @param verbose whether `metrics` also say what is being prepared
+ * @param encode the wire form of the events
  */
 export async function* inWords(
   batches: AsyncIterable<LogBatch>,
   verbose: boolean,
   clock: Clock,
+  encode: (events: readonly LogEvent[]) => string,
 ): AsyncGenerator<LogBatch, void, undefined> {
   for await (const { events, frames, isLast } of batches) {
     const told = events.some((event) => event.type !== 'token');
-    yield { events, frames: told ? narrated(events, verbose, clock.wall()) : frames, isLast };
+    yield { events, frames: told ? narrated(events, verbose, clock.wall(), encode) : frames, isLast };
   }
 }
 
-function narrated(events: readonly LogEvent[], verbose: boolean, ts: number): string {
+function narrated(
+  events: readonly LogEvent[],
+  verbose: boolean,
+  ts: number,
+  encode: (events: readonly LogEvent[]) => string,
+): string {
   let frames = '';
+  // Tokens stay together: how they leave is not for this function to say.
+  let tokens: LogEvent[] = [];
   for (const event of events) {
+    if (event.type === 'token') {
+      tokens.push(event);
+      continue;
+    }
+    frames += encode(tokens);
+    tokens = [];
     const sentence = sentenceOf(event);
     const narration = sentence ? `event: narration\ndata: ${JSON.stringify({ ...sentence, ts })}\n\n` : '';
     const isTerminal = event.type === 'end' || event.type === 'error';
-    const frame = encodeEvents([verbose ? withPreparation(event) : event]);
+    const frame = encode([verbose ? withPreparation(event) : event]);
     // Nothing follows a terminal event, `started` comes before everything.
     frames += isTerminal ? narration + frame : frame + narration;
   }
-  return frames;
+  return frames + encode(tokens);
 }
+
+/** Sentences have at most 100 characters; the name of a pool may have 64, and is in the event beside it. */
+const LONGEST_NAME = 30;
 
 function sentenceOf(event: LogEvent): Sentence | undefined {
   switch (event.type) {
     case 'started': {
       const { queue_position, pool_id } = event.data;
-      const ahead = queue_position === 0 ? 'nothing' : `${queue_position} tasks`;
-      return say(
-        'admit',
-        `The task joins the queue${pool_id ? ` of pool ${pool_id}` : ''} with ${ahead} ahead of it.`,
-      );
+      const ahead = queue_position === 0 ? 'nothing' : countOf(queue_position, 'task');
+      const queue = pool_id && pool_id.length <= LONGEST_NAME ? `the queue of pool ${pool_id}` : 'its queue';
+      return say('admit', `The task joins ${queue} with ${ahead} ahead of it.`);
     }
     case 'metrics':
       if (event.data.resumed) return say('resume', 'Another run goes on where the task’s engine was lost.');
@@ -52,14 +67,18 @@ function sentenceOf(event: LogEvent): Sentence | undefined {
     case 'end': {
       const { tokens_out, canceled } = event.data;
       return canceled
-        ? say('cancel', `The task is canceled after ${tokens_out} tokens.`)
-        : say('end', `The task ends after ${tokens_out} tokens.`);
+        ? say('cancel', `The task is canceled after ${countOf(tokens_out, 'token')}.`)
+        : say('end', `The task ends after ${countOf(tokens_out, 'token')}.`);
     }
     case 'error':
       return say('fail', `The task fails with ${event.data.code}.`);
     default:
       return undefined;
   }
+}
+
+function countOf(count: number, noun: string): string {
+  return count === 1 ? `1 ${noun}` : `${count} ${noun}s`;
 }
 
 function say(action: string, human: string): Sentence {

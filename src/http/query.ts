@@ -29,7 +29,8 @@ export function oneOf<T extends string>(
 
 /** @throws TaskchartError INVALID_PARAMS */
 export function yesOrNo(name: string, text: string | undefined): boolean {
-  return (oneOf(name, text, ['true', 'false', '1', '0', '']) ?? 'false') !== 'false' && text !== '0';
+  const word = oneOf(name, text?.toLowerCase(), ['true', 'false', '1', '0', '']) ?? 'false';
+  return word !== 'false' && word !== '0';
 }
 
 /** @throws TaskchartError INVALID_PARAMS */

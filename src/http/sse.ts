@@ -66,8 +66,9 @@ export class Heartbeats {
   #beat(): void {
     this.#timer = undefined;
     for (const stream of this.#streams) {
-      // A reader that lags has unsent bytes anyway: a comment would only make its backlog longer.
-      if (!stream.writableNeedDrain) stream.write(HEARTBEAT);
+      // A reader that lags has unsent bytes anyway: a comment would only make its backlog longer. A stream stays here
+      // until its last byte has left, which is later than its end.
+      if (!stream.writableEnded && !stream.writableNeedDrain) stream.write(HEARTBEAT);
     }
     if (this.#streams.size > 0) this.#timer = this.#clock.setTimeout(() => this.#beat(), this.#period_ms);
   }

@@ -32,6 +32,28 @@ test('a task is accepted as it is, also with a deadline in the past; what nobody
   t.deepEqual(parseTaskRequest({ ...body, from_the_future: { a: 1 } }), body as unknown);
 });
 
+test('what nobody knows is not kept at any depth; a schema is kept as it is', (t) => {
+  const known = {
+    ...good,
+    prompt: undefined,
+    messages: [{ role: 'user', content: 'hello' }],
+    sampling: { stop: ['.'], json_schema: { type: 'object', unknown: [{ a: 1 }] } },
+    placement: { mode: 'prefer', prefer_pools: ['a'] },
+  };
+  const { prompt: _, ...body } = known;
+  const told = structuredClone(body) as unknown as Record<string, unknown>;
+  const parts = [told, told['sampling'], told['placement'], (told['messages'] as unknown[])[0]];
+  for (const part of parts) (part as Record<string, unknown>)['from_the_future'] = { a: [1] };
+  t.deepEqual(parseTaskRequest(told), body as unknown);
+});
+
+test('a schema may be nested 64 levels deep, and not one more', (t) => {
+  const nested = (levels: number): object => (levels === 0 ? {} : { a: nested(levels - 1) });
+  const withSchema = (levels: number): unknown => ({ ...good, sampling: { json_schema: nested(levels) } });
+  t.is(refusal(withSchema(64)), 'accepted');
+  t.is(refusal(withSchema(65)), 'sampling.json_schema: must not be nested deeper than 64 levels');
+});
+
 test('the examples of the contract are accepted', (t) => {
   for (const example of (spec.bundle.$defs.TaskRequest?.examples ?? []) as object[]) {
     t.notThrows(() => parseTaskRequest(structuredClone(example)));

@@ -236,7 +236,8 @@ export const tokenizeRequestFields = {
   "about": "a text, and whose tokens to count",
   "expects": "an object",
   "rules": {
-   "anyOf": "text or messages: one of them is required"
+   "anyOf": "text or messages: one of them is required",
+   "not": "text and messages: only one of them can be counted"
   }
  },
  "model_ref": {
@@ -467,6 +468,46 @@ export const configFields = {
   "about": "folder for what the daemon keeps: tasks and their streams in `tasks.db` and `streams.db`, its engines' output in `engines/<replica>.log`",
   "expects": "the path of a folder"
  },
+ "models": {
+  "type": "object",
+  "about": "model files that were fetched",
+  "expects": "an object"
+ },
+ "models.cache_dir": {
+  "type": "string",
+  "about": "folder that they are kept in; several daemons may share it",
+  "expects": "the path of a folder"
+ },
+ "models.max_bytes": {
+  "type": "integer",
+  "about": "most that they may take; what was not used for longest goes first, never what is in use",
+  "expects": "an integer ≥ 1"
+ },
+ "policy": {
+  "type": "object",
+  "about": "what may be fetched",
+  "expects": "an object"
+ },
+ "policy.offline": {
+  "type": "boolean",
+  "about": "whether nothing is fetched at all: only models on this machine are used",
+  "expects": "true or false"
+ },
+ "policy.auto_fetch": {
+  "type": "boolean",
+  "about": "whether a model that is not on this machine is fetched when its pool needs it",
+  "expects": "true or false"
+ },
+ "policy.allowlist": {
+  "type": "array",
+  "about": "hosts that models may be fetched from, redirects and subdomains included; huggingface.co stands for hf.co too, where its files are",
+  "expects": "a list"
+ },
+ "policy.allowlist[]": {
+  "type": "string",
+  "about": "a host, with a port if only that one is meant",
+  "expects": "a host such as huggingface.co"
+ },
  "log": {
   "type": "object",
   "about": "the program's own log",
@@ -549,13 +590,18 @@ export const configFields = {
  },
  "pools[].engine": {
   "type": "string",
-  "about": "engine family: llamacpp or synthetic",
-  "expects": "llamacpp or synthetic, the engines that this version has"
+  "about": "engine family: llamacpp, vllm, tgi, triton, openai or synthetic",
+  "expects": "one of llamacpp, vllm, tgi, triton, openai, synthetic"
  },
  "pools[].model": {
   "type": "string",
-  "about": "the model: storyteller is the bundled one, anything else the path of a GGUF file, with or without file: before it",
-  "expects": "storyteller, file:/path/model.gguf or the path of a GGUF file"
+  "about": "the model: storyteller, the path of a GGUF file, or a reference to one that is fetched, such as hf:org/repo:QUANT",
+  "expects": "storyteller, the path of a GGUF file or a reference such as hf:org/repo/file.gguf"
+ },
+ "pools[].checksum": {
+  "type": "string",
+  "about": "what the model's file must have; another one is not loaded",
+  "expects": "sha256: and 64 hex digits in lower case"
  },
  "pools[].ctx": {
   "type": "integer",
@@ -674,8 +720,19 @@ export const configFields = {
  },
  "pools[].provisioning.external.url": {
   "type": "string",
-  "about": "base URL of the llama-server",
+  "about": "base URL of the server",
   "expects": "an http or https URL"
+ },
+ "pools[].provisioning.external.api_key": {
+  "type": "string",
+  "about": "key of the server, sent to it as a bearer token and never shown; ${NAME} takes it from that environment variable, which keeps it out of the file",
+  "expects": "a key without blanks, or ${NAME} for the environment variable that holds it",
+  "private": true
+ },
+ "pools[].provisioning.external.model": {
+  "type": "string",
+  "about": "the model's name on the server; the pool's model when left out",
+  "expects": "the name of a model"
  },
  "pools[].synthetic": {
   "type": "object",

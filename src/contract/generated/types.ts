@@ -84,11 +84,15 @@ export type Preload = boolean;
 /**
  * A queue and the engine behind it.
  */
-export type PoolConfig = LlamacppPool | SyntheticPool;
+export type PoolConfig = LlamacppPool | RemotePool | SyntheticPool;
+/**
+ * Key of the server, sent to it as a bearer token and never shown; ${NAME} takes it from that environment variable, which keeps it out of the file.
+ */
+export type ApiKey = string;
 /**
  * A queue and the engine behind it.
  */
-export type PoolConfigInput = LlamacppPoolInput | SyntheticPoolInput;
+export type PoolConfigInput = LlamacppPoolInput | RemotePoolInput | SyntheticPoolInput;
 
 /**
  * The body of every failure. Decide by `code` and `retriable`, show `message`.
@@ -1452,13 +1456,17 @@ export interface PoolQueue {
 export interface LlamacppPool {
   id: PoolId;
   /**
-   * Engine family: llamacpp or synthetic.
+   * Engine family: llamacpp, vllm, tgi, triton, openai or synthetic.
    */
   engine: 'llamacpp';
   /**
-   * The model: storyteller is the bundled one, anything else the path of a GGUF file, with or without file: before it. Relative to the configuration file.
+   * The model: storyteller, the path of a GGUF file, or a reference to one that is fetched, such as hf:org/repo:QUANT. storyteller is the bundled one; a path may have file: before it and is relative to the configuration file; fetched are hf:org/repo/path/file.gguf and hf:org/repo:QUANT (both with @revision if need be), https://host/file.gguf, s3://bucket/key and oci://registry/repo:tag.
    */
   model: string;
+  /**
+   * What the model's file must have; another one is not loaded. Without it a file is held against what its origin says.
+   */
+  checksum?: string;
   ctx?: Ctx;
   slots: Slots;
   /**
@@ -1538,10 +1546,61 @@ export interface Provisioning {
    */
   external?: {
     /**
-     * Base URL of the llama-server.
+     * Base URL of the server.
      */
     url: string;
+    api_key?: ApiKey;
   };
+}
+/**
+ * A pool whose engine is a server that somebody else runs.
+ */
+export interface RemotePool {
+  id: PoolId;
+  /**
+   * Engine family: llamacpp, vllm, tgi, triton, openai or synthetic.
+   */
+  engine: 'vllm' | 'tgi' | 'triton' | 'openai';
+  /**
+   * Name under which tasks ask for the model; also its name on the server, unless provisioning.external.model has another.
+   */
+  model: string;
+  ctx?: Ctx;
+  slots: Slots;
+  preload: Preload;
+  max_tokens_out?: MaxTokensOut;
+  queue: PoolQueue;
+  admission: PoolAdmission;
+  timeouts: Timeouts;
+  /**
+   * Name of the pool's sampler profile; a task that names another one is not placed here.
+   */
+  sampler_profile_version: string;
+  provisioning: RemoteProvisioning;
+}
+/**
+ * Where the engine of a vllm, tgi, triton or openai pool comes from.
+ */
+export interface RemoteProvisioning {
+  /**
+   * external uses a server that somebody else runs.
+   */
+  mode: 'external';
+  external: ExternalServer;
+}
+/**
+ * The server for mode external.
+ */
+export interface ExternalServer {
+  /**
+   * Base URL of the server. For openai as its clients take it, such as https://api.openai.com/v1; without a path, /v1 is meant.
+   */
+  url: string;
+  /**
+   * The model's name on the server; the pool's model when left out.
+   */
+  model?: string;
+  api_key?: ApiKey;
 }
 /**
  * A pool that makes up its text, for development and load tests.
@@ -1549,7 +1608,7 @@ export interface Provisioning {
 export interface SyntheticPool {
   id: PoolId;
   /**
-   * Engine family: llamacpp or synthetic.
+   * Engine family: llamacpp, vllm, tgi, triton, openai or synthetic.
    */
   engine: 'synthetic';
   /**
@@ -1762,6 +1821,38 @@ export interface Config {
     dir: string;
   };
   /**
+   * Model files that were fetched.
+   */
+  models: {
+    /**
+     * Folder that they are kept in; several daemons may share it. Relative to the configuration file, or to the working directory where it does not come from the file.
+     */
+    cache_dir: string;
+    /**
+     * Most that they may take; what was not used for longest goes first, never what is in use. No limit when left out. Bytes.
+     */
+    max_bytes?: number;
+  };
+  /**
+   * What may be fetched.
+   */
+  policy: {
+    /**
+     * Whether nothing is fetched at all: only models on this machine are used.
+     */
+    offline: boolean;
+    /**
+     * Whether a model that is not on this machine is fetched when its pool needs it.
+     */
+    auto_fetch: boolean;
+    /**
+     * Hosts that models may be fetched from, redirects and subdomains included; huggingface.co stands for hf.co too, where its files are. Every host where it is empty.
+     *
+     * Items: A host, with a port if only that one is meant.
+     */
+    allowlist: string[];
+  };
+  /**
    * The program's own log.
    */
   log: {
@@ -1838,13 +1929,17 @@ export interface PoolQueueInput {
 export interface LlamacppPoolInput {
   id: PoolId;
   /**
-   * Engine family: llamacpp or synthetic.
+   * Engine family: llamacpp, vllm, tgi, triton, openai or synthetic.
    */
   engine: 'llamacpp';
   /**
-   * The model: storyteller is the bundled one, anything else the path of a GGUF file, with or without file: before it. Relative to the configuration file.
+   * The model: storyteller, the path of a GGUF file, or a reference to one that is fetched, such as hf:org/repo:QUANT. storyteller is the bundled one; a path may have file: before it and is relative to the configuration file; fetched are hf:org/repo/path/file.gguf and hf:org/repo:QUANT (both with @revision if need be), https://host/file.gguf, s3://bucket/key and oci://registry/repo:tag.
    */
   model: string;
+  /**
+   * What the model's file must have; another one is not loaded. Without it a file is held against what its origin says.
+   */
+  checksum?: string;
   ctx?: Ctx;
   slots?: Slots;
   /**
@@ -1924,10 +2019,61 @@ export interface ProvisioningInput {
    */
   external?: {
     /**
-     * Base URL of the llama-server.
+     * Base URL of the server.
      */
     url: string;
+    api_key?: ApiKey;
   };
+}
+/**
+ * A pool whose engine is a server that somebody else runs.
+ */
+export interface RemotePoolInput {
+  id: PoolId;
+  /**
+   * Engine family: llamacpp, vllm, tgi, triton, openai or synthetic.
+   */
+  engine: 'vllm' | 'tgi' | 'triton' | 'openai';
+  /**
+   * Name under which tasks ask for the model; also its name on the server, unless provisioning.external.model has another.
+   */
+  model: string;
+  ctx?: Ctx;
+  slots?: Slots;
+  preload?: Preload;
+  max_tokens_out?: MaxTokensOut;
+  queue?: PoolQueueInput;
+  admission?: PoolAdmissionInput;
+  timeouts?: TimeoutsInput;
+  /**
+   * Name of the pool's sampler profile; a task that names another one is not placed here.
+   */
+  sampler_profile_version?: string;
+  provisioning: RemoteProvisioningInput;
+}
+/**
+ * Where the engine of a vllm, tgi, triton or openai pool comes from.
+ */
+export interface RemoteProvisioningInput {
+  /**
+   * external uses a server that somebody else runs.
+   */
+  mode?: 'external';
+  external: ExternalServerInput;
+}
+/**
+ * The server for mode external.
+ */
+export interface ExternalServerInput {
+  /**
+   * Base URL of the server. For openai as its clients take it, such as https://api.openai.com/v1; without a path, /v1 is meant.
+   */
+  url: string;
+  /**
+   * The model's name on the server; the pool's model when left out.
+   */
+  model?: string;
+  api_key?: ApiKey;
 }
 /**
  * A pool that makes up its text, for development and load tests.
@@ -1935,7 +2081,7 @@ export interface ProvisioningInput {
 export interface SyntheticPoolInput {
   id: PoolId;
   /**
-   * Engine family: llamacpp or synthetic.
+   * Engine family: llamacpp, vllm, tgi, triton, openai or synthetic.
    */
   engine: 'synthetic';
   /**
@@ -2146,6 +2292,38 @@ export interface ConfigInput {
      * Folder for what the daemon keeps: tasks and their streams in `tasks.db` and `streams.db`, its engines' output in `engines/<replica>.log`. Relative to the configuration file, or to the working directory where it does not come from the file.
      */
     dir?: string;
+  };
+  /**
+   * Model files that were fetched.
+   */
+  models?: {
+    /**
+     * Folder that they are kept in; several daemons may share it. Relative to the configuration file, or to the working directory where it does not come from the file.
+     */
+    cache_dir?: string;
+    /**
+     * Most that they may take; what was not used for longest goes first, never what is in use. No limit when left out. Bytes.
+     */
+    max_bytes?: number;
+  };
+  /**
+   * What may be fetched.
+   */
+  policy?: {
+    /**
+     * Whether nothing is fetched at all: only models on this machine are used.
+     */
+    offline?: boolean;
+    /**
+     * Whether a model that is not on this machine is fetched when its pool needs it.
+     */
+    auto_fetch?: boolean;
+    /**
+     * Hosts that models may be fetched from, redirects and subdomains included; huggingface.co stands for hf.co too, where its files are. Every host where it is empty.
+     *
+     * Items: A host, with a port if only that one is meant.
+     */
+    allowlist?: string[];
   };
   /**
    * The program's own log.

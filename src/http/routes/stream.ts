@@ -1,9 +1,10 @@
+import { encodeEvents } from '../../streams/frames.ts';
 import { gather } from '../gather.ts';
 import type { Handler, HttpOptions } from '../handler.ts';
+import { encodeTogether, microbatched } from '../microbatch.ts';
+import { inWords } from '../narration.ts';
 import { queryOf, wholeNumber, yesOrNo } from '../query.ts';
 import { SSE_HEADERS, writeEvents, type Heartbeats } from '../sse.ts';
-import { inWords } from '../narration.ts';
-import { microbatched } from '../microbatch.ts';
 import { budgetHeaders } from './submission.ts';
 import { knownTask } from './tasks.ts';
 
@@ -31,9 +32,11 @@ export function streamRoutes(
         ctx.set(headers);
         return;
       }
+      ctx.respond = false;
+      // It may have left while what an earlier process has accepted was read back; nobody would hear of it again.
+      if (ctx.res.closed) return;
       const gone = new AbortController();
       const leave = orchestrator.attachReader(record);
-      ctx.respond = false;
       ctx.res.once('close', () => {
         leave();
         gone.abort(LEFT);
@@ -49,11 +52,12 @@ export function streamRoutes(
       heartbeats.add(ctx.res);
       const { signal } = gone;
       const log = orchestrator.read(record.id, after, signal);
-      const batches =
-        microbatch_window_ms === undefined ? log : microbatched(log, microbatch_window_ms, clock);
+      const isBatched = microbatch_window_ms !== undefined;
+      const batches = isBatched ? microbatched(log, microbatch_window_ms, clock) : log;
+      const encode = isBatched ? encodeTogether : encodeEvents;
       await writeEvents(
         ctx.res,
-        verbose || narration_enabled ? inWords(batches, verbose, clock) : batches,
+        verbose || narration_enabled ? inWords(batches, verbose, clock, encode) : batches,
         signal,
       );
     },

@@ -16,6 +16,7 @@ export function submissionRoutes({
       const body = await readJson(ctx.req, body_limit_bytes);
       await gather();
       const request = parseTaskRequest(body);
+      ctx.state.concerns = { engine: request.engine };
       const admission = await orchestrator.submit(request, {
         correlation_id: ctx.state.correlation_id,
         idempotency_key: idempotencyKey(ctx.get('Idempotency-Key')),
@@ -33,6 +34,7 @@ export function submissionRoutes({
 
     async previewTask(ctx) {
       const request = parseTaskRequest(await readJson(ctx.req, body_limit_bytes));
+      ctx.state.concerns = { engine: request.engine };
       ctx.body = await orchestrator.preview(request);
     },
   };
