@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import type { PoolBlueprint } from './actors/orchestrator.ts';
 import type { PoolSpec } from './actors/pool-options.ts';
 import type { Clock } from './clock.ts';
@@ -7,13 +8,15 @@ import type { PreparedModel } from './machines/provisioner.ts';
 import type { TaskRules } from './machines/task-protocol.ts';
 import type { QueueRules } from './scheduling/queue.ts';
 import { engineOutput } from './observe/engine-output.ts';
-import { fileModels, remoteModels } from './models/source.ts';
+import type { ModelLibraryOptions } from './models/library.ts';
+import { Models } from './models/models.ts';
+import { remoteModels } from './models/source.ts';
 
 /** Tokens a synthetic slot holds where the configuration does not say. */
 const SYNTHETIC_CTX = 8192;
 
 /** From a pool's configuration to what the orchestrator builds it from. */
-export function blueprintOf(pool: PoolConfig, config: Config, clock: Clock): PoolBlueprint {
+export function blueprintOf(pool: PoolConfig, config: Config, clock: Clock, models: Models): PoolBlueprint {
   const { supervision, runtime } = config;
   return {
     spec: {
@@ -29,7 +32,7 @@ export function blueprintOf(pool: PoolConfig, config: Config, clock: Clock): Poo
       sampler_profile_version: pool.sampler_profile_version,
       preload: pool.preload,
     },
-    models: isEmbedded(pool) ? fileModels : remoteModels,
+    models: isEmbedded(pool) ? models.source({ checksum: pool.checksum }) : remoteModels,
     engine: (model, replica_id) => (host) =>
       createEngine(
         engineSpecOf(pool, model),
@@ -50,6 +53,21 @@ export function blueprintOf(pool: PoolConfig, config: Config, clock: Clock): Poo
       probe_fail: supervision.probe_fail,
     },
   };
+}
+
+/** The models of all pools. */
+export function modelsOf(
+  config: Config,
+  ports: Pick<ModelLibraryOptions, 'clock' | 'random' | 'hub'>,
+): Models {
+  const { cache_dir, max_bytes } = config.models;
+  return new Models({
+    ...ports,
+    cache_dir,
+    max_bytes,
+    policy: config.policy,
+    provenance_file: join(config.runtime.dir, 'provenance', 'models.jsonl'),
+  });
 }
 
 function queueRules({ queue, admission }: PoolConfig): QueueRules {
@@ -85,7 +103,7 @@ function taskRules({ timeouts }: PoolConfig, { retry, sse }: Config): TaskRules 
   };
 }
 
-function isEmbedded(pool: PoolConfig): boolean {
+function isEmbedded(pool: PoolConfig): pool is Extract<PoolConfig, { engine: 'llamacpp' }> {
   return pool.engine === 'llamacpp' && pool.provisioning.mode === 'embedded';
 }
 
@@ -98,13 +116,28 @@ function engineSpecOf(pool: PoolConfig, model: PreparedModel): EngineSpec {
       ctx: pool.ctx ?? SYNTHETIC_CTX,
       settings: pool.synthetic,
     };
-  if (pool.provisioning.mode === 'external')
+  if (pool.engine !== 'llamacpp') {
+    const { url, model: name, api_key } = pool.provisioning.external;
+    return {
+      family: pool.engine,
+      url,
+      model_id: pool.model,
+      slots: pool.slots,
+      ...(name === undefined ? {} : { model: name }),
+      ...(api_key === undefined ? {} : { api_key }),
+      ...(pool.ctx === undefined ? {} : { ctx: pool.ctx }),
+    };
+  }
+  if (pool.provisioning.mode === 'external') {
+    const { url = '', api_key } = pool.provisioning.external ?? {};
     return {
       family: 'llamacpp',
       mode: 'external',
-      url: pool.provisioning.external?.url ?? '',
+      url,
       model_id: pool.model,
+      ...(api_key === undefined ? {} : { api_key }),
     };
+  }
   return {
     family: 'llamacpp',
     mode: 'embedded',

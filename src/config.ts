@@ -1,10 +1,12 @@
-import { dirname, resolve } from 'node:path';
+import { homedir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
 import { findMistake } from './config/checks.ts';
 import { readEnvironment, type Environment } from './config/environment.ts';
 import { ConfigError, type KeyPath } from './config/error.ts';
 import { readConfigFile } from './config/file.ts';
 import { layerOf, locateIn, mergeLayers, type Layer, type Settings } from './config/layers.ts';
 import { modelId, parseModel } from './config/model.ts';
+import { takeSecrets } from './config/secrets.ts';
 import { explain, pathText } from './contract/explain.ts';
 import { configFields } from './contract/generated/fields.js';
 import type { Config as MutableConfig, ConfigInput } from './contract/generated/types.ts';
@@ -34,8 +36,8 @@ export interface ConfigSources {
 /**
  * Reads, merges and checks the configuration. Without any source it is one pool with the bundled model.
  *
- * In the result `runtime.dir` is absolute, a llamacpp pool's `model` is `storyteller` or `file:` and an absolute
- * path, and every pool's queue has its capacity and policy.
+ * In the result `runtime.dir` and `models.cache_dir` are absolute, a llamacpp pool's `model` is `storyteller`, `file:`
+ * and an absolute path, or the reference of what is fetched, and every pool's queue has its capacity and policy.
  * @throws ConfigError on the first mistake, in one line
  */
 export function loadConfig(sources: ConfigSources = {}): Config {
@@ -52,7 +54,7 @@ export function loadConfig(sources: ConfigSources = {}): Config {
     const { keys, text } = explain(validateConfig.errors, settings, configFields);
     throw refuse(keys, text);
   }
-  const mistake = findMistake(settings, written);
+  const mistake = findMistake(settings, written) ?? takeSecrets(settings, sources.env ?? {});
   if (mistake) throw refuse(mistake.keys, `${pathText(mistake.keys)}: ${mistake.message}`);
   const folderOf = (keys: KeyPath) =>
     sources.file !== undefined && layerOf(layers, keys) === file ? dirname(sources.file) : '.';
@@ -63,12 +65,16 @@ export function loadConfig(sources: ConfigSources = {}): Config {
 function complete(config: MutableConfig, folderOf: (keys: KeyPath) => string): MutableConfig {
   const { capacity, policy } = config.admission;
   config.runtime.dir = resolve(folderOf(['runtime', 'dir']), config.runtime.dir);
+  const { models } = config;
+  models.cache_dir = models.cache_dir.startsWith('~/')
+    ? join(homedir(), models.cache_dir.slice(2))
+    : resolve(folderOf(['models', 'cache_dir']), models.cache_dir);
   for (const pool of config.pools) {
     pool.queue = { capacity: pool.queue.capacity ?? capacity, full_policy: pool.queue.full_policy ?? policy };
     // A server that runs already knows its model by its own name; only what is loaded here is a file.
     const isFile = pool.engine === 'llamacpp' && pool.provisioning.mode === 'embedded';
     const model = isFile ? parseModel(pool.model) : undefined;
-    if (model) pool.model = modelId(model, folderOf(['pools']));
+    if (model && model.kind !== 'mistake') pool.model = modelId(model, folderOf(['pools']));
   }
   return config;
 }

@@ -1,9 +1,13 @@
 import type { TaskFilter } from './actors/task-registry.ts';
 import { capabilities, poolHealth, taskInfo, taskSummary } from './actors/views.ts';
 import { Orchestrator } from './actors/orchestrator.ts';
+import type { ArtifactStore } from './artifacts/artifact-store.ts';
+import { MemoryArtifacts } from './artifacts/memory-artifacts.ts';
+import { withTranscripts } from './artifacts/with-transcripts.ts';
 import type { Observer } from './actors/observation.ts';
-import { blueprintOf } from './blueprint.ts';
+import { blueprintOf, modelsOf } from './blueprint.ts';
 import { systemClock, type Clock } from './clock.ts';
+import type { HubSettings } from './config/hub.ts';
 import { ConfigError, loadConfig, type Config, type ConfigInput } from './config.ts';
 import type {
   AdmissionResponse,
@@ -25,26 +29,40 @@ import { MemoryTaskLog } from './streams/memory-log.ts';
 import type { LogEvent, TaskLog } from './streams/task-log.ts';
 import { createThreadPool } from './threads/thread-pool.ts';
 
-/** What tests and other hosts replace. */
+/** How the world enters; see `openStorage` for the first three, which belong together. */
 export interface OrchestratorPortOptions {
-  /** @default a store in memory, gone with the process */
+  /** Where accepted tasks and sessions are kept; closed with the orchestrator. @default in memory, gone with the process */
   store?: Store;
-  /** @default a log in memory */
+  /** Where streams are kept; closed with the orchestrator. @default in memory, gone with the process */
   task_log?: TaskLog;
+  /** Where artifacts are kept; closed with the orchestrator. @default in memory, gone with the process */
+  artifact_store?: ArtifactStore;
   /** @default the system's clock */
   clock?: Clock;
   /** 0 to 1; the jitter of backoffs. @default Math.random */
   random?: () => number;
+  /** Where `hf:` models come from, and the token for it. @default the public hub, without a token */
+  hub?: HubSettings;
 }
 
-/** The configuration of the daemon, and ports. */
-export type OrchestratorOptions = ConfigInput & OrchestratorPortOptions;
+/**
+ * The configuration of the daemon, as an object, and ports. Nothing is read from files or from the environment, and
+ * what only concerns a daemon (`server.bind_addr`, `log`) has no effect.
+ */
+export type OrchestratorOptions = Omit<ConfigInput, 'store'> & OrchestratorPortOptions;
 
-/** A task as the library takes it: what is left out comes from the pool that serves it. */
+/**
+ * A task as the library takes it. What is left out: the first pool that serves `model_ref` and `engine`, its whole
+ * context, `completion`, `interactive`, at most 256 tokens, a deadline of ten minutes. Under an id or a key that is
+ * known already, it is what it was the first time.
+ */
 export type SubmitRequest = Partial<TaskRequest>;
 
 export interface SubmitOptions {
-  /** Retries that carry the same key are one task. At most 128 characters. */
+  /**
+   * Tasks that come with the same key are one task for `admission.idempotency_ttl_ms`: 1 to 128 characters.
+   * @default none
+   */
   idempotency_key?: string;
   /** Name of this call in logs and on calls to engines. @default a fresh UUID */
   correlation_id?: string;
@@ -53,63 +71,111 @@ export interface SubmitOptions {
 /** A submitted task. */
 export interface Task {
   readonly id: string;
+  /** What was told when it was accepted; of a task that is taken up again, its place now. */
   readonly admission: AdmissionResponse;
   /**
-   * The task's events in order, from the first or after the one with this id, until it is over. May be called
-   * any number of times, also after the end; leaving the loop early does not cancel the task.
+   * The task's events in order, from the first or after the one with this id, until its `end` or `error`. Any number
+   * of readers, also after the end; leaving the loop does not cancel the task. It ends without a last event where the
+   * signal aborted, the task is forgotten, or a durable orchestrator was closed before the task was over.
    */
   events(options?: { after?: number; signal?: AbortSignal }): AsyncIterable<LogEvent>;
+  /**
+   * State, timings, usage and the text so far.
+   * @throws TaskchartError NOT_FOUND once its retention has ended
+   */
   info(): Promise<TaskInfo>;
   /** Resolves when no token can follow any more. Safe to repeat. */
   cancel(): Promise<void>;
 }
 
-/** An orchestrator inside this process: everything the daemon does, without HTTP. */
+/**
+ * An orchestrator inside this process: what the daemon does, without HTTP. What answers without a promise knows tasks
+ * and sessions of an earlier process only after `recovered`.
+ */
 export interface EmbeddedOrchestrator {
-  /** @throws TaskchartError the code and the message of the HTTP face */
+  /**
+   * Accepts a task; with a durable store it is on disk when this resolves. It does not wait for a model or a slot.
+   * @throws TaskchartError the code and the message of the HTTP face: INVALID_PARAMS, DEADLINE_UNMET,
+   * ADMISSION_REJECT, QUEUE_FULL_DROP_LRU, POOL_UNREADY (also while it closes), POOL_UNAVAILABLE; `failure` has the
+   * details, such as `retriable` and `retry_after_ms`
+   */
   submit(request: SubmitRequest, options?: SubmitOptions): Promise<Task>;
-  /** What `submit` would say now; nothing is queued. @throws TaskchartError INVALID_PARAMS for a malformed request */
+  /**
+   * What `submit` would say now; nothing is queued, and a refusal is an answer.
+   * @throws TaskchartError INVALID_PARAMS for a malformed request
+   */
   preview(request: SubmitRequest): Promise<TaskPreview>;
   /** A task that was submitted earlier. @throws TaskchartError NOT_FOUND */
   task(task_id: string): Task;
+  /** Resolves when no token can follow any more. Tasks that are over or not known are left as they are. */
   cancel(task_id: string): Promise<void>;
-  /** Forgets a finished task before its retention ends. @throws TaskchartError INVALID_PARAMS where it is not finished */
+  /**
+   * Forgets a finished task before its retention ends; one that is not known is left alone.
+   * @throws TaskchartError INVALID_PARAMS where it is not finished
+   */
   remove(task_id: string): void;
-  /** Newest first; all that are known, or those that fit. */
+  /** All that are known, or those that fit, newest first. */
   tasks(filter?: TaskFilter): TaskSummary[];
   /** A session comes into being on first use, this one included. */
   session(session_id: string): SessionInfo;
+  /** Begins a session's time to live anew. @returns false for one that is not known */
+  touchSession(session_id: string): boolean;
+  /** Ends a session; its tasks go on. Safe to repeat. */
+  removeSession(session_id: string): void;
+  /** The engines, and what they can do now: an engine that is not up yet says less. */
   capabilities(): Capabilities;
+  /** Each pool's state, queue, slots and last error. */
   pools(): PoolHealth[];
-  /** @returns how to stop observing */
+  /**
+   * Tells what happens: tasks, placements, pools, replicas. In the same turn, so an observer should be quick; one that
+   * throws disturbs nobody.
+   * @returns how to stop observing
+   */
   observe(observer: Observer): () => void;
   /**
-   * Lets running tasks finish, then stops every engine; nothing is left open. Safe to repeat.
-   * @param shutdown_ms how long running tasks may take; `server.shutdown_ms` where it is not given
+   * Takes nothing more, lets running tasks finish, stops every engine and closes the store; nothing is left open. What
+   * waits or is not finished in time goes on in the next process where the store and the log are durable; otherwise it
+   * ends: what waits with POOL_UNREADY, what runs canceled. Safe to repeat; a shorter time than before holds.
+   * @param shutdown_ms how long running tasks may take, in milliseconds; `server.shutdown_ms` (10000) by default
    */
   close(shutdown_ms?: number): Promise<void>;
-  /** Resolves once what a store has kept is known again; `submit` waits for it by itself. */
+  /**
+   * Resolves once what a store has kept is known again; `submit`, `preview` and `cancel` wait for it by themselves.
+   * Rejects with a StoreError where the store cannot be read.
+   */
   readonly recovered: Promise<void>;
-  /** What the HTTP face is built on. */
+  /** What clients have stored, and the transcripts of finished tasks. */
+  readonly artifacts: Pick<ArtifactStore, 'put' | 'get' | 'list'>;
+  /** What the HTTP face is built on; its shape is not promised. */
   readonly core: Orchestrator;
+  /** With every default filled in; frozen. */
   readonly config: Config;
 }
 
 /**
- * Starts an orchestrator in this process. Pools that preload begin at once; tasks may be submitted meanwhile.
+ * Starts an orchestrator in this process. Pools that preload begin at once; tasks may be submitted meanwhile. Without
+ * options it is one pool with the bundled model, in memory.
  * @throws ConfigError naming the key
  */
 export function createOrchestrator(options: OrchestratorOptions = {}): EmbeddedOrchestrator {
-  const { store, task_log: _log, clock: _clock, random: _random, ...settings } = options;
+  const { store, clock: _clock, random: _random, hub: _hub, ...more } = options;
+  const { task_log: _log, artifact_store: _artifacts, ...settings } = more;
   const config = loadConfig({ overrides: settings });
-  if (config.store.kind === 'sqlite' && !store)
-    throw new ConfigError('store.kind: sqlite has to be opened first; pass what openStorage(folder) gives');
+  if (store !== undefined && typeof store.commit !== 'function')
+    throw new ConfigError(
+      'store: must be a store, such as the one in what openStorage(folder) gives; store.kind is a setting of the daemon',
+    );
   return orchestrate(config, options);
 }
 
 /** The same from a configuration that was loaded already. */
 export function orchestrate(config: Config, ports: OrchestratorPortOptions = {}): EmbeddedOrchestrator {
-  const { store, task_log, clock = systemClock, random = Math.random } = ports;
+  const { store, task_log, clock = systemClock, random = Math.random, hub } = ports;
+  const wall = (): number => clock.wall();
+  const { artifact_store = new MemoryArtifacts({ wall }) } = ports;
+  const { max_bytes, retention_days, transcripts } = config.artifacts;
+  artifact_store.limit({ max_bytes, retention_ms: retention_days * 24 * 3_600_000 });
+  const models = modelsOf(config, { clock, random, hub });
   const core = new Orchestrator(
     {
       retained_tasks: config.retention.max_tasks,
@@ -124,22 +190,35 @@ export function orchestrate(config: Config, ports: OrchestratorPortOptions = {})
       disconnect_grace_ms: config.sse.cancel_on_disconnect ? config.sse.disconnect_grace_ms : undefined,
       allow_pin: config.placement.allow_pin,
       shutdown_ms: config.server.shutdown_ms,
+      transcripts,
     },
     {
       clock,
       random,
-      log: task_log ?? new MemoryTaskLog(),
+      log: task_log ?? new MemoryTaskLog({ wall }),
       store: store ?? new MemoryStore(),
       threads: createThreadPool(),
     },
-    config.pools.map((pool) => blueprintOf(pool, config, clock)),
+    config.pools.map((pool) => blueprintOf(pool, config, clock, models)),
   );
   return {
     core,
     config,
     recovered: core.recovered,
+    artifacts: withTranscripts(artifact_store, core.transcripts),
     async submit(request, { idempotency_key, correlation_id = newCorrelationId() } = {}) {
-      const parsed = parseTaskRequest(completeRequest(core, request));
+      if (idempotency_key !== undefined && !(idempotency_key.length >= 1 && idempotency_key.length <= 128))
+        throw new TaskchartError(
+          failure(
+            'INVALID_PARAMS',
+            `idempotency_key: must have 1 to 128 characters, got ${idempotency_key.length}`,
+          ),
+        );
+      if (core.isRecovering) await core.recovered;
+      const known =
+        (request.task_id === undefined ? undefined : core.record(request.task_id)) ??
+        (idempotency_key === undefined ? undefined : core.registry.byKey(idempotency_key));
+      const parsed = parseTaskRequest(completeRequest(core, request, known?.request));
       const admission = await core.submit(parsed, { correlation_id, idempotency_key });
       return taskOf(core, admission.task_id, admission);
     },
@@ -159,10 +238,15 @@ export function orchestrate(config: Config, ports: OrchestratorPortOptions = {})
     tasks: (filter = {}) =>
       core.registry.page(filter, Infinity).tasks.map((record) => taskSummary(core, record)),
     session: (session_id) => core.sessions.info(session_id),
+    touchSession: (session_id) => core.touchSession(session_id),
+    removeSession: (session_id) => core.deleteSession(session_id),
     capabilities: () => capabilities(core),
     pools: () => Array.from(core.pools.values(), poolHealth),
     observe: (observer) => core.observers.add(observer),
-    close: (shutdown_ms) => core.close(shutdown_ms),
+    async close(shutdown_ms) {
+      await core.close(shutdown_ms);
+      await Promise.all([models.close(), artifact_store.close()]);
+    },
   };
 }
 
@@ -183,8 +267,19 @@ function taskOf(core: Orchestrator, id: string, admission: AdmissionResponse): T
   };
 }
 
-/** The wire asks for every field; a program that embeds may leave to its pools what they decide anyway. */
-function completeRequest(core: Orchestrator, request: SubmitRequest): SubmitRequest {
+/**
+ * The wire asks for every field; a program that embeds may leave to its pools what they decide anyway.
+ * @param before the request of the same task when it was accepted: a pool may say something else by now
+ */
+function completeRequest(
+  core: Orchestrator,
+  request: SubmitRequest,
+  before?: Readonly<TaskRequest>,
+): SubmitRequest {
+  if (before) {
+    const { workload, engine, model_ref, ctx, priority, max_tokens, deadline_ms } = before;
+    return { workload, engine, model_ref, ctx, priority, max_tokens, deadline_ms, ...request };
+  }
   const pools = [...core.pools.values()];
   const pool =
     pools.find(

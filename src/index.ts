@@ -1,6 +1,6 @@
 /**
- * taskchart as a library: an orchestrator for LLM inference tasks inside your own process.
- * Nothing that is not listed here may be imported from outside.
+ * taskchart as a library: an orchestrator for LLM inference tasks inside your own process. Its HTTP face is
+ * `taskchart/http`, a client for a daemon elsewhere is `taskchart/client`; nothing else may be imported from outside.
  */
 export { createOrchestrator } from './embed.ts';
 export type {
@@ -12,11 +12,14 @@ export type {
 } from './embed.ts';
 export { openStorage } from './storage.ts';
 export type { Storage, StorageOptions } from './storage.ts';
+export { StoreError } from './sqlite/store-error.ts';
+export type { StoreErrorCode } from './sqlite/store-error.ts';
 export { ConfigError } from './config.ts';
 export type { ConfigInput } from './config.ts';
 export { ERROR_KINDS, TaskchartError } from './errors.ts';
 export type { ErrorKind, Failure } from './errors.ts';
 export type { Observation, Observer } from './actors/observation.ts';
+export type { TaskFilter } from './actors/task-registry.ts';
 export type { LogEvent, TaskLog } from './streams/task-log.ts';
 export type { Store } from './store/store.ts';
 export type { Clock } from './clock.ts';

@@ -1,44 +1,59 @@
+/**
+ * taskchart's HTTP face, for a service that has a server of its own. An entry of the package, so that whoever embeds
+ * taskchart without HTTP loads none.
+ */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Logger } from 'pino';
 import { systemClock, type Clock } from './clock.ts';
+import { ConfigError } from './config/error.ts';
 import type { EmbeddedOrchestrator } from './embed.ts';
-import { createHttpFace, type HttpFace } from './http/app.ts';
+import { createHttpFace } from './http/app.ts';
 import { createMetrics } from './observe/metrics.ts';
 
 export interface MountOptions {
   /**
-   * Path before every route, such as `/llm`: for hosts that hand over the whole path. A host that cuts its own prefix
-   * off (Express, koa-mount) needs none. @default ''
+   * Path before every route, such as `/llm`, where requests come with their whole path. A host that cuts its own
+   * prefix off and says so in `baseUrl`, as Express does, needs none.
+   * @default '' (none)
    */
   prefix?: string;
-  /** Hears of failures that are nobody's fault but the server's. @default none */
+  /** Hears of failures that are the server's own, and of nothing else. @default none */
   logger?: Pick<Logger, 'error'>;
   /** @default the system's clock */
   clock?: Clock;
 }
 
-/** The HTTP face of an orchestrator, for a service that has a server of its own. */
+/** The HTTP face of an orchestrator. */
 export interface MountedHttp {
-  /** For node:http, Express (`app.use('/llm', http.handler)`) and everything else that has Node's pair. */
-  handler: (request: IncomingMessage, response: ServerResponse) => void;
-  /** For Koa: `mount('/llm', http.app)` of koa-mount, or `app.use` of each of its middleware. */
-  app: HttpFace['app'];
-  /** Stops the face's timers. The orchestrator and the connections belong to whoever made them. */
+  /**
+   * Answers a request; for `node:http`, Express and everything else that has Node's pair. Never rejects, and resolves
+   * when the answer was given, which for a stream is its end. A request outside the prefix goes to `next` where there
+   * is one, and else gets a 404.
+   */
+  readonly handler: (request: IncomingMessage, response: ServerResponse, next?: () => void) => Promise<void>;
+  /**
+   * Stops the face's own timers: to be called once the orchestrator is closed. The server and its connections belong
+   * to whoever made them. Safe to repeat.
+   */
   close(): void;
 }
 
 /**
- * Makes the HTTP face of an orchestrator: every route of the daemon, for a server that somebody else runs. Whoever
- * mounts it decides who may call it: it asks nobody for a token.
+ * Makes the HTTP face of an orchestrator: every route of the daemon, for a server that somebody else runs. The host
+ * decides who may call it: it asks nobody for a token. `server.bind_addr` and `log` of the configuration mean nothing
+ * here.
+ * @throws ConfigError where the prefix is no path
  */
 export function mountHttp(orchestrator: EmbeddedOrchestrator, options: MountOptions = {}): MountedHttp {
   const { config, core } = orchestrator;
-  const { prefix = '', logger, clock = systemClock } = options;
+  const { logger, clock = systemClock } = options;
+  const prefix = readPrefix(options.prefix ?? '');
   const metrics = createMetrics(core);
   const { app, close } = createHttpFace({
     orchestrator: core,
+    artifacts: orchestrator.artifacts,
     clock,
-    prefix: prefix.replace(/\/+$/, ''),
+    prefix,
     body_limit_bytes: config.server.body_limit_bytes,
     heartbeat_ms: config.sse.heartbeat_ms,
     narration_enabled: config.sse.narration_enabled,
@@ -55,5 +70,27 @@ export function mountHttp(orchestrator: EmbeddedOrchestrator, options: MountOpti
       }),
   });
   const handle = app.callback();
-  return { handler: (request, response) => void handle(request, response), app, close };
+  return {
+    handler(request, response, next) {
+      if (!next || isUnder(prefix, request.url ?? '')) return handle(request, response);
+      next();
+      return Promise.resolve();
+    },
+    close,
+  };
+}
+
+/** @returns it without a slash at its end */
+function readPrefix(text: string): string {
+  const prefix = text.replace(/\/+$/, '');
+  if (/^(\/[\w.~-]+)*$/.test(prefix)) return prefix;
+  throw new ConfigError(
+    `prefix: must be a path that begins with a slash, such as /llm, got ${JSON.stringify(text)}`,
+  );
+}
+
+function isUnder(prefix: string, url: string): boolean {
+  if (!url.startsWith(prefix)) return false;
+  const after = url.charAt(prefix.length);
+  return prefix === '' || after === '/' || after === '?' || after === '';
 }

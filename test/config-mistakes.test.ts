@@ -81,12 +81,12 @@ const mistakes: [title: string, text: string, message: string | RegExp][] = [
   [
     'a pool without an engine',
     'pools:\n  - id: a\n    model: storyteller',
-    'FILE:2: pools[0].engine: is required (engine family: llamacpp or synthetic)',
+    'FILE:2: pools[0].engine: is required (engine family: llamacpp, vllm, tgi, triton, openai or synthetic)',
   ],
   [
-    'an engine of a later version',
-    'pools:\n  - id: a\n    engine: vllm',
-    'FILE:3: pools[0].engine: must be llamacpp or synthetic, the engines that this version has, got "vllm"',
+    'an engine that there is not',
+    'pools:\n  - id: a\n    engine: mlx',
+    'FILE:3: pools[0].engine: must be one of llamacpp, vllm, tgi, triton, openai, synthetic, got "mlx"',
   ],
   [
     'a pool without a name',
@@ -106,12 +106,39 @@ const mistakes: [title: string, text: string, message: string | RegExp][] = [
   [
     'a pool without a model',
     'pools: [{ id: a, engine: llamacpp }]',
-    'FILE:1: pools[0].model: is required (the model: storyteller is the bundled one, anything else the path of a GGUF file, with or without file: before it)',
+    'FILE:1: pools[0].model: is required (the model: storyteller, the path of a GGUF file, or a reference to one that is fetched, such as hf:org/repo:QUANT)',
   ],
   [
-    'a model to be fetched',
-    'pools: [{ id: a, engine: llamacpp, model: "hf:org/repo/m.gguf" }]',
-    'FILE:1: pools[0].model: must be storyteller, file:/path/model.gguf or the path of a GGUF file; this version fetches no models, got "hf:org/repo/m.gguf"',
+    'a whole repository for an engine that takes one file',
+    'pools: [{ id: a, engine: llamacpp, model: "hf:org/repo" }]',
+    'FILE:1: pools[0].model: must be one GGUF of the repository: hf:org/repo/path/file.gguf or hf:org/repo:QUANT, such as hf:org/repo:Q4_K_M, got "hf:org/repo"',
+  ],
+  [
+    'a model by a scheme that there is not',
+    'pools: [{ id: a, engine: llamacpp, model: "ftp://host/m.gguf" }]',
+    'FILE:1: pools[0].model: must be storyteller, file:/path/model.gguf or the path of a GGUF file, hf:org/repo/path/file.gguf, hf:org/repo:QUANT, https://host/file.gguf, s3://bucket/key or oci://registry/repo:tag, got "ftp://host/m.gguf"',
+  ],
+  [
+    'a model over plain HTTP',
+    'pools: [{ id: a, engine: llamacpp, model: "http://example.org/m.gguf" }]',
+    'FILE:1: pools[0].model: must be an https:// URL (http:// only goes with this machine itself), got "http://example.org/m.gguf"',
+  ],
+  [
+    'a checksum of another kind',
+    poolWith('checksum: "md5:00"'),
+    'FILE:2: pools[0].checksum: must be sha256: and 64 hex digits in lower case, got "md5:00"',
+  ],
+  [
+    'a checksum for a server that loads its model itself',
+    poolWith(
+      `checksum: "sha256:${'0'.repeat(64)}", provisioning: { mode: external, external: { url: "http://127.0.0.1:1" } }`,
+    ),
+    'FILE:2: pools[0].checksum: only goes with provisioning.mode embedded; an external server loads its model itself',
+  ],
+  [
+    'an allow-list of addresses',
+    'policy: { allowlist: ["https://huggingface.co"] }',
+    'FILE:1: policy.allowlist[0]: must be a host such as huggingface.co, got "https://huggingface.co"',
   ],
   [
     'synthetic settings on another engine',

@@ -1,7 +1,8 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { homedir, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import test from 'ava';
+import { readHub } from '../src/config/hub.ts';
 import { loadConfig, parseBindAddr, type ConfigInput } from '../src/config.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'taskchart-config-'));
@@ -114,6 +115,42 @@ test('relative paths belong to the place where they are written', (t) => {
   );
   const fromHere = loadConfig({ file: write('log: {}'), env: { TASKCHART_RUNTIME__DIR: 'run' } });
   t.is(fromHere.runtime.dir, resolve('run'));
+});
+
+test('the folder of fetched models is below home, or relative to the place where it is written', (t) => {
+  t.is(loadConfig().models.cache_dir, join(homedir(), '.cache/models'));
+  t.is(loadConfig({ file: write('models: { cache_dir: cache }') }).models.cache_dir, join(folder, 'cache'));
+  t.is(loadConfig({ env: { TASKCHART_MODELS__CACHE_DIR: 'cache' } }).models.cache_dir, resolve('cache'));
+  t.is(loadConfig({ overrides: { models: { cache_dir: '~/m' } } }).models.cache_dir, join(homedir(), 'm'));
+  t.deepEqual(loadConfig().policy, { offline: false, auto_fetch: true, allowlist: [] });
+});
+
+test('references of models that are fetched stay as they are written', (t) => {
+  const models = [
+    'hf:org/repo/sub/tiny.gguf@refs/pr/1',
+    'hf:org/repo:Q4_K_M',
+    'https://host/a.gguf',
+    's3://bucket/a/b.gguf',
+    'oci://ghcr.io/org/repo:v1',
+  ];
+  const { pools } = loadConfig({
+    overrides: { pools: models.map((model, index) => ({ id: `p${index}`, engine: 'llamacpp', model })) },
+  });
+  t.deepEqual(
+    pools.map(({ model }) => model),
+    models,
+  );
+});
+
+test('the hub is told as its own tools are told', (t) => {
+  t.deepEqual(readHub({ HF_TOKEN: ' hf_x\n', HF_ENDPOINT: 'http://127.0.0.1:1' }), {
+    endpoint: 'http://127.0.0.1:1',
+    token: 'hf_x',
+  });
+  t.deepEqual(readHub({ HF_TOKEN: '', HF_ENDPOINT: '' }), {});
+  t.throws(() => readHub({ HF_ENDPOINT: 'http://mirror.example' }), {
+    message: 'HF_ENDPOINT: must be an https URL such as https://huggingface.co, got "http://mirror.example"',
+  });
 });
 
 test('a synthetic pool has its behaviour filled in, and its model is only a name', (t) => {

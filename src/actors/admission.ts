@@ -7,6 +7,7 @@ import { newId } from '../ids.ts';
 import { backoff, predictDuration, retryAfter } from '../scheduling/estimate.ts';
 import { limitsOf, place, type PlacementDecision, type PlacementPool } from '../scheduling/placement.ts';
 import type { Store } from '../store/store.ts';
+import { candidateOf } from './candidate.ts';
 import type { Observers } from './observation.ts';
 import type { Pool } from './pool.ts';
 import type { Sessions } from './sessions.ts';
@@ -27,7 +28,8 @@ export interface AdmissionOptions {
   observers: Observers;
   /** Whether callers may pin a task to a pool. */
   allow_pin: boolean;
-  isAccepting: () => boolean;
+  /** Why nothing is accepted at all now, if so. */
+  refusal: () => Failure | undefined;
 }
 
 export interface Caller {
@@ -48,8 +50,11 @@ interface Seat {
 export class Admission {
   readonly #options: AdmissionOptions;
   readonly #turns = new Turns();
-  /** Ids whose commit was not answered: they may be on disk already, and are written over when posted again. */
+  /** Callers' ids whose commit was not answered: they may be on disk already, and are written over when posted again. */
   readonly #uncertain = new Set<string>();
+  /** Admissions that wait for the store, and who waits for the last of them. */
+  #commits = 0;
+  #committed: (() => void) | undefined;
 
   constructor(options: AdmissionOptions) {
     this.#options = options;
@@ -88,13 +93,18 @@ export class Admission {
   async preview(request: TaskRequest): Promise<TaskPreview> {
     try {
       await this.#checkRequest(request);
-      const { queue_position, predicted_start_ms } = this.#findSeat(request);
+      const { queue_position, predicted_start_ms } = this.#findSeat(request, 'preview');
       return { feasible: true, queue_position, predicted_start_ms };
     } catch (error) {
       if (!(error instanceof TaskchartError)) throw error;
       const { code, message, retriable } = error.failure;
       return { feasible: false, code, reason: message, retriable };
     }
+  }
+
+  /** Resolves once every admission that waits for the store has had its answer and is in its queue. */
+  async settled(): Promise<void> {
+    if (this.#commits > 0) await new Promise<void>((resolve) => (this.#committed = resolve));
   }
 
   /** Current place of a task that waits, and what was told at admission of one that does not. */
@@ -111,7 +121,7 @@ export class Admission {
   async #admit(request: TaskRequest, caller: Caller): Promise<AdmissionResponse> {
     const { clock, sessions, tasks, registry, observers } = this.#options;
     const tokens_in = await this.#checkRequest(request);
-    const { pool, queue_position, predicted_start_ms, victim } = this.#findSeat(request);
+    const { pool, queue_position, predicted_start_ms, victim } = this.#findSeat(request, 'admit');
     const id = request.task_id ?? newId();
     const session_id = request.session_id ?? newId();
     const draft: TaskDraft = {
@@ -135,17 +145,23 @@ export class Admission {
     };
     const estimate = { queue_position, predicted_start_ms };
     pool.rateLimits[request.priority]?.take(clock.now());
-    if (victim) pool.drop(victim);
+    // Nobody else may take the victim's place meanwhile, and it is lost only to a task that is really there.
+    if (victim) pool.setAside(victim);
     pool.queue.reserve(request.priority, draft.expected_tokens);
     sessions.accept(session_id, id, request.max_tokens);
+    this.#commits++;
     try {
       await this.#commit(draft, estimate);
     } catch (error) {
       sessions.release(session_id, id);
+      if (victim) pool.takeBack(victim);
       throw error;
     } finally {
       pool.queue.release(request.priority, draft.expected_tokens);
+      // Whoever waits has a turn of its own, after what follows here.
+      if (--this.#commits === 0) this.#committed?.();
     }
+    if (victim) pool.drop(victim);
     const record = tasks.admit(draft, estimate);
     registry.add(record);
     observers.tell({ type: 'task.admitted', record });
@@ -156,8 +172,8 @@ export class Admission {
   /** The contract's steps 3 to 5: what does not depend on how busy this server is. */
   async #checkRequest(request: TaskRequest): Promise<number | undefined> {
     const { engine, deadline_ms } = request;
-    if (!this.#options.isAccepting())
-      throw refusal(failure('POOL_UNREADY', 'this server is shutting down', { engine }));
+    const ofServer = this.#options.refusal();
+    if (ofServer) throw refusal({ engine, ...ofServer });
     if (deadline_ms <= 0)
       throw refusal(
         failure(
@@ -173,12 +189,14 @@ export class Admission {
   }
 
   /** Steps 6 to 10, in one turn: nothing can change between them. */
-  #findSeat(request: TaskRequest): Seat {
+  #findSeat(request: TaskRequest, purpose: 'admit' | 'preview'): Seat {
     const { sessions, clock, pools, observers, allow_pin } = this.#options;
     const { engine, priority, session_id } = request;
-    const ofSession =
-      session_id === undefined ? undefined : sessions.refusalOf(session_id, request.max_tokens);
-    if (ofSession) throw refusal({ engine, ...ofSession });
+    const ofSession = sessions.refusalOf(session_id, request.max_tokens);
+    if (ofSession) {
+      if (purpose === 'admit' && session_id !== undefined) sessions.exhaust(session_id);
+      throw refusal({ engine, ...ofSession });
+    }
 
     const affinity = session_id === undefined ? undefined : sessions.affinity(session_id);
     const decision: PlacementDecision = place(
@@ -186,7 +204,7 @@ export class Admission {
       { ...request, affinity_pool_id: affinity?.pool_id },
       { allow_pin },
     );
-    observers.tell({ type: 'placement.decided', decision });
+    if (purpose === 'admit') observers.tell({ type: 'placement.decided', decision });
     const pool = decision.kind === 'assigned' ? pools.get(decision.pool_id) : undefined;
     const wait_ms = pool?.rateLimits[priority]?.waitFor(clock.now()) ?? 0;
     if (pool && wait_ms > 0)
@@ -246,7 +264,7 @@ export class Admission {
   }
 
   #candidates({ priority }: TaskRequest): PlacementPool[] {
-    return Array.from(this.#options.pools.values(), (pool) => pool.candidate(priority));
+    return Array.from(this.#options.pools.values(), (pool) => candidateOf(pool, priority));
   }
 
   async #commit(
@@ -266,12 +284,17 @@ export class Admission {
         failure('INVALID_PARAMS', `task_id: ${id} is in use`, { engine: draft.request.engine }),
         409,
       );
-    this.#uncertain.add(id);
+    // Only whoever chose the id can post it again.
+    const isRepeatable = draft.request.task_id !== undefined;
+    if (isRepeatable) this.#uncertain.add(id);
     throw refusal(
-      failure('INTERNAL', 'the store did not answer; post the same task_id again', {
-        retriable: true,
-        engine: draft.request.engine,
-      }),
+      failure(
+        'INTERNAL',
+        isRepeatable
+          ? 'the store did not answer; post the same task_id again'
+          : 'the store did not answer; post the task again',
+        { retriable: true, engine: draft.request.engine },
+      ),
     );
   }
 

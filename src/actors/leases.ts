@@ -61,6 +61,10 @@ export class Leases {
     return held ? this.#options.clock.now() - held.heard_at : 0;
   }
 
+  holds(lease: number): boolean {
+    return this.#held.has(lease);
+  }
+
   /** Takes a slot for the task and sends it there. */
   grant(record: TaskRecord, replica: Replica): void {
     const lease = ++this.#last;
@@ -74,12 +78,12 @@ export class Leases {
   run(record: TaskRecord, lease: number, writer: LogWriter, past: Past | undefined): void {
     const held = this.#held.get(lease);
     if (!held) return;
-    const before = writer.tokens;
+    const before = past?.mode === 'resume' ? writer.tokens : 0;
     void this.#start(record, lease, held, writer, past).then(async (outcome) => {
       // One that stops short of what earlier runs have written is told as diverged, which ends the task.
       if (outcome.kind === 'finished') writer.finish();
       await writer.settled();
-      this.#close(lease, held, outcome, past?.mode === 'resume' ? before : 0);
+      this.#close(lease, held, outcome, { before, written: writer.tokens });
     });
   }
 
@@ -101,7 +105,11 @@ export class Leases {
     const work = workOf(record, lease, past);
     switch (work.kind) {
       case 'complete':
-        return Promise.resolve({ kind: 'finished', reason: 'limit', usage: record.context.usage });
+        return Promise.resolve({
+          kind: 'finished',
+          reason: 'limit',
+          usage: { ...record.context.usage, tokens_out: 0 },
+        });
       case 'embedding': {
         return held.replica.embed(work.call, (i, vector) => {
           if (i >= (past?.results ?? 0)) writer.append({ type: 'embedding', data: { i, vector } });
@@ -148,20 +156,36 @@ export class Leases {
 
   /** Puts every task that holds a slot back among those that wait, for the next process. */
   suspend(): void {
-    for (const { record } of this.#held.values()) this.#options.tasks.send(record, { type: 'task.suspend' });
+    for (const [lease, { record }] of this.#held) {
+      // Its log has not said yet where the run would begin; nothing was started.
+      if (record.context.lease === undefined) this.release(lease);
+      else this.#options.tasks.send(record, { type: 'task.suspend' });
+    }
   }
 
-  /** @param before tokens that the run has gone on from, and does not count */
-  #close(lease: number, held: Lease, outcome: EngineOutcome, before: number): void {
+  /**
+   * @param tokens.before those that the run has gone on from, and does not count
+   * @param tokens.written those of all runs that readers were given
+   */
+  #close(
+    lease: number,
+    held: Lease,
+    outcome: EngineOutcome,
+    tokens: { before: number; written: number },
+  ): void {
     const { tasks, clock, rates, pool_id } = this.#options;
     const at = clock.now();
-    const usage = { ...outcome.usage, tokens_out: before + outcome.usage.tokens_out };
     this.#held.delete(lease);
     if (outcome.kind === 'finished') {
-      if (held.record.request.workload === 'completion')
+      // One that found nothing left to do says nothing of how long outputs are.
+      const isEmpty = tokens.before > 0 && held.first_token_at === undefined;
+      if (held.record.request.workload === 'completion' && !isEmpty)
         noteRun(rates, outcome.usage.tokens_out, held.first_token_at, at);
+      const usage = { ...outcome.usage, tokens_out: tokens.before + outcome.usage.tokens_out };
       tasks.send(held.record, { type: 'engine.finished', at, reason: outcome.reason, usage });
     } else {
+      // A run that was lost while it said everything again has counted less than readers have.
+      const usage = { ...outcome.usage, tokens_out: tokens.written };
       // An abort that the task did not ask for: its replica was stopped under it.
       const cause =
         outcome.kind === 'failed'

@@ -2,7 +2,7 @@ import { createActor, type ActorRefFrom } from 'xstate';
 import type { Clock } from '../clock.ts';
 import type { AdmissionResponse, TaskPreview, TaskRequest } from '../contract/generated/types.ts';
 import { digestOf, withoutTexts } from '../contract/request-digest.ts';
-import { failure, TaskchartError } from '../errors.ts';
+import { failure, TaskchartError, type Failure } from '../errors.ts';
 import { orchestratorMachine } from '../machines/orchestrator.ts';
 import type { CancelReason } from '../machines/task-protocol.ts';
 import { isOver } from '../machines/task.ts';
@@ -22,6 +22,7 @@ import { endFact, taskKey } from './task-facts.ts';
 import type { TaskRecord } from './task-record.ts';
 import { TaskRegistry, type TaskRegistryOptions } from './task-registry.ts';
 import { Tasks } from './tasks.ts';
+import { Transcripts } from './transcripts.ts';
 
 export interface OrchestratorSettings extends Pick<
   TaskRegistryOptions,
@@ -34,6 +35,8 @@ export interface OrchestratorSettings extends Pick<
   allow_pin: boolean;
   /** How long `close` lets running tasks finish, in milliseconds. */
   shutdown_ms: number;
+  /** Whether streams of finished tasks can be read as artifacts. @default true */
+  transcripts?: boolean;
 }
 
 export interface OrchestratorPorts {
@@ -53,6 +56,7 @@ export class Orchestrator {
   readonly tasks: Tasks;
   readonly registry: TaskRegistry;
   readonly sessions: Sessions;
+  readonly transcripts: Transcripts;
   readonly closed: Promise<void>;
   /** Resolves once what earlier processes have accepted is known again; tasks may be posted before. */
   readonly recovered: Promise<void>;
@@ -61,6 +65,8 @@ export class Orchestrator {
   readonly #actor: ActorRefFrom<typeof orchestratorMachine>;
   readonly #admission: Admission;
   readonly #readers: Readers;
+  /** Ends that wait for their place on the disk of the log. */
+  readonly #keeping = new Set<Promise<void>>();
 
   constructor(
     settings: OrchestratorSettings,
@@ -77,6 +83,7 @@ export class Orchestrator {
       idempotency_ttl_ms: settings.idempotency_ttl_ms,
       forgotten: (record) => {
         void log.drop(record.id);
+        this.transcripts.forget(record.id);
         this.#store([{ key: taskKey(record.id), data: undefined }]);
       },
     });
@@ -86,6 +93,13 @@ export class Orchestrator {
       evicted: (session_id) => {
         if (this.sessions.isLimited) this.#store([{ key: SESSION_KEY + session_id, data: undefined }]);
       },
+    });
+    this.transcripts = new Transcripts({
+      log,
+      registry: this.registry,
+      pools: this.pools,
+      isEnabled: settings.transcripts ?? true,
+      kept: () => Promise.allSettled(this.#keeping),
     });
     this.#readers = new Readers({
       clock,
@@ -111,7 +125,7 @@ export class Orchestrator {
       sessions: this.sessions,
       observers: this.observers,
       allow_pin: settings.allow_pin,
-      isAccepting: () => this.isAccepting,
+      refusal: () => this.#refusal,
     });
     this.#actor = createActor(orchestratorMachine, {
       id: 'orchestrator',
@@ -120,7 +134,9 @@ export class Orchestrator {
     });
     this.#actor.on('pools.drain', ({ deadline_ms }) => {
       // What is on disk waits for the next process; what is only in memory has to be told.
-      const unfinished = store.isDurable && log.isDurable ? 'keep' : 'refuse';
+      const isKept =
+        (store.isDurable && log.isDurable) || this.#actor.getSnapshot().context.failure !== undefined;
+      const unfinished = isKept ? 'keep' : 'refuse';
       for (const pool of this.pools.values()) pool.drain(deadline_ms, unfinished);
     });
     this.closed = new Promise((resolve, reject) => {
@@ -136,6 +152,13 @@ export class Orchestrator {
 
   get isAccepting(): boolean {
     return this.#actor.getSnapshot().hasTag('accepting');
+  }
+
+  /** Why it takes no task, if it takes none. */
+  get #refusal(): Failure | undefined {
+    if (this.isAccepting) return undefined;
+    const { failure: cause } = this.#actor.getSnapshot().context;
+    return cause ?? failure('POOL_UNREADY', 'this server is shutting down');
   }
 
   get isRecovering(): boolean {
@@ -156,13 +179,13 @@ export class Orchestrator {
    * @throws TaskchartError with the code of the first check that refuses
    */
   async submit(request: TaskRequest, caller: Caller): Promise<AdmissionResponse> {
-    if (this.isRecovering) await this.recovered;
+    if (this.isRecovering) await this.#known();
     return this.#admission.submit(request, caller);
   }
 
   /** What an admission would say now; nothing is queued. */
   async preview(request: TaskRequest): Promise<TaskPreview> {
-    if (this.isRecovering) await this.recovered;
+    if (this.isRecovering) await this.#known();
     return this.#admission.preview(request);
   }
 
@@ -171,9 +194,12 @@ export class Orchestrator {
     return this.#admission.place(record);
   }
 
-  /** Resolves when no token can follow any more. Unknown and finished tasks are left as they are. */
+  /**
+   * Resolves when no token can follow any more. Unknown and finished tasks are left as they are.
+   * @throws TaskchartError INTERNAL where nobody can know whether there is such a task
+   */
   async cancel(task_id: string, reason: CancelReason = 'client'): Promise<void> {
-    if (this.isRecovering) await this.recovered;
+    if (this.isRecovering) await this.#known();
     const record = this.record(task_id);
     if (record) await this.tasks.cancel(record, reason);
   }
@@ -231,28 +257,36 @@ export class Orchestrator {
 
   async #recover(): Promise<void> {
     const { clock, store, log } = this.#ports;
-    const { finished, unfinished } = await recover({
+    const recovered = recover({
       clock,
-      store,
+      store: this.transcripts.noting(store),
       log,
       tasks: this.tasks,
       registry: this.registry,
       sessions: this.sessions,
-      poolOf: ({ pool_id, request }) => {
-        const serves = (pool: Pool | undefined): boolean =>
-          pool?.spec.engine === request.engine && pool.spec.model === request.model_ref;
-        if (serves(this.pools.get(pool_id))) return pool_id;
-        return [...this.pools.values()].find(serves)?.spec.id ?? pool_id;
-      },
-      enqueue: (record) => {
-        const pool = this.pools.get(record.pool_id);
-        pool?.enqueue(record);
-        return pool !== undefined;
-      },
+      pools: this.pools,
+      isWanted: () => this.isRecovering,
     });
-    if (this.#actor.getSnapshot().status !== 'active') return;
-    if (finished + unfinished > 0) this.observers.tell({ type: 'store.recovered', finished, unfinished });
+    const counts = await recovered.catch((error: unknown) => {
+      // The reason may name files, which are the business of whoever waits for `recovered` alone.
+      const cause = failure(
+        'INTERNAL',
+        'this server cannot read what it has accepted before, and is stopping',
+      );
+      if (this.isRecovering) this.#actor.send({ type: 'store.failed', failure: cause });
+      throw error;
+    });
+    if (!this.isRecovering) return;
+    if (counts.finished + counts.unfinished > 0) this.observers.tell({ type: 'store.recovered', ...counts });
     this.#actor.send({ type: 'store.recovered' });
+  }
+
+  /** What earlier processes have accepted is known. @throws TaskchartError where it cannot be */
+  async #known(): Promise<void> {
+    await this.recovered.catch(() => {
+      const { failure: cause } = this.#actor.getSnapshot().context;
+      throw new TaskchartError(cause ?? failure('POOL_UNREADY', 'this server is shutting down'));
+    });
   }
 
   #createPool(blueprint: PoolBlueprint): Pool {
@@ -291,9 +325,41 @@ export class Orchestrator {
       tokens_out: usage.tokens_out,
       decode_ms: Math.max(0, Math.round(decode_ms)),
     });
-    const session = this.sessions.isLimited ? [this.sessions.factOf(record.session_id)] : [];
-    this.#store([endFact(record), ...session]);
+    this.transcripts.note(record);
     this.registry.retire(record);
+    if (this.#ports.store.isDurable && this.#ports.log.isDurable) this.#keepLater(record);
+    else void this.#keep(record);
+  }
+
+  /**
+   * A store that says that a task is over has nothing left to run it again from: before that, its end has to be in
+   * its log for good, which is when readers see it.
+   */
+  #keepLater(record: TaskRecord): void {
+    const keeping = this.#untilLast(record).then(async (isThere) => {
+      // A log that was stopped before its end leaves the task to the next process.
+      if (isThere || this.record(record.id) !== record) await this.#keep(record);
+    });
+    this.#keeping.add(keeping);
+    const forget = (): void => void this.#keeping.delete(keeping);
+    keeping.then(forget, forget);
+  }
+
+  /** @returns whether the last event of its log can be read */
+  async #untilLast({ id }: TaskRecord): Promise<boolean> {
+    const { log } = this.#ports;
+    const never = new AbortController().signal;
+    const tail = await log.tail(id);
+    for await (const { isLast } of log.read(id, tail - 2, never)) if (isLast) return true;
+    return false;
+  }
+
+  #keep(record: TaskRecord): unknown {
+    // It may have been forgotten meanwhile.
+    const task = this.record(record.id) === record ? [this.transcripts.noted(endFact(record))] : [];
+    const session = this.sessions.isLimited ? [this.sessions.factOf(record.session_id)] : [];
+    const facts = [...task, ...session];
+    return facts.length === 0 ? undefined : this.#ports.store.commit({ facts });
   }
 
   #sessionMetrics(session_id: string): {
@@ -319,11 +385,14 @@ export class Orchestrator {
 
   async #release(): Promise<void> {
     const { store, log, threads } = this.#ports;
+    await this.recovered.catch(() => undefined);
+    await this.#admission.settled();
     this.#readers.stop();
     this.registry.close();
+    await Promise.all([log.close(), threads.close()]);
+    await Promise.allSettled(this.#keeping);
     this.sessions.close();
-    await this.recovered.catch(() => undefined);
     // A store is closed once it has written what it was given.
-    await Promise.all([store.close(), log.close(), threads.close()]);
+    await store.close();
   }
 }

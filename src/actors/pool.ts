@@ -12,11 +12,11 @@ import {
   type PoolState,
 } from '../machines/pool.ts';
 import type { PreparedModel } from '../machines/provisioner.ts';
+import { isOver } from '../machines/task.ts';
 import type { TaskRules } from '../machines/task-protocol.ts';
 import type { ReplicaFact } from '../machines/replica.ts';
 import { dispatch } from '../scheduling/dispatch.ts';
 import { newRates, retryAfter, smooth, type Rates } from '../scheduling/estimate.ts';
-import type { PlacementPool } from '../scheduling/placement.ts';
 import { PRIORITIES, TaskQueue, type Priority } from '../scheduling/queue.ts';
 import { RateLimit } from '../scheduling/rate-limit.ts';
 import type { LogWriter } from '../streams/log-writer.ts';
@@ -88,7 +88,10 @@ export class Pool implements TaskHome, ForecastView {
     this.#actor.on('*', (fact) => this.#do(fact));
     link(this.#actor, {
       moved: (snapshot) => this.#moved(snapshot),
-      completed: options.stopped,
+      completed: () => {
+        this.#deadlines.close();
+        options.stopped();
+      },
       crashed: (error) => {
         observers.tell({ type: 'child.crashed', child: `pool ${spec.id}`, error });
         this.#refuse(failure('INTERNAL', `pool ${spec.id} crashed`, { pool_id: spec.id }));
@@ -161,27 +164,6 @@ export class Pool implements TaskHome, ForecastView {
     return this.spec.rules;
   }
 
-  /** What placement needs to know of this pool. */
-  candidate(priority: Priority): PlacementPool {
-    const { spec, properties } = this;
-    return {
-      id: spec.id,
-      engine: spec.engine,
-      model: spec.model,
-      sampler_profile_version: spec.sampler_profile_version,
-      ctx_max: this.ctxMax,
-      max_tokens_out: spec.max_tokens_out,
-      workloads: properties?.workloads,
-      features: properties?.features,
-      refusal: this.refusal,
-      predicted_start_ms: this.forecast.newcomer(priority).predicted_start_ms,
-      waiting: this.queue.length,
-      leases: this.#leases.size,
-      slots_total: this.slots_total,
-      rates: this.rates,
-    };
-  }
-
   /** @returns tokens of the input, or undefined where nobody can tell now */
   count(input: EngineInput, signal: AbortSignal): Promise<number | undefined> {
     return this.#counter.count(input, this.#model, this.#replica, signal);
@@ -190,14 +172,14 @@ export class Pool implements TaskHome, ForecastView {
   enqueue(record: TaskRecord): void {
     const ahead = this.queue.lengthOf(record.priority);
     this.queue.enqueue(record);
-    this.#deadlines.add(record);
+    this.#expect(record);
     // Behind those who would fill every slot, a newcomer changes nothing.
     if (ahead < this.slots_total || this.refusal) this.#seat();
   }
 
   requeue(record: TaskRecord): void {
     this.queue.returnToFront(record);
-    this.#deadlines.add(record);
+    this.#expect(record);
     this.#seat();
   }
 
@@ -209,8 +191,19 @@ export class Pool implements TaskHome, ForecastView {
     if (waited) this.#dispatch();
   }
 
+  /** A waiting task whose place another one is about to take: {@link drop} or {@link takeBack} follows. */
+  setAside(record: TaskRecord): void {
+    this.queue.remove(record);
+  }
+
+  /** The other one has not come: the task waits where it did. */
+  takeBack(record: TaskRecord): void {
+    if (!isOver(record.state)) this.requeue(record);
+  }
+
   /** Gives up a waiting task whose place another one takes. */
   drop(record: TaskRecord): void {
+    if (isOver(record.state)) return;
     const { policy } = this.spec.queue;
     this.#options.observers.tell({ type: 'task.dropped', record, policy });
     this.#options.tasks.send(record, {
@@ -240,8 +233,17 @@ export class Pool implements TaskHome, ForecastView {
     this.#leases.abort(lease);
   }
 
+  holds(lease: number): boolean {
+    return this.#leases.holds(lease);
+  }
+
   release(lease: number): void {
     this.#leases.release(lease);
+  }
+
+  /** What waits in a pool that is over waits for the next process, which looks at its deadline itself. */
+  #expect(record: TaskRecord): void {
+    if (this.snapshot.status === 'active') this.#deadlines.add(record);
   }
 
   /** What arrives after the pool is over concerns nobody. */
@@ -289,7 +291,8 @@ export class Pool implements TaskHome, ForecastView {
     const { clock, tasks } = this.#options;
     const at = clock.now();
     if (record.due_at <= at) return tasks.send(record, { type: 'task.expire', at, overdue: 'deadline' });
-    this.queue.dispatch(record);
+    // One that expires makes room, and the next may have been granted for that before its turn came here.
+    if (!this.queue.dispatch(record)) return;
     this.#provisioning.delete(record);
     this.#deadlines.remove(record);
     this.#leases.grant(record, this.#replica);
@@ -376,7 +379,6 @@ export class Pool implements TaskHome, ForecastView {
         return this.#send(fact);
       case 'replica.stopped':
         this.#replica = undefined;
-        this.#deadlines.close();
         if (this.snapshot.status === 'error') return this.#options.stopped();
         return this.#send({ type: 'replicas.stopped' });
     }

@@ -2,6 +2,7 @@ import { createActor, fromPromise } from 'xstate';
 import { toFailure } from '../errors.ts';
 import {
   provisionerMachine,
+  type ModelProgress,
   type PreparedModel,
   type ProvisionerFact,
   type ResolvedModel,
@@ -10,26 +11,37 @@ import { link } from './supervision.ts';
 
 /** Where models come from. Every step rejects with a TaskchartError that says what to do. */
 export interface ModelSource {
+  /** The path of a model that is on this machine already, without asking anybody else; '' where it has none. */
+  locate(model_ref: string): Promise<string | undefined>;
   resolve(model_ref: string, signal: AbortSignal): Promise<ResolvedModel>;
-  fetch(model: ResolvedModel, signal: AbortSignal): Promise<ResolvedModel>;
-  verify(model: ResolvedModel, signal: AbortSignal): Promise<PreparedModel>;
+  fetch(model: ResolvedModel, signal: AbortSignal, progress: TellProgress): Promise<ResolvedModel>;
+  verify(model: ResolvedModel, signal: AbortSignal, progress: TellProgress): Promise<PreparedModel>;
 }
 
+/** Hears how far a model is, at most four times a second. */
+export type TellProgress = (progress: ModelProgress) => void;
+
 /**
- * Runs one provisioning to its end; `told` hears exactly one fact.
+ * Runs one provisioning to its end; `told` hears exactly one fact, `progress` nothing after that.
  * @returns how to cancel it
  */
 export function startProvisioner(
   model_ref: string,
   source: ModelSource,
   told: (fact: ProvisionerFact) => void,
+  progress: TellProgress = () => undefined,
 ): () => void {
+  const during =
+    (signal: AbortSignal): TellProgress =>
+    (how) => {
+      if (!signal.aborted) progress(how);
+    };
   const actor = createActor(
     provisionerMachine.provide({
       actors: {
         resolveModel: fromPromise(({ input, signal }) => source.resolve(input.model_ref, signal)),
-        fetchModel: fromPromise(({ input, signal }) => source.fetch(input.model, signal)),
-        verifyModel: fromPromise(({ input, signal }) => source.verify(input.model, signal)),
+        fetchModel: fromPromise(({ input, signal }) => source.fetch(input.model, signal, during(signal))),
+        verifyModel: fromPromise(({ input, signal }) => source.verify(input.model, signal, during(signal))),
       },
     }),
     { input: { model_ref } },

@@ -5,6 +5,8 @@ import type { CancelReason, TaskOutcome } from '../machines/task-protocol.ts';
 import type { Fact, Store } from '../store/store.ts';
 import { eventsSoFar, outputOf, type TaskOutput } from '../streams/read-log.ts';
 import type { LogEvent, TaskLog } from '../streams/task-log.ts';
+import { isOver } from '../machines/task.ts';
+import type { Pool } from './pool.ts';
 import { SESSION_KEY, type Sessions } from './sessions.ts';
 import { draftOf, endOf, isTaskFact, type StoredTask } from './task-facts.ts';
 import type { TaskDraft, TaskRecord } from './task-record.ts';
@@ -18,10 +20,9 @@ export interface RecoveryOptions {
   tasks: Tasks;
   registry: TaskRegistry;
   sessions: Sessions;
-  /** Queues a task again; false where no pool can take it any more. */
-  enqueue: (record: TaskRecord) => boolean;
-  /** The pool that a task goes to now: the one it had, or another one where that is gone. */
-  poolOf: (stored: StoredTask) => string;
+  pools: ReadonlyMap<string, Pool>;
+  /** Asked now and then: whoever stops this process meanwhile need not wait for the rest. */
+  isWanted: () => boolean;
 }
 
 /** How many tasks are taken in between two turns of the event loop. */
@@ -34,7 +35,7 @@ const AT_ONCE = 2000;
  */
 export async function recover(options: RecoveryOptions): Promise<{ finished: number; unfinished: number }> {
   const { store, clock, sessions, tasks, registry } = options;
-  const unfinished: TaskRecord[] = [];
+  const unfinished: { record: TaskRecord; pool: Pool | undefined }[] = [];
   const finished: { record: TaskRecord; ended_at: number }[] = [];
   const stale: Fact[] = [];
   for await (const facts of store.fold()) {
@@ -45,44 +46,55 @@ export async function recover(options: RecoveryOptions): Promise<{ finished: num
         continue;
       }
       const stored = fact.data;
-      const draft: TaskDraft = { ...draftOf(stored, clock), pool_id: options.poolOf(stored) };
+      const pool = stored.over ? undefined : poolFor(stored, options.pools);
+      const draft: TaskDraft = { ...draftOf(stored, clock), pool_id: pool?.spec.id ?? stored.pool_id };
       const record = tasks.restore(draft, stored);
       if (stored.over) {
         Object.assign(record, endOf(record.context, stored.over));
         finished.push({ record, ended_at: record.context.times.ended ?? clock.now() });
-      } else unfinished.push(record);
+      } else unfinished.push({ record, pool });
       registry.add(record);
     }
+    if (!options.isWanted()) break;
   }
   finished.sort((a, b) => a.ended_at - b.ended_at);
   for (const { record, ended_at } of finished) registry.retire(record, ended_at);
   if (stale.length > 0) await store.commit({ facts: stale });
-  for (const [i, record] of unfinished.entries()) {
+  for (const [i, { record, pool }] of unfinished.entries()) {
     if (i % AT_ONCE === AT_ONCE - 1) await turn();
+    if (!options.isWanted()) break;
+    // First of all, so that one that turns out to be over is charged for what it has used.
+    sessions.readopt(record.session_id, record.id, record.request.max_tokens);
     const tail = options.log.tail(record.id);
     if ((tail instanceof Promise ? await tail : tail) > 0) await resume(record, options);
     else await tasks.reopen(record);
-    if (registry.get(record.id) !== record || isFinal(record)) continue;
-    sessions.readopt(record.session_id, record.id, record.request.max_tokens);
-    if (!options.enqueue(record))
+    if (isOver(record.state)) continue;
+    if (pool) pool.enqueue(record);
+    else
       tasks.send(record, {
         type: 'task.fail',
         at: clock.now(),
-        failure: failure('POOL_UNAVAILABLE', 'no pool of this server can take the task any more'),
+        failure: failure('POOL_UNAVAILABLE', 'no pool of this server serves the model of this task any more'),
       });
   }
   return { finished: finished.length, unfinished: unfinished.length };
 }
 
-function isFinal({ state }: TaskRecord): boolean {
-  return state === 'ended' || state === 'error';
+/** The pool that a task goes to now: the one it had, or another one where that is gone or serves another model. */
+function poolFor({ pool_id, request }: StoredTask, pools: ReadonlyMap<string, Pool>): Pool | undefined {
+  const serves = ({ spec }: Pool): boolean =>
+    spec.engine === request.engine && spec.model === request.model_ref;
+  const before = pools.get(pool_id);
+  return before && serves(before) ? before : [...pools.values()].find(serves);
 }
 
 /** A task whose log has more than its beginning: it ran, or was over before its end could be stored. */
 async function resume(record: TaskRecord, { clock, tasks, log }: RecoveryOptions): Promise<void> {
   const output = outputOf(await eventsSoFar(log, record.id));
   const { context } = record;
-  const times = output.isAny ? { ...context.times, first_token: context.times.admitted } : context.times;
+  // When its first token came nobody knows any more; the time in which nobody ran is not counted as decoding.
+  const decode_ms = output.terminal?.type === 'end' ? output.terminal.data.decode_ms : 0;
+  const times = output.isAny ? { ...context.times, first_token: clock.now() - decode_ms } : context.times;
   const usage = { ...context.usage, tokens_out: output.tokens };
   record.context = { ...context, times, usage };
   if (!output.terminal) return;

@@ -107,21 +107,25 @@ export class Sessions {
   }
 
   /**
-   * Why a task of so many tokens may not come to this session now. Evicts what has expired, and a session that has
-   * had all its turns.
+   * Why a task of so many tokens may not come to this session now; without an id, to a new one. Only asks: who refuses
+   * a task because of it says so by {@link exhaust}.
    * @returns undefined, INVALID_PARAMS where the turns are used, or ADMISSION_REJECT by a budget
    */
-  refusalOf(session_id: string, max_tokens: number): Failure | undefined {
+  refusalOf(session_id: string | undefined, max_tokens: number): Failure | undefined {
     const { budgets, max_turns, cost_per_output_token } = this.#options;
-    const session = this.#find(session_id);
-    if (max_turns !== null && session && session.context.turns >= max_turns) {
-      this.#send(session, { type: 'session.exhaust' });
+    const session = session_id === undefined ? undefined : this.#find(session_id);
+    if (session && this.#isExhausted(session))
       return failure(
         'INVALID_PARAMS',
         `session_id: this session has had all its turns, session.max_turns is ${max_turns}; it is ended, and a new task under any session_id begins a new one`,
       );
-    }
     return refusalByBudget(budgets, session?.context ?? NEW_ACCOUNT, max_tokens, cost_per_output_token);
+  }
+
+  /** Ends a session that was refused a task because it has had all its turns: its id begins anew. */
+  exhaust(session_id: string): void {
+    const session = this.#sessions.get(session_id);
+    if (session && this.#isExhausted(session)) this.#send(session, { type: 'session.exhaust' });
   }
 
   /** A task is accepted: counts a turn and reserves its tokens. Safe to repeat; ask {@link refusalOf} first. */
@@ -254,6 +258,11 @@ export class Sessions {
     this.#tasks.clear();
     this.#idle.clear();
     this.#kvBytes = 0;
+  }
+
+  #isExhausted({ context }: Session): boolean {
+    const { max_turns } = this.#options;
+    return max_turns !== null && context.turns >= max_turns;
   }
 
   #adopt(type: 'session.accept' | 'session.readopt', id: string, task_id: string, reserve: number): void {

@@ -63,8 +63,11 @@ export class TaskRegistry {
   add(record: TaskRecord): void {
     this.#records.set(record.id, record);
     this.#sequence = Math.max(this.#sequence, record.sequence);
-    if (record.idempotency_key !== undefined)
-      this.#keys.set(record.idempotency_key, { task_id: record.id, used_at: record.context.times.admitted });
+    const { idempotency_key } = record;
+    if (idempotency_key === undefined) return;
+    // A key that is used again after its time is the newest again, also in the order of a store.
+    this.#keys.delete(idempotency_key);
+    this.#keys.set(idempotency_key, { task_id: record.id, used_at: record.context.times.admitted });
   }
 
   /** Starts the retention of a task that is over. */

@@ -1,7 +1,7 @@
 import { createActor } from 'xstate';
 import type { Clock } from '../clock.ts';
-import type { EndEvent, MetricsEvent, StartedEvent } from '../contract/generated/types.ts';
-import { failure } from '../errors.ts';
+import type { MetricsEvent } from '../contract/generated/types.ts';
+import { failure, type Failure } from '../errors.ts';
 import { isOver, taskMachine, type TaskActor } from '../machines/task.ts';
 import type { CancelReason, TaskEvent, TaskFact, TaskRules } from '../machines/task-protocol.ts';
 import { onTimeProbability } from '../scheduling/estimate.ts';
@@ -10,7 +10,9 @@ import { eventsSoFar, outputOf } from '../streams/read-log.ts';
 import type { Cursor, NewLogEvent, TaskLog } from '../streams/task-log.ts';
 import type { Continuation } from './continuation.ts';
 import type { Observers } from './observation.ts';
+import { LoneWrites } from './lone-writes.ts';
 import { link } from './supervision.ts';
+import { endEvent, errorEvent, startedEvent, terminalEvent } from './task-events.ts';
 import { taskStepper, type TaskDraft, type TaskRecord } from './task-record.ts';
 
 /** What earlier runs of a task have written. */
@@ -31,6 +33,7 @@ export interface TaskHome {
   /** For how long the engine of this lease has given no sign of life, in milliseconds. */
   quietFor(lease: number): number;
   abort(lease: number): void;
+  holds(lease: number): boolean;
   /** The lease was never used. */
   release(lease: number): void;
   requeue(record: TaskRecord): void;
@@ -42,8 +45,6 @@ interface Flight {
   writer: LogWriter;
   past: Past | undefined;
 }
-
-const START = 0 as Cursor;
 
 /** A task in flight that is ended by one of these is told what it has written by then. */
 const NEEDS_USAGE: ReadonlySet<TaskEvent['type']> = new Set(['task.cancel', 'task.fail', 'task.expire']);
@@ -66,11 +67,11 @@ export interface TasksOptions {
 export class Tasks {
   readonly #options: TasksOptions;
   readonly #flights = new Map<string, Flight>();
-  /** Writes outside a flight that a log elsewhere has not answered yet: one at a time for each task. */
-  readonly #unanswered = new Map<string, Promise<void>>();
+  readonly #lone: LoneWrites;
 
   constructor(options: TasksOptions) {
     this.#options = options;
+    this.#lone = new LoneWrites(options.log);
   }
 
   get inFlight(): number {
@@ -103,10 +104,12 @@ export class Tasks {
 
   /** Takes a waiting record into flight on a slot. */
   place(record: TaskRecord, lease: number, replica_id: string): void {
-    const tail = this.#tail(record);
+    const tail = this.#lone.tail(record.id);
     if (!(tail instanceof Promise) && !hasWritten(record)) return this.#fly(record, lease, replica_id, tail);
-    void Promise.all([tail, this.#past(record)]).then(([cursor, past]) =>
-      this.#fly(record, lease, replica_id, cursor, past),
+    void Promise.all([tail, this.#past(record)]).then(
+      ([cursor, past]) => this.#fly(record, lease, replica_id, cursor, past),
+      (error: unknown) =>
+        this.#giveUp(record, lease, failure('INTERNAL', `its log is gone: ${String(error)}`)),
     );
   }
 
@@ -126,27 +129,31 @@ export class Tasks {
 
   #fly(record: TaskRecord, lease: number, replica_id: string, cursor: Cursor, past?: Past): void {
     const { log, clock, home } = this.#options;
-    // While a log elsewhere answered, the task may have been canceled.
+    // While a log elsewhere answered, the task may have been canceled, or its pool has stopped.
     if (isOver(record.state)) return home(record.pool_id).release(lease);
-    if (hasWritten(record) && !past) {
-      home(record.pool_id).release(lease);
-      return this.send(record, {
-        type: 'task.fail',
-        at: clock.now(),
-        failure: failure('WORKER_RESET', 'the run was lost, and no other can go on with its output'),
-      });
-    }
+    if (!home(record.pool_id).holds(lease)) return;
+    if (hasWritten(record) && !past)
+      return this.#giveUp(
+        record,
+        lease,
+        failure('WORKER_RESET', 'the run was lost, and no other can go on with its output'),
+      );
     const actor = createActor(taskMachine, {
       id: record.id,
       clock,
       input: undefined as never,
       snapshot: taskMachine.resolveState({ value: record.state, context: record.context }),
     });
-    const lost = (why: string) => (): void =>
-      this.send(record, { type: 'task.fail', at: clock.now(), failure: failure('WORKER_RESET', why) });
+    const lost = (why: string): void => {
+      if (this.#flights.get(record.id)?.writer === writer)
+        this.send(record, { type: 'task.fail', at: clock.now(), failure: failure('WORKER_RESET', why) });
+    };
     const writer = new LogWriter(log, record.id, cursor, record.context.usage.tokens_out, {
-      fenced: lost('another run of this task has taken over'),
-      diverged: lost('the run was lost, and another one did not repeat its output'),
+      fenced: () => {
+        lost('the log did not take what the run has written');
+        if (isOver(record.state)) this.#lone.seal(record.id, writer.tokens, terminalEvent(record));
+      },
+      diverged: () => lost('the run was lost, and another one did not repeat its output'),
       ...(past?.mode === 'replay' ? { replay: past.text } : {}),
     });
     this.#flights.set(record.id, { actor, writer, past });
@@ -162,6 +169,12 @@ export class Tasks {
     actor.start();
     const continuable = home(record.pool_id).continuationOf(record) !== 'none';
     actor.send({ type: 'task.place', at: clock.now(), lease, replica_id, continuable });
+  }
+
+  /** No run can begin on this lease, nor on any other. */
+  #giveUp(record: TaskRecord, lease: number, why: Failure): void {
+    this.#options.home(record.pool_id).release(lease);
+    this.send(record, { type: 'task.fail', at: this.#options.clock.now(), failure: why });
   }
 
   /** What a run has to go on from; undefined where none can. */
@@ -194,7 +207,7 @@ export class Tasks {
     const writer = this.#flights.get(record.id)?.writer;
     this.send(record, { type: 'task.cancel', at: this.#options.clock.now(), reason });
     await writer?.settled();
-    await this.#unanswered.get(record.id);
+    await this.#lone.settled(record.id);
   }
 
   /** The log of a task that was admitted before this process: begun again where nothing of it was kept. */
@@ -221,10 +234,7 @@ export class Tasks {
     }
     switch (fact.type) {
       case 'log.started':
-        return this.#write(record, {
-          type: 'started',
-          data: startedData(record),
-        });
+        return this.#write(record, startedEvent(record));
       case 'log.provisioning':
         return this.#write(record, {
           type: 'metrics',
@@ -238,12 +248,9 @@ export class Tasks {
       case 'log.metrics':
         return this.#write(record, { type: 'metrics', data: this.#metrics(record, home) });
       case 'log.end':
-        return this.#write(record, { type: 'end', data: endData(record) });
+        return this.#write(record, endEvent(record));
       case 'log.error':
-        return this.#write(record, {
-          type: 'error',
-          data: { engine: record.request.engine, pool_id: record.pool_id, ...fact.failure },
-        });
+        return this.#write(record, errorEvent(record, fact.failure));
       case 'engine.start':
         if (flight) home.run(record, fact.lease, flight.writer, flight.past);
         return;
@@ -275,34 +282,8 @@ export class Tasks {
 
   #write(record: TaskRecord, event: NewLogEvent): void {
     const flight = this.#flights.get(record.id);
-    if (flight) return flight.writer.append(event);
-    const { log } = this.#options;
-    // Nobody else can have written to a log that begins here: asking for its end would cost a look at the disk.
-    const tail = event.type === 'started' ? START : this.#tail(record);
-    if (tail instanceof Promise)
-      this.#await(
-        record,
-        tail.then((cursor) => log.append(record.id, cursor, [event])),
-      );
-    else {
-      const answer = log.append(record.id, tail, [event]);
-      if (answer instanceof Promise) this.#await(record, answer);
-    }
-  }
-
-  /** Where the next event of a task goes, once everything written before has been answered for. */
-  #tail(record: TaskRecord): Cursor | Promise<Cursor> {
-    const { log } = this.#options;
-    const before = this.#unanswered.get(record.id);
-    return before ? before.then(() => log.tail(record.id)) : log.tail(record.id);
-  }
-
-  #await(record: TaskRecord, answer: Promise<unknown>): void {
-    const forget = (): void => {
-      if (this.#unanswered.get(record.id) === answered) this.#unanswered.delete(record.id);
-    };
-    const answered = answer.then(forget, forget);
-    this.#unanswered.set(record.id, answered);
+    if (flight) flight.writer.append(event);
+    else this.#lone.write(record.id, event);
   }
 
   #metrics(record: TaskRecord, home: TaskHome): MetricsEvent {
@@ -331,16 +312,22 @@ export class Tasks {
   #land(record: TaskRecord): void {
     const flight = this.#flights.get(record.id);
     if (!flight) return;
-    this.#flights.delete(record.id);
-    if (flight.writer.isBusy) this.#await(record, flight.writer.settled());
+    this.#leave(record, flight);
     const { status, value, context } = flight.actor.getSnapshot();
     this.#moved(record, value, context);
     if (status === 'active') flight.actor.stop();
   }
 
+  /** What is written for it now comes after what its run has written. */
+  #leave(record: TaskRecord, { writer }: Flight): void {
+    this.#flights.delete(record.id);
+    if (writer.isBusy) this.#lone.hold(record.id, writer.settled());
+  }
+
   /** A bug in the machine or in what it was told, not a failing task: the task still ends, with a cause. */
   #crashed(record: TaskRecord, error: unknown): void {
-    this.#flights.delete(record.id);
+    const flight = this.#flights.get(record.id);
+    if (flight) this.#leave(record, flight);
     this.#options.observers.tell({ type: 'child.crashed', child: `task ${record.id}`, error });
     const lease = record.context.lease;
     if (lease !== undefined) this.#options.home(record.pool_id).abort(lease);
@@ -355,28 +342,4 @@ export class Tasks {
 /** Whether readers may have seen output of an earlier run. */
 function hasWritten(record: TaskRecord): boolean {
   return record.context.times.first_token !== undefined;
-}
-
-function startedData(record: TaskRecord): StartedEvent {
-  return {
-    queue_position: record.context.queue_position,
-    predicted_start_ms: record.context.predicted_start_ms,
-    engine: record.request.engine,
-    pool_id: record.pool_id,
-    seed: record.seed,
-    correlation_id: record.correlation_id,
-    ...(record.tokens_in === undefined ? {} : { tokens_in: record.tokens_in }),
-  };
-}
-
-function endData(record: TaskRecord): EndEvent {
-  const { outcome, usage, times } = record.context;
-  const decode = times.first_token === undefined ? 0 : Math.round((times.ended ?? 0) - times.first_token);
-  return {
-    tokens_out: usage.tokens_out,
-    decode_ms: decode,
-    decode_time_ms: decode,
-    ...(outcome?.kind === 'finished' ? { finish_reason: outcome.reason, tokens_in: usage.tokens_in } : {}),
-    ...(outcome?.kind === 'canceled' ? { canceled: true as const, cancel_reason: outcome.reason } : {}),
-  };
 }

@@ -27,9 +27,9 @@ export class TokenCounter {
     signal: AbortSignal,
   ): Promise<number | undefined> {
     if (input.kind !== 'prompt') return replica?.count(input, signal);
-    // A pool that is not prepared yet knows its reference all the same.
-    const { path } = model ?? (await this.#models.resolve(this.#model_ref, signal));
-    if (path === '') return replica?.count(input, signal);
+    // A pool that is not prepared yet may have its file all the same.
+    const path = model?.path ?? (await this.#models.locate(this.#model_ref));
+    if (path === undefined || path === '') return replica?.count(input, signal);
     const counted = await this.#threads.countTokens({ model_path: path, text: input.text, signal });
     return counted ?? replica?.count(input, signal);
   }

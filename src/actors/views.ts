@@ -17,12 +17,14 @@ import type { TaskRecord } from './task-record.ts';
 export async function taskInfo(orchestrator: Orchestrator, record: TaskRecord): Promise<TaskInfo> {
   const output = outputOf(await orchestrator.eventsSoFar(record.id));
   const { workload } = record.request;
+  const transcript_id = await orchestrator.transcripts.idOf(record);
   return {
     ...taskSummary(orchestrator, record),
     text: output.text,
     ...(workload === 'embedding' ? { embeddings: output.embeddings as TaskInfo['embeddings'] } : {}),
     ...(workload === 'rerank' ? { ranking: output.ranking } : {}),
     ...(output.last_event_id === undefined ? {} : { last_event_id: output.last_event_id }),
+    ...(transcript_id === undefined ? {} : { transcript_id }),
   } as TaskInfo;
 }
 

@@ -1,11 +1,13 @@
+import { readHub } from '../config/hub.ts';
 import { createOrchestrator } from '../embed.ts';
 import type { TaskTarget } from './task-target.ts';
 
 /** An orchestrator in this process, with one pool for the model. */
 export function localTarget(model: string | undefined): TaskTarget {
-  const orchestrator = createOrchestrator(
-    model === undefined ? {} : { pools: [{ id: 'local', engine: 'llamacpp', model }] },
-  );
+  const orchestrator = createOrchestrator({
+    hub: readHub(process.env),
+    ...(model === undefined ? {} : { pools: [{ id: 'local', engine: 'llamacpp', model }] }),
+  });
   return {
     async submit({ prompt, max_tokens }) {
       const task = await orchestrator.submit({ prompt, ...(max_tokens === undefined ? {} : { max_tokens }) });

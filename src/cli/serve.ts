@@ -1,4 +1,5 @@
 import { loadConfig, parseBindAddr, type Config } from '../config.ts';
+import { readHub } from '../config/hub.ts';
 import { orchestrate } from '../embed.ts';
 import { createLogger } from '../observe/logger.ts';
 import { startServer } from '../server.ts';
@@ -17,6 +18,7 @@ export interface ServeOptions {
  */
 export async function serve(options: ServeOptions): Promise<void> {
   const config = configOf(options);
+  const hub = readHub(process.env);
   // Before anything starts: a signal in the first milliseconds drains like any other.
   const signaled = firstSignal();
   const { logger, flush } = await createLogger(config.log);
@@ -33,7 +35,7 @@ export async function serve(options: ServeOptions): Promise<void> {
               human: 'Something could not be written to disk; it is tried again.',
             }),
         });
-  const orchestrator = orchestrate(config, storage);
+  const orchestrator = orchestrate(config, { ...storage, hub });
   try {
     const server = await startServer(orchestrator, logger);
     logger.info({

@@ -1,5 +1,5 @@
 import { showValue } from '../contract/explain.ts';
-import type { Config, LlamacppPool } from '../contract/generated/types.ts';
+import type { Config, LlamacppPool, RemotePool } from '../contract/generated/types.ts';
 import { parseBindAddr } from './bind-addr.ts';
 import type { KeyPath } from './error.ts';
 import { isMap, type Settings } from './layers.ts';
@@ -21,7 +21,8 @@ export function findMistake(config: Config, written: Settings): Mistake | undefi
       .map(
         (pool, index) =>
           checkPool(config, index) ??
-          (pool.engine === 'llamacpp' ? checkLlamacpp(pool, index, written) : undefined),
+          (pool.engine === 'llamacpp' ? checkLlamacpp(pool, index, written) : undefined) ??
+          (pool.engine === 'synthetic' ? undefined : checkExternal(pool, index)),
       )
       .find((mistake) => mistake !== undefined)
   );
@@ -58,21 +59,21 @@ function checkPool(config: Config, index: number): Mistake | undefined {
 
 function checkLlamacpp(pool: LlamacppPool, index: number, written: Settings): Mistake | undefined {
   const at = (...keys: string[]): KeyPath => ['pools', index, ...keys];
-  if (pool.provisioning.mode === 'embedded' && parseModel(pool.model) === undefined) {
-    const message = `must be storyteller, file:/path/model.gguf or the path of a GGUF file; this version fetches no models, got ${showValue(pool.model)}`;
-    return { keys: at('model'), message };
-  }
   const { mode, external } = pool.provisioning;
+  if (mode === 'embedded') {
+    const expected = expectedModel(pool.model);
+    if (expected !== undefined)
+      return { keys: at('model'), message: `must be ${expected}, got ${showValue(pool.model)}` };
+  } else if (pool.checksum !== undefined) {
+    const message = 'only goes with provisioning.mode embedded; an external server loads its model itself';
+    return { keys: at('checksum'), message };
+  }
   if (mode === 'embedded' && external !== undefined) {
     return { keys: at('provisioning', 'external'), message: 'only goes with provisioning.mode external' };
   }
   if (mode === 'embedded') return undefined;
   if (external === undefined) {
     const message = 'is required with provisioning.mode external (base URL of the llama-server)';
-    return { keys: at('provisioning', 'external', 'url'), message };
-  }
-  if (!URL.canParse(external.url)) {
-    const message = `must be an http or https URL, got ${showValue(external.url)}`;
     return { keys: at('provisioning', 'external', 'url'), message };
   }
   const asWritten = (written.pools as unknown[] | undefined)?.[index];
@@ -82,5 +83,32 @@ function checkLlamacpp(pool: LlamacppPool, index: number, written: Settings): Mi
       message: 'only goes with provisioning.mode embedded; an external server has its own',
     };
   }
+  return undefined;
+}
+
+/** @returns what the reference should be, where it is not one that the embedded engine can load */
+function expectedModel(text: string): string | undefined {
+  const name = parseModel(text);
+  if (name.kind === 'mistake') return name.expected;
+  const isFolder = name.kind === 'hf' && name.file === undefined && name.quant === undefined;
+  if (!isFolder) return undefined;
+  const { repo } = name;
+  return `one GGUF of the repository: hf:${repo}/path/file.gguf or hf:${repo}:QUANT, such as hf:${repo}:Q4_K_M`;
+}
+
+/** A server that somebody else runs. A key in the address would be shown wherever the address is. */
+function checkExternal(pool: LlamacppPool | RemotePool, index: number): Mistake | undefined {
+  const { external } = pool.provisioning;
+  if (external === undefined) return undefined;
+  const at = (...keys: string[]): KeyPath => ['pools', index, ...keys];
+  const keys = at('provisioning', 'external', 'url');
+  const url = URL.parse(external.url);
+  if (url === null) return { keys, message: `must be an http or https URL, got ${showValue(external.url)}` };
+  if (url.username !== '' || url.password !== '')
+    return { keys, message: 'must be without a user and a password; a key goes into api_key' };
+  if (url.search !== '' || url.hash !== '')
+    return { keys, message: 'must end with the path: what follows a ? or a # has no meaning here' };
+  if (pool.engine === 'triton' && pool.ctx === undefined)
+    return { keys: at('ctx'), message: 'is required for triton, which does not tell it (tokens)' };
   return undefined;
 }

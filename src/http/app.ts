@@ -5,6 +5,7 @@ import { failure, TaskchartError } from '../errors.ts';
 import { correlate } from './correlation.ts';
 import { errorExit } from './errors.ts';
 import type { Handler, HttpOptions } from './handler.ts';
+import { artifactRoutes } from './routes/artifacts.ts';
 import { controlRoutes } from './routes/control.ts';
 import { sessionRoutes } from './routes/sessions.ts';
 import { streamRoutes } from './routes/stream.ts';
@@ -29,6 +30,7 @@ export function createHttpFace(options: HttpOptions): HttpFace {
     ...sessionRoutes(options),
     ...tokenizeRoutes(options),
     ...controlRoutes(options),
+    ...artifactRoutes(options),
   };
   // A router tries each of its paths; those that only say "planned" are kept out of the others' way.
   const present = new Router();

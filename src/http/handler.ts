@@ -1,10 +1,13 @@
 import type { Context } from 'koa';
 import type { Orchestrator } from '../actors/orchestrator.ts';
+import type { ArtifactStore } from '../artifacts/artifact-store.ts';
 import type { Clock } from '../clock.ts';
 import type { CorrelationState } from './correlation.ts';
 
 export interface HttpOptions {
   orchestrator: Orchestrator;
+  /** Stored ones and transcripts; what is put need not have been checked. */
+  artifacts: Pick<ArtifactStore, 'put' | 'get' | 'list'>;
   clock: Clock;
   /** Largest request body in bytes. */
   body_limit_bytes: number;

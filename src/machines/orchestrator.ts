@@ -1,17 +1,22 @@
 import { assign, emit, setup } from 'xstate';
+import type { Failure } from '../errors.ts';
 
 export interface OrchestratorContext {
   shutdown_ms: number;
   pools_open: number;
+  /** Why it takes no tasks although nobody has closed it. */
+  failure: Failure | undefined;
 }
 
 export type OrchestratorEvent =
   | { type: 'store.recovered' }
+  | { type: 'store.failed'; failure: Failure }
   | { type: 'orchestrator.close'; shutdown_ms: number }
   | { type: 'pool.stopped' };
 
 export const ORCHESTRATOR_EVENTS = [
   'store.recovered',
+  'store.failed',
   'orchestrator.close',
   'pool.stopped',
 ] as const satisfies readonly OrchestratorEvent['type'][];
@@ -32,11 +37,12 @@ export const orchestratorMachine = setup({
     noteDeadline: assign(({ event }) =>
       event.type === 'orchestrator.close' ? { shutdown_ms: event.shutdown_ms } : {},
     ),
+    noteFailure: assign(({ event }) => (event.type === 'store.failed' ? { failure: event.failure } : {})),
     countStopped: assign({ pools_open: ({ context }) => context.pools_open - 1 }),
   },
 }).createMachine({
   id: 'orchestrator',
-  context: ({ input }) => ({ shutdown_ms: 0, pools_open: input?.pools ?? 0 }),
+  context: ({ input }) => ({ shutdown_ms: 0, pools_open: input?.pools ?? 0, failure: undefined }),
   initial: 'recovering',
   on: { 'pool.stopped': { actions: 'countStopped' } },
   states: {
@@ -46,6 +52,7 @@ export const orchestratorMachine = setup({
       tags: ['recovering'],
       on: {
         'store.recovered': 'serving',
+        'store.failed': { target: 'draining', actions: 'noteFailure' },
         'orchestrator.close': { target: 'draining', actions: 'noteDeadline' },
       },
     },
@@ -55,7 +62,8 @@ export const orchestratorMachine = setup({
       on: { 'orchestrator.close': { target: 'draining', actions: 'noteDeadline' } },
     },
     draining: {
-      description: 'Takes no more tasks; pools let running ones finish until the deadline and stop.',
+      description:
+        'Takes no more tasks, because it is closed or cannot know what it has accepted; pools let running ones finish until the deadline and stop.',
       entry: 'drainPools',
       on: { 'orchestrator.close': { actions: ['noteDeadline', 'drainPools'] } },
       always: { guard: 'isNoPoolOpen', target: 'closed' },

@@ -8,6 +8,18 @@ export interface ResolvedModel {
   present: boolean;
   /** `sha256:<hex>` the file must have, where one was given. */
   digest?: string;
+  /** The version of it that the reference means now: a commit, a manifest's digest or an ETag. */
+  revision?: string;
+  size_bytes?: number;
+}
+
+/** How far the provisioning of a model is. */
+export interface ModelProgress {
+  /** `waiting` is for another process that fetches the same model. */
+  phase: 'waiting' | 'fetching' | 'verifying';
+  bytes_done: number;
+  /** Left out where nobody has told. */
+  bytes_total: number | undefined;
 }
 
 /** A model file that is here and was checked. */
@@ -18,6 +30,7 @@ export interface PreparedModel {
   /** Tokens the model was trained for, where the file says so. */
   context_length?: number;
   digest?: string;
+  revision?: string;
   verification: 'pass' | 'warn';
 }
 

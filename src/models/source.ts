@@ -1,35 +1,34 @@
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseModel } from '../config/model.ts';
-import { failure, TaskchartError } from '../errors.ts';
-import type { PreparedModel, ResolvedModel } from '../machines/provisioner.ts';
+import { parseModel, type ModelName, type RemoteModelName } from '../config/model.ts';
+import type { ModelProgress, PreparedModel, ResolvedModel } from '../machines/provisioner.ts';
+import { unavailable, unobtainable } from './failures.ts';
 import { GgufError, readGgufHeader, type GgufHeader } from './gguf.ts';
+
+export type { ModelProgress, PreparedModel, ResolvedModel };
 
 const BUNDLED_PATH = fileURLToPath(new URL('../../models/storyteller/storyteller.gguf', import.meta.url));
 
-function unavailable(message: string): TaskchartError {
-  return new TaskchartError(failure('POOL_UNAVAILABLE', message));
-}
-
 /** Models in files of this machine: the bundled one, `file:` references and plain paths. */
 export const fileModels = {
+  async locate(model_ref: string): Promise<string | undefined> {
+    return localPath(nameOf(model_ref));
+  },
+
   async resolve(model_ref: string): Promise<ResolvedModel> {
-    const name = parseModel(model_ref);
-    if (!name)
-      throw unavailable(
-        `model "${model_ref}": this reference is not supported; give file:/path/to/model.gguf`,
-      );
-    if (name.kind === 'bundled') return { id: model_ref, path: BUNDLED_PATH, present: true };
-    const path = resolve(name.path);
-    return { id: `file:${path}`, path, present: true };
+    const name = nameOf(model_ref);
+    const path = localPath(name);
+    if (path === undefined)
+      throw unobtainable(`model "${model_ref}" has to be fetched, and nothing here does`);
+    return { id: name.kind === 'bundled' ? model_ref : `file:${path}`, path, present: true };
   },
 
   async fetch(model: ResolvedModel): Promise<ResolvedModel> {
     return model;
   },
 
-  async verify(model: ResolvedModel): Promise<PreparedModel> {
-    const { size_bytes, context_length } = await headerOf(model.path);
+  async verify(model: ResolvedModel, signal?: AbortSignal): Promise<PreparedModel> {
+    const { size_bytes, context_length } = await headerOf(model.path, signal);
     return {
       id: model.id,
       path: model.path,
@@ -42,6 +41,10 @@ export const fileModels = {
 
 /** For engines that bring their model themselves: a running server, or none at all. */
 export const remoteModels = {
+  async locate(): Promise<string | undefined> {
+    return '';
+  },
+
   async resolve(model_ref: string): Promise<ResolvedModel> {
     return { id: model_ref, path: '', present: true };
   },
@@ -55,11 +58,29 @@ export const remoteModels = {
   },
 };
 
-async function headerOf(path: string): Promise<GgufHeader> {
+/** @throws TaskchartError saying what a right reference looks like */
+export function nameOf(model_ref: string): ModelName {
+  const name = parseModel(model_ref);
+  if (name.kind === 'mistake') throw unobtainable(`model "${model_ref}": must be ${name.expected}`);
+  return name;
+}
+
+/** Whether it is in a file of this machine whose place the reference tells. */
+export function isLocal(name: ModelName): name is Exclude<ModelName, RemoteModelName> {
+  return name.kind === 'bundled' || name.kind === 'file';
+}
+
+function localPath(name: ModelName): string | undefined {
+  if (name.kind === 'bundled') return BUNDLED_PATH;
+  return name.kind === 'file' ? resolve(name.path) : undefined;
+}
+
+async function headerOf(path: string, signal?: AbortSignal): Promise<GgufHeader> {
   try {
-    return await readGgufHeader(path);
+    return await readGgufHeader(path, signal ? { signal } : {});
   } catch (error) {
     if (error instanceof GgufError) throw unavailable(`model file ${path}: ${error.message}`);
+    signal?.throwIfAborted();
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'ENOENT') throw unavailable(`model file ${path} does not exist`);
     if (code === 'EISDIR') throw unavailable(`model file ${path} is a folder`);

@@ -1,4 +1,5 @@
 import { EventBatch } from './frames.ts';
+import { noteTime, type PlainTimes } from './log-times.ts';
 import {
   isTerminal,
   type AppendResult,
@@ -26,9 +27,12 @@ export class LiveLog {
   readonly #events: LogEvent[];
   #visible = 0;
   #audience: Audience | undefined;
+  #times: PlainTimes | undefined;
 
-  constructor(events: LogEvent[]) {
+  /** @param times when the events after the first one came, as far as that is known */
+  constructor(events: LogEvent[], times?: PlainTimes) {
     this.#events = events;
+    this.#times = times;
   }
 
   /** The events of a log that begins, as {@link LiveLog} takes them. */
@@ -48,9 +52,15 @@ export class LiveLog {
     return isTerminal(this.#events.at(-1));
   }
 
-  append(cursor: Cursor, events: readonly NewLogEvent[]): AppendResult {
+  /** When its events came, the first one left out. */
+  get times(): readonly number[] {
+    return this.#times ?? [];
+  }
+
+  append(cursor: Cursor, events: readonly NewLogEvent[], at_ms: number): AppendResult {
     const stored = this.#events;
     if (cursor !== stored.length || this.isClosed) return FENCED;
+    this.#times = noteTime(this.#times, stored.length, at_ms);
     for (const event of events) {
       stored.push(stamped(event, stored.length));
       if (isTerminal(event)) break;

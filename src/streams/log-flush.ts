@@ -8,8 +8,10 @@ export interface LogFlush {
   ends: boolean[];
   /** For each task its events in their wire form. */
   frames: string[];
+  /** For each task when they came; where it ends, all of its times. */
+  times: string[];
 }
 
 export function emptyFlush(): LogFlush {
-  return { dropped: [], tasks: [], places: [], ends: [], frames: [] };
+  return { dropped: [], tasks: [], places: [], ends: [], frames: [], times: [] };
 }

@@ -22,6 +22,9 @@ const SCHEMA: Schema = {
     );
     -- Has both columns, so that listing what is there reads no frames.
     CREATE UNIQUE INDEX closed_tasks ON closed (task, last)`,
+    // When the events came. What was written before has none.
+    `ALTER TABLE open ADD COLUMN times TEXT NOT NULL DEFAULT '';
+    ALTER TABLE closed ADD COLUMN times TEXT NOT NULL DEFAULT ''`,
   ],
 };
 
@@ -32,16 +35,18 @@ interface LogThreadData extends Pick<DatabaseOptions, 'max_bytes'> {
 serve<LogThreadData, LogFlush, undefined>(({ path, max_bytes }) => {
   const { db, close } = openDatabase(path, SCHEMA, { synchronous: 'NORMAL', max_bytes });
   // A flush that comes again, because nobody knows what became of it, finds what it has written and leaves that alone.
-  const put = db.prepare('INSERT OR REPLACE INTO open (task, first, last, frames) VALUES (?, ?, ?, ?)');
+  const put = db.prepare(
+    'INSERT OR REPLACE INTO open (task, first, last, frames, times) VALUES (?, ?, ?, ?, ?)',
+  );
   const compact = db.prepare(
-    `INSERT OR IGNORE INTO closed (task, last, frames) VALUES (?1, ?3, CAST(
+    `INSERT OR IGNORE INTO closed (task, last, frames, times) VALUES (?1, ?3, CAST(
       coalesce((SELECT group_concat(frames, '' ORDER BY first) FROM open WHERE task = ?1 AND first < ?2), '') || ?4
-    AS BLOB))`,
+    AS BLOB), ?5)`,
   );
   const removeOpen = db.prepare('DELETE FROM open WHERE task = ?');
   const removeClosed = db.prepare('DELETE FROM closed WHERE task = ?');
 
-  function write({ dropped, tasks, places, ends, frames }: LogFlush): void {
+  function write({ dropped, tasks, places, ends, frames, times }: LogFlush): void {
     for (const task of dropped) {
       removeOpen.run(task);
       removeClosed.run(task);
@@ -50,11 +55,12 @@ serve<LogThreadData, LogFlush, undefined>(({ path, max_bytes }) => {
       const first = places[2 * place] as number;
       const last = places[2 * place + 1] as number;
       const text = frames[place] as string;
+      const at = times[place] as string;
       if (!ends[place]) {
-        put.run(task, first, last, text);
+        put.run(task, first, last, text, at);
         continue;
       }
-      compact.run(task, first, last, text);
+      compact.run(task, first, last, text, at);
       if (first > 0) removeOpen.run(task);
     }
   }

@@ -6,7 +6,8 @@ import { reasonOf, StoreError } from '../sqlite/store-error.ts';
 import { decodeEvents, framesFrom, StoredBatch, type EventBatch } from './frames.ts';
 import { FENCED, LiveLog, START } from './live-log.ts';
 import { emptyFlush, type LogFlush } from './log-flush.ts';
-import type { AppendResult, Cursor, LogBatch, LogEvent, NewLogEvent, TaskLog } from './task-log.ts';
+import { noteTime, packTimes, toTimes, unpackTimes, type PlainTimes } from './log-times.ts';
+import type { AppendResult, Cursor, LogBatch, LogEvent, LogTime, NewLogEvent, TaskLog } from './task-log.ts';
 
 export interface SqliteTaskLogOptions {
   /**
@@ -16,6 +17,8 @@ export interface SqliteTaskLogOptions {
   onError?: (error: StoreError) => void;
   /** Most bytes that the file may take, its write-ahead log not included. No default: as much as the disk has. */
   max_bytes?: number;
+  /** Epoch milliseconds, for the times of events. @default Date.now */
+  wall?: () => number;
 }
 
 type Thread = DatabaseThread<LogFlush, undefined>;
@@ -75,17 +78,21 @@ export class SqliteTaskLog implements TaskLog {
   readonly #finished = new Map<string, number>();
   readonly #disk: DatabaseSync;
   readonly #framesOf: StatementSync;
+  readonly #timesOf: StatementSync;
+  readonly #wall: () => number;
   #unwritten = new Map<string, UnfinishedLog>();
   #dropped: string[] = [];
   #closed: Promise<void> | undefined;
 
   /** For {@link openSqliteTaskLog}. */
-  constructor(path: string, thread: Thread, { onError }: SqliteTaskLogOptions) {
+  constructor(path: string, thread: Thread, { onError, wall = Date.now }: SqliteTaskLogOptions) {
     this.#path = path;
     this.#thread = thread;
     this.#onError = onError;
+    this.#wall = wall;
     this.#disk = new DatabaseSync(path, { readOnly: true });
     this.#framesOf = this.#disk.prepare('SELECT frames FROM closed WHERE task = ?');
+    this.#timesOf = this.#disk.prepare('SELECT times FROM closed WHERE task = ?');
     this.#load();
   }
 
@@ -93,12 +100,13 @@ export class SqliteTaskLog implements TaskLog {
     if (this.#closed) return FENCED;
     const log = this.#live.get(task_id);
     if (log) {
-      const result = log.append(cursor, events);
+      const result = log.append(cursor, events, this.#wall());
       if (result.kind === 'ok') this.#write(task_id, log);
       return result;
     }
     if (cursor !== START || this.#finished.has(task_id)) return FENCED;
-    const begun = new UnfinishedLog(LiveLog.begin(events));
+    const times = events.length > 1 ? noteTime(undefined, 1, this.#wall()) : undefined;
+    const begun = new UnfinishedLog(LiveLog.begin(events), times);
     this.#live.set(task_id, begun);
     const isStarted = events[0]?.type === 'started';
     if (isStarted) begun.show(1);
@@ -114,6 +122,18 @@ export class SqliteTaskLog implements TaskLog {
   /** @throws StoreError where the file cannot be read */
   read(task_id: string, after: number | undefined, signal: AbortSignal): AsyncIterable<LogBatch> {
     return this.#live.get(task_id)?.read(after, signal) ?? this.#readFinished(task_id, after, signal);
+  }
+
+  /** @throws StoreError where the file cannot be read */
+  times(task_id: string): readonly LogTime[] {
+    const log = this.#live.get(task_id);
+    if (log) return toTimes(log.times);
+    if (!this.#finished.has(task_id) || !this.#disk.isOpen) return [];
+    try {
+      return toTimes(unpackTimes(this.#timesOf.get(task_id)?.['times'] as string));
+    } catch (error) {
+      throw new StoreError('unusable', `cannot read ${this.#path}: ${reasonOf(error)}`, { cause: error });
+    }
   }
 
   drop(task_id: string): void {
@@ -142,17 +162,20 @@ export class SqliteTaskLog implements TaskLog {
   }
 
   #load(): void {
-    const open = this.#disk.prepare('SELECT task, frames FROM open ORDER BY task, first');
-    const events = new Map<string, LogEvent[]>();
-    for (const { task, frames } of open.iterate() as Iterable<{ task: string; frames: string }>) {
-      const known = events.get(task);
-      if (known) known.push(...decodeEvents(frames));
-      else events.set(task, decodeEvents(frames));
+    const open = this.#disk.prepare('SELECT task, frames, times FROM open ORDER BY task, first');
+    const logs = new Map<string, { events: LogEvent[]; times: PlainTimes }>();
+    type Row = { task: string; frames: string; times: string };
+    for (const { task, frames, times } of open.iterate() as Iterable<unknown> as Iterable<Row>) {
+      const known = logs.get(task);
+      if (known) {
+        known.events.push(...decodeEvents(frames));
+        known.times.push(...unpackTimes(times));
+      } else logs.set(task, { events: decodeEvents(frames), times: unpackTimes(times) });
     }
-    for (const [task_id, stored] of events) {
-      const log = new UnfinishedLog(stored);
-      log.written = stored.length;
-      log.show(stored.length);
+    for (const [task_id, { events, times }] of logs) {
+      const log = new UnfinishedLog(events, times);
+      log.written = events.length;
+      log.show(events.length);
       this.#live.set(task_id, log);
     }
     const closed = this.#disk.prepare('SELECT task, last FROM closed');
@@ -180,6 +203,7 @@ export class SqliteTaskLog implements TaskLog {
       flush.places.push(first, log.length - 1);
       flush.ends.push(isLast);
       flush.frames.push(batch.frames);
+      flush.times.push(packTimes(log.times, isLast ? 0 : first));
       written.push({ task_id, log, first, next: log.length, isLast, batch });
     }
     this.#unwritten = new Map();

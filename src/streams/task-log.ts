@@ -29,6 +29,12 @@ export interface LogBatch {
   readonly isLast: boolean;
 }
 
+/** When events were appended: those from `from` on, up to the next of these, at `at_ms` (epoch milliseconds). */
+export interface LogTime {
+  from: number;
+  at_ms: number;
+}
+
 export type AppendResult =
   | { kind: 'ok'; cursor: Cursor }
   /** Somebody else has written since this cursor, or the log is closed: stop writing. */
@@ -58,6 +64,12 @@ export interface TaskLog {
    * delivered or the signal aborted. A log that has not begun by then is empty.
    */
   read(task_id: string, after: number | undefined, signal: AbortSignal): AsyncIterable<LogBatch>;
+  /**
+   * When its events were appended, in order; one entry for each millisecond in which some were. The first event has
+   * none: a log that only begins is to cost nothing more. Nor have events that were kept by a version that did not
+   * know. A log that never knows leaves this out.
+   */
+  times?(task_id: string): readonly LogTime[] | Promise<readonly LogTime[]>;
   /** Forgets a log; who reads it gets what is there, and its end. */
   drop(task_id: string): void | Promise<void>;
   /** Ends its readers, and gives back what it holds. Safe to repeat. */

@@ -33,9 +33,11 @@ export interface RigOptions {
   queue?: Partial<QueueRules>;
   rules?: Partial<TaskRules>;
   spec?: Partial<PoolSpec>;
+  /** Pools beside the one called `scripted`, which differ from it in these. */
+  others?: (Partial<PoolSpec> & { id: string })[];
   clock?: SimulatedClock;
   /** Prepares an engine before its first load. */
-  engine?: (engine: ScriptedEngine) => void;
+  engine?: (engine: ScriptedEngine, pool_id: string) => void;
 }
 
 /** The real orchestrator, pool, replica and log over one scripted engine, on a clock that the test moves. */
@@ -45,6 +47,8 @@ export interface Rig {
   pool: Pool;
   /** The pool's one engine; there is none before the pool was asked for. */
   engine: ScriptedEngine;
+  /** The engine of each pool that was asked for. */
+  engines: ReadonlyMap<string, ScriptedEngine>;
   observations: Observation[];
   submit(fields?: Partial<TaskRequest>): Promise<AdmissionResponse>;
   record(id: string): TaskRecord;
@@ -59,8 +63,47 @@ export function createRig(options: RigOptions = {}): Rig {
   const { slots = 1, capacity = 1000, preload = true, retained_tasks = 1000 } = options;
   const clock = options.clock ?? new SimulatedClock();
   const observations: Observation[] = [];
-  let engine: ScriptedEngine | undefined;
+  const engines = new Map<string, ScriptedEngine>();
   const { budget } = SUPERVISION.replica;
+  const spec: PoolSpec = {
+    id: 'scripted',
+    engine: 'synthetic',
+    model: 'synthetic',
+    slots,
+    ctx: 8192,
+    max_tokens_out: undefined,
+    queue: { capacity, policy: 'reject', ...options.queue },
+    rate_limit_rps: {},
+    rules: {
+      max_attempts: 3,
+      max_continuations: 2,
+      metrics_period_ms: 1000,
+      first_token_ms: 120_000,
+      idle_ms: 30_000,
+      wall_ms: undefined,
+      ...options.rules,
+    },
+    sampler_profile_version: 'v1',
+    preload,
+    ...options.spec,
+  };
+  const blueprint = (spec: PoolSpec): PoolBlueprint => ({
+    spec,
+    models: options.pool?.models ?? remoteModels,
+    engine: () => async (host) => {
+      const engine = new ScriptedEngine(host, spec.slots);
+      engines.set(spec.id, engine);
+      options.engine?.(engine, spec.id);
+      return engine;
+    },
+    replica: {
+      restart: { ...budget },
+      load_timeout_ms: 60_000,
+      probe_interval_ms: 10_000,
+      probe_fail: 3,
+      ...options.pool?.replica,
+    },
+  });
   const orchestrator = new Orchestrator(
     {
       retained_tasks,
@@ -85,45 +128,7 @@ export function createRig(options: RigOptions = {}): Rig {
       threads: threadsOf(async () => undefined),
       ...options.ports,
     },
-    [
-      {
-        spec: {
-          id: 'scripted',
-          engine: 'synthetic',
-          model: 'synthetic',
-          slots,
-          ctx: 8192,
-          max_tokens_out: undefined,
-          queue: { capacity, policy: 'reject', ...options.queue },
-          rate_limit_rps: {},
-          rules: {
-            max_attempts: 3,
-            max_continuations: 2,
-            metrics_period_ms: 1000,
-            first_token_ms: 120_000,
-            idle_ms: 30_000,
-            wall_ms: undefined,
-            ...options.rules,
-          },
-          sampler_profile_version: 'v1',
-          preload,
-          ...options.spec,
-        },
-        models: options.pool?.models ?? remoteModels,
-        engine: () => async (host) => {
-          engine = new ScriptedEngine(host, slots);
-          options.engine?.(engine);
-          return engine;
-        },
-        replica: {
-          restart: { ...budget },
-          load_timeout_ms: 60_000,
-          probe_interval_ms: 10_000,
-          probe_fail: 3,
-          ...options.pool?.replica,
-        },
-      },
-    ],
+    [spec, ...(options.others ?? []).map((other) => ({ ...spec, ...other }))].map(blueprint),
   );
   orchestrator.observers.add((observation) => observations.push(observation));
   const pool = orchestrator.pools.get('scripted') as Pool;
@@ -132,7 +137,9 @@ export function createRig(options: RigOptions = {}): Rig {
     clock,
     pool,
     observations,
+    engines,
     get engine() {
+      const engine = engines.get('scripted');
       if (!engine) throw new Error('no engine was asked for yet');
       return engine;
     },
@@ -144,12 +151,12 @@ export function createRig(options: RigOptions = {}): Rig {
     },
     async runOf(id) {
       const find = (): ScriptedRun | undefined =>
-        engine?.runs.find((run) => run.call.task_id === id && !run.isOver);
+        [...engines.values()].flatMap(({ live }) => live).find((run) => run.call.task_id === id);
       await until(find, `a run of ${id}`);
       return find() as ScriptedRun;
     },
     log: (id) => orchestrator.eventsSoFar(id),
-    ready: () => until(() => pool.snapshot.hasTag('ready')),
+    ready: () => until(() => [...orchestrator.pools.values()].every(({ isReady }) => isReady)),
     async close() {
       let isClosed = false;
       const closing = orchestrator.close(0).finally(() => (isClosed = true));

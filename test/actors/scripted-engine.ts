@@ -6,6 +6,8 @@ import type {
   EngineOutcome,
   EngineProperties,
   EngineSink,
+  EmbedCall,
+  RerankCall,
 } from '../../src/engines/engine.ts';
 import { failure, TaskchartError, type Failure } from '../../src/errors.ts';
 
@@ -14,7 +16,12 @@ export interface ScriptedRun {
   readonly call: EngineCall;
   readonly isOver: boolean;
   readonly isAborted: boolean;
+  /** As many tokens, vectors or scores, numbered as one undisturbed run would. */
   token(count?: number): void;
+  /** A piece of text that is none of these. */
+  say(text: string, tokens?: number): void;
+  /** A sign of life of a prefill. */
+  progress(): void;
   finish(): void;
   fail(cause?: Failure): void;
 }
@@ -32,7 +39,12 @@ export class ScriptedEngine implements Engine {
   readonly shouts: string[] = [];
   /** Every run that was ever started, in order. */
   readonly runs: ScriptedRun[] = [];
+  /** Every call that was ever made, in order, as the engine was given it. */
+  readonly calls: (EngineCall | EmbedCall | RerankCall)[] = [];
   readonly slots: number;
+  /** What the next load says that it can do. */
+  features: Partial<EngineProperties['features']> = {};
+  kv_bytes_per_token = 0;
   /** What the next load answers; `held` waits for {@link loaded}. */
   loads: 'at once' | 'held' | Failure = 'at once';
   /** Whether an abort settles its run at once, or leaves that to `finish` and `fail`. */
@@ -71,7 +83,8 @@ export class ScriptedEngine implements Engine {
       ctx_max: 8192,
       slots_total: this.slots,
       model_id: 'synthetic',
-      workloads: ['completion'],
+      workloads: ['completion', 'embedding', 'rerank'],
+      kv_bytes_per_token: this.kv_bytes_per_token,
       features: {
         chat: 'rendered',
         grammar: false,
@@ -80,6 +93,7 @@ export class ScriptedEngine implements Engine {
         tokenizer: false,
         deterministic: false,
         kv_reuse: false,
+        ...this.features,
       },
     };
   }
@@ -95,16 +109,54 @@ export class ScriptedEngine implements Engine {
   }
 
   run(call: EngineCall, sink: EngineSink, signal: AbortSignal): Promise<EngineOutcome> {
+    const from = call.resume?.tokens_out ?? 0;
+    return this.#start(call, signal, {
+      step: (n) => sink.delta({ channel: 'text', text: ` s${from + n}`, tokens: 1 }),
+      say: (text, tokens) => sink.delta({ channel: 'text', text, tokens }),
+      progress: () => sink.progress?.(1, 2),
+      writes: true,
+    });
+  }
+
+  embed(
+    call: EmbedCall,
+    vector: (i: number, vector: readonly number[]) => void,
+    signal: AbortSignal,
+  ): Promise<EngineOutcome> {
+    return this.#start(call, signal, { step: (n) => vector(n, [n]) });
+  }
+
+  /** Ranks the last document best. */
+  rerank(
+    call: RerankCall,
+    score: (index: number, score: number) => void,
+    signal: AbortSignal,
+  ): Promise<EngineOutcome> {
+    return this.#start(call, signal, { step: (n) => score(call.documents.length - 1 - n, -n) });
+  }
+
+  #start(
+    call: EngineCall | EmbedCall | RerankCall,
+    signal: AbortSignal,
+    work: {
+      step: (n: number) => void;
+      say?: (text: string, tokens: number) => void;
+      progress?: () => void;
+      writes?: true;
+    },
+  ): Promise<EngineOutcome> {
     if (this.live.length >= this.slots) this.shouts.push(`overbooked by ${call.task_id}`);
     if (this.#leases.has(call.lease)) this.shouts.push(`lease ${call.lease} came twice`);
     this.#leases.add(call.lease);
+    this.calls.push(call);
     const usage = { tokens_in: 1, tokens_cached: 0, tokens_out: 0 };
     if (!this.isLoaded)
       return Promise.resolve({ kind: 'failed', failure: failure('WORKER_RESET', 'not loaded'), usage });
     const { promise, resolve } = Promise.withResolvers<EngineOutcome>();
     let isOver = false;
+    let steps = 0;
     const run: Running = {
-      call,
+      call: call as EngineCall,
       get isOver() {
         return isOver;
       },
@@ -117,9 +169,16 @@ export class ScriptedEngine implements Engine {
       },
       // Like an engine that has not heard of the abort yet, it goes on until it lets go.
       token(count = 1) {
-        for (let made = 0; made < count && !run.isOver; made++)
-          sink.delta({ channel: 'text', text: ` s${usage.tokens_out++}`, tokens: 1 });
+        for (let made = 0; made < count && !run.isOver; made++) {
+          if (work.writes) usage.tokens_out++;
+          work.step(steps++);
+        }
       },
+      say(text, tokens = 1) {
+        usage.tokens_out += tokens;
+        work.say?.(text, tokens);
+      },
+      progress: () => work.progress?.(),
       finish() {
         run.settle(
           signal.aborted

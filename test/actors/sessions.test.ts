@@ -166,13 +166,16 @@ test('an expired session is evicted before new work is admitted, even if the tim
   t.is(sessions.size, 1, 'at the end of a task');
 });
 
-test('a session that has had all its turns is evicted and refused, and its id begins anew', (t) => {
+test('a session that has had all its turns is refused, ended by that refusal, and its id begins anew', (t) => {
   const { sessions, evicted } = create({ max_turns: 2 });
   turn(sessions, 'a', 't1');
+  sessions.exhaust('a');
   sessions.accept('a', 't2', 64);
   const refusal = sessions.refusalOf('a', 64);
   t.like(refusal, { code: 'INVALID_PARAMS', retriable: false });
   t.regex(refusal?.message ?? '', /^session_id: .* session\.max_turns is 2/);
+  t.deepEqual(evicted, [], 'who only asks ends nothing');
+  sessions.exhaust('a');
   t.deepEqual(evicted, [['a', undefined, 'turns']]);
   t.is(sessions.refusalOf('a', 64), undefined);
   sessions.accept('a', 't3', 64);
@@ -229,6 +232,7 @@ test('what is exhausted is refused for good, what others hold is worth another t
 test('a new session is refused what its budget never has', (t) => {
   const { sessions } = create({ budgets: { ...NO_BUDGETS, tokens: 100 } });
   t.like(sessions.refusalOf('a', 101), { policy_label: 'budget.tokens', retriable: false });
+  t.like(sessions.refusalOf(undefined, 101), { policy_label: 'budget.tokens', retriable: false });
   t.is(sessions.size, 0);
 });
 

@@ -100,14 +100,17 @@ test('an operation answers 501 exactly if it is planned', (t) => {
   const present = spec.operations.filter(({ planned }) => !planned).map(({ operationId }) => operationId);
   t.deepEqual(present.sort(), [
     'cancelTask',
+    'createArtifact',
     'deleteSession',
     'deleteTask',
+    'getArtifact',
     'getCapabilities',
     'getHealth',
     'getMetrics',
     'getPoolHealth',
     'getSession',
     'getTask',
+    'listArtifacts',
     'listPools',
     'listTasks',
     'previewTask',

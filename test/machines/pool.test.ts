@@ -18,6 +18,7 @@ const PERMANENT = failure('POOL_UNAVAILABLE', 'it never fits', { retriable: fals
 const EVENTS: PoolEvent[] = [
   { type: 'pool.ensure' },
   { type: 'pool.drain', deadline_ms: 500, unfinished: 'refuse' },
+  { type: 'pool.drain', deadline_ms: 500, unfinished: 'keep' },
   { type: 'model.prepared' },
   { type: 'model.failed', failure: TRANSIENT },
   { type: 'model.failed', failure: PERMANENT },
@@ -132,6 +133,74 @@ test('drains: at the deadline the leases that are left are revoked', (t) => {
   pool.clock.advance(500);
   t.is(pool.state(), 'stopping');
   t.deepEqual(pool.facts.slice(-2), ['leases.revoke', 'replicas.stop']);
+});
+
+const READY: PoolEvent[] = [{ type: 'pool.ensure' }, { type: 'model.prepared' }, { type: 'replica.readied' }];
+const KEEP: PoolEvent = { type: 'pool.drain', deadline_ms: 500, unfinished: 'keep' };
+
+test('a drain that keeps what is unfinished tells the queue nothing, and suspends what still runs', (t) => {
+  const pool = start();
+  pool.send(...READY, { type: 'lease.granted' }, KEEP);
+  t.is(pool.state(), 'draining');
+  pool.clock.advance(499);
+  t.is(pool.state(), 'draining');
+  pool.clock.advance(1);
+  t.is(pool.state(), 'stopping');
+  t.deepEqual(pool.facts.slice(-2), ['leases.suspend', 'replicas.stop']);
+  for (const never of ['queue.refuse', 'leases.revoke']) t.false(pool.facts.includes(never));
+});
+
+test('what comes free while a pool drains is given to nobody', (t) => {
+  for (const unfinished of ['keep', 'refuse'] as const) {
+    const pool = start();
+    pool.send(...READY, { type: 'lease.granted' }, { type: 'lease.granted' });
+    pool.send({ type: 'pool.drain', deadline_ms: 500, unfinished });
+    const before = pool.facts.length;
+    pool.send({ type: 'lease.closed' });
+    t.deepEqual(pool.facts.slice(before), []);
+    pool.send({ type: 'lease.closed' });
+    t.deepEqual(pool.facts.slice(before), ['replicas.stop']);
+  }
+});
+
+test('a drain refuses what waits, at once', (t) => {
+  const pool = start();
+  pool.send(...READY, { type: 'lease.granted' });
+  pool.send({ type: 'pool.drain', deadline_ms: 500, unfinished: 'refuse' });
+  t.is(pool.facts.at(-1), 'queue.refuse');
+});
+
+test('a later drain rules: its deadline, and what becomes of what is unfinished', (t) => {
+  const hasty = start();
+  hasty.send(...READY, { type: 'lease.granted' }, KEEP);
+  hasty.clock.advance(100);
+  hasty.send({ type: 'pool.drain', deadline_ms: 0, unfinished: 'refuse' });
+  hasty.clock.advance(0);
+  t.deepEqual(hasty.facts.slice(-3), ['queue.refuse', 'leases.revoke', 'replicas.stop']);
+  const patient = start();
+  patient.send(...READY, { type: 'lease.granted' }, KEEP);
+  patient.clock.advance(400);
+  patient.send(KEEP);
+  patient.clock.advance(499);
+  t.is(patient.state(), 'draining');
+  t.is(patient.clock.pending, 1);
+});
+
+test('a pool with nothing on its slots stops at once, whatever it was doing', (t) => {
+  for (const before of [
+    [],
+    READY.slice(0, 1),
+    READY.slice(0, 2),
+    READY,
+    [...READY, { type: 'replica.lost' } as const],
+  ]) {
+    const pool = start();
+    pool.send(...before, KEEP);
+    t.is(pool.state(), 'stopping');
+    pool.send({ type: 'replicas.stopped' });
+    t.is(pool.state(), 'stopped');
+    t.is(pool.clock.pending, 0);
+  }
 });
 
 test('every state is reached; no count is negative; a stopped pool has told its replicas to stop', (t) => {

@@ -45,7 +45,29 @@ const EVENTS: TaskEvent[] = [
   { type: 'engine.failed', at: 5, failure: RESET, usage: USAGE },
   { type: 'engine.failed', at: 5, failure: RESET, usage: NONE },
   { type: 'engine.failed', at: 5, failure: failure('INVALID_PARAMS', 'too long'), usage: NONE },
+  { type: 'task.expire', at: 6, overdue: 'deadline', usage: USAGE },
+  { type: 'engine.quiet', at: 6, quiet_ms: 10_000, usage: USAGE },
+  { type: 'engine.quiet', at: 6, quiet_ms: 20_000, usage: USAGE },
 ];
+type Nine = [
+  TaskEvent,
+  TaskEvent,
+  TaskEvent,
+  TaskEvent,
+  TaskEvent,
+  TaskEvent,
+  TaskEvent,
+  TaskEvent,
+  TaskEvent,
+];
+const [PROVISION, WAIT, PLACE, CANCEL, FAIL, STREAMED, FINISHED, LOST_LATE, LOST_EARLY] =
+  EVENTS as unknown as Nine;
+const BROKEN = EVENTS[9] as TaskEvent;
+/** On an engine that nothing can go on from. */
+const FOREIGN: TaskEvent = { type: 'task.place', at: 2, lease: 9, replica_id: 'p/r0', continuable: false };
+const SUSPEND: TaskEvent = { type: 'task.suspend' };
+/** A suspended task runs again in another process only, so walks that count its runs leave it out. */
+const ALL = [...EVENTS, SUSPEND];
 
 function run(events: readonly TaskEvent[]): {
   state: TaskState;
@@ -82,7 +104,7 @@ test('logs its start first, with the place it was admitted to in its context', (
 });
 
 test('a task that runs to its end logs metrics with its first token, metrics again, then the end', (t) => {
-  const { state, facts, context } = run([EVENTS[2], EVENTS[5], EVENTS[6]] as TaskEvent[]);
+  const { state, facts, context } = run([PLACE, STREAMED, FINISHED]);
   t.is(state, 'ended');
   t.deepEqual(types(facts), [
     'log.started',
@@ -97,11 +119,11 @@ test('a task that runs to its end logs metrics with its first token, metrics aga
 });
 
 test('a cancel while queued never touches an engine', (t) => {
-  t.deepEqual(types(run([EVENTS[3]] as TaskEvent[]).facts), ['log.started', 'log.end', 'task.closed']);
+  t.deepEqual(types(run([CANCEL]).facts), ['log.started', 'log.end', 'task.closed']);
 });
 
 test('a cancel in flight aborts the engine and logs no more metrics', (t) => {
-  t.deepEqual(types(run([EVENTS[2], EVENTS[5], EVENTS[3]] as TaskEvent[]).facts), [
+  t.deepEqual(types(run([PLACE, STREAMED, CANCEL]).facts), [
     'log.started',
     'engine.start',
     'log.metrics',
@@ -112,23 +134,130 @@ test('a cancel in flight aborts the engine and logs no more metrics', (t) => {
 });
 
 test('a run that died before its first token waits again, until its attempts are spent', (t) => {
-  const first = run([EVENTS[2], EVENTS[8]] as TaskEvent[]);
+  const first = run([PLACE, LOST_EARLY]);
   t.is(first.state, 'admitted');
   t.is(first.context.lease, undefined);
   t.deepEqual(types(first.facts), ['log.started', 'engine.start', 'task.requeued']);
-  const second = run([EVENTS[2], EVENTS[8], EVENTS[2], EVENTS[8]] as TaskEvent[]);
+  const second = run([PLACE, LOST_EARLY, PLACE, LOST_EARLY]);
   t.is(second.state, 'error');
 });
 
 test('a failure that would repeat is not tried again', (t) => {
-  t.is(run([EVENTS[2], EVENTS[9]] as TaskEvent[]).state, 'error');
+  t.is(run([PLACE, BROKEN]).state, 'error');
+});
+
+test('a run that was lost after its first token goes on with another one, which says so before anything else', (t) => {
+  const lost = run([PLACE, STREAMED, LOST_LATE]);
+  t.is(lost.state, 'admitted');
+  t.like(lost.context, { continuations: 1, lease: undefined, replica_id: undefined, usage: USAGE });
+  t.deepEqual(types(lost.facts).slice(-1), ['task.requeued']);
+  const { state, facts, context } = run([PLACE, STREAMED, LOST_LATE, PLACE, STREAMED, FINISHED]);
+  t.is(state, 'ended');
+  t.deepEqual(types(facts), [
+    'log.started',
+    'engine.start',
+    'log.metrics',
+    'task.requeued',
+    'log.resumed',
+    'engine.start',
+    'log.metrics',
+    'log.metrics',
+    'log.end',
+    'task.closed',
+  ]);
+  t.is(context.attempts, 2);
+  t.deepEqual(context.times, { admitted: 0, placed: 2, first_token: 4, ended: 5 });
+});
+
+test('only a run that goes on after tokens says that it was resumed', (t) => {
+  for (const events of [[PLACE], [PROVISION, PLACE], [PLACE, LOST_EARLY, PLACE], [PLACE, SUSPEND, PLACE]])
+    t.false(types(run(events).facts).includes('log.resumed'));
+  for (const events of [
+    [PLACE, STREAMED, LOST_LATE, PLACE],
+    [PLACE, STREAMED, SUSPEND, PLACE],
+    [PLACE, STREAMED, LOST_LATE, PROVISION, PLACE],
+  ])
+    t.is(types(run(events).facts).filter((type) => type === 'log.resumed').length, 1);
+});
+
+test('a run is not gone on with where it may not be, where its failure would repeat, or too often', (t) => {
+  for (const events of [
+    [FOREIGN, STREAMED, LOST_LATE],
+    [PLACE, STREAMED, BROKEN],
+    [PLACE, STREAMED, LOST_LATE, PLACE, STREAMED, LOST_LATE],
+    [PLACE, STREAMED, LOST_LATE, FOREIGN, STREAMED, LOST_LATE],
+  ]) {
+    const { state, facts, context } = run(events);
+    t.is(state, 'error');
+    t.is(types(facts).at(-2), 'log.error');
+    t.is(context.outcome?.kind, 'failed');
+  }
+});
+
+test('a continuation that dies before it says anything is an attempt like any other', (t) => {
+  t.is(run([PLACE, STREAMED, LOST_LATE, PLACE, LOST_EARLY]).state, 'error', 'both attempts are used');
+  t.is(
+    run([PLACE, LOST_EARLY, PLACE, STREAMED, LOST_LATE]).state,
+    'admitted',
+    'tokens are worth another one',
+  );
+});
+
+test('a task that is suspended lets its engine go, waits again, and its log says nothing of it', (t) => {
+  for (const before of [[PLACE], [PLACE, STREAMED]]) {
+    const { state, context, facts } = run([...before, SUSPEND]);
+    t.is(state, 'admitted');
+    t.is(context.lease, undefined);
+    t.is(context.outcome, undefined);
+    t.deepEqual(types(facts).slice(-2), ['engine.abort', 'task.suspended']);
+    t.deepEqual(
+      types(run([...before, SUSPEND, LOST_LATE, FINISHED, STREAMED]).facts),
+      types(facts),
+      'what its run still says concerns nobody',
+    );
+  }
+  for (const before of [[], [PROVISION]])
+    t.deepEqual(types(run([...before, SUSPEND]).facts), types(run(before).facts), 'a task that waits, waits');
+});
+
+test('a task that was next in line and is not any more waits as before, and keeps when it first was', (t) => {
+  const { state, context, facts } = run([
+    PROVISION,
+    WAIT,
+    { type: 'task.provision', at: 9 },
+    { type: 'task.wait' },
+  ]);
+  t.is(state, 'admitted');
+  t.is(context.times.provisioning, 1);
+  t.deepEqual(types(facts), ['log.started', 'log.provisioning', 'log.provisioning']);
+});
+
+test('nothing moves a task that is over, and nothing is asked of anybody', (t) => {
+  for (const end of [
+    [CANCEL],
+    [FAIL],
+    [PLACE, FINISHED],
+    [PLACE, STREAMED, FINISHED],
+    [PLACE, STREAMED, CANCEL],
+  ]) {
+    const over = run(end);
+    t.true(isOver(over.state));
+    for (const event of [...ALL, { type: 'metrics.due' }, { type: 'check.due' }, { type: 'overdue.due' }])
+      t.like(stepper.step(over, event), { state: over.state, context: over.context, facts: [] });
+  }
 });
 
 test('every state is reached, and each step keeps the invariants', (t) => {
   const { steps, reached } = walk(taskMachine, {
     input: INPUT,
     events: () => EVENTS,
-    key: (context: TaskContext) => [context.attempts, context.lease, context.outcome?.kind],
+    key: (context: TaskContext) => [
+      context.attempts,
+      context.continuations,
+      context.lease,
+      context.times.first_token,
+      context.outcome?.kind,
+    ],
   });
   t.deepEqual([...reached].filter((id) => id !== 'task').toSorted(), statesOf(taskMachine).toSorted());
   for (const { from, to, event } of steps) {
@@ -148,7 +277,7 @@ test('every state is reached, and each step keeps the invariants', (t) => {
 
 test('whatever happens in whatever order, one terminal event is logged, and it is the last', (t) => {
   fc.assert(
-    fc.property(fc.array(fc.constantFrom(...EVENTS), { maxLength: 20 }), (events) => {
+    fc.property(fc.array(fc.constantFrom(...ALL), { maxLength: 20 }), (events) => {
       const { state, facts } = run(events);
       const terminal = facts.filter((fact) => fact.type === 'log.end' || fact.type === 'log.error');
       t.is(terminal.length, isOver(state) ? 1 : 0);
@@ -161,7 +290,7 @@ test('whatever happens in whatever order, one terminal event is logged, and it i
 
 test('a record steps as the actor of the same machine does', (t) => {
   fc.assert(
-    fc.property(fc.array(fc.constantFrom(...EVENTS), { maxLength: 12 }), (events) => {
+    fc.property(fc.array(fc.constantFrom(...ALL), { maxLength: 12 }), (events) => {
       const emitted: TaskFact[] = [];
       const actor = createActor(taskMachine, { input: INPUT, clock: new SimulatedClock() });
       actor.on('*', (fact) => emitted.push(fact));
@@ -183,14 +312,14 @@ test('metrics are due once a period while tokens flow, and not after', (t) => {
   let due = 0;
   actor.on('log.metrics', () => due++);
   actor.start();
-  actor.send(EVENTS[2] as TaskEvent);
+  actor.send(PLACE);
   clock.advance(5000);
   t.is(due, 0);
-  actor.send(EVENTS[5] as TaskEvent);
+  actor.send(STREAMED);
   t.is(due, 1);
   clock.advance(3000);
   t.is(due, 4);
-  actor.send(EVENTS[3] as TaskEvent);
+  actor.send(CANCEL);
   clock.advance(10_000);
   t.is(due, 4);
 });

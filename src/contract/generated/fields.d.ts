@@ -18,4 +18,5 @@ export type Fields = Readonly<Record<string, Field>>;
 
 export const taskRequestFields: Fields;
 export const tokenizeRequestFields: Fields;
+export const artifactFields: Fields;
 export const configFields: Fields;

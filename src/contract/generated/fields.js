@@ -277,6 +277,44 @@ export const tokenizeRequestFields = {
  }
 };
 
+export const artifactFields = {
+ "": {
+  "type": "object",
+  "about": "something that a task or a client leaves behind",
+  "expects": "an object"
+ },
+ "kind": {
+  "type": "string",
+  "about": "what an artifact is",
+  "expects": "one of plan, summary, diff, trace, other"
+ },
+ "content": {
+  "type": "object",
+  "about": "the thing itself",
+  "expects": "an object"
+ },
+ "tags": {
+  "type": "array",
+  "about": "labels",
+  "expects": "a list"
+ },
+ "tags[]": {
+  "type": "string",
+  "about": "label",
+  "expects": "a string"
+ },
+ "parent": {
+  "type": "string",
+  "about": "id of the artifact it was made from",
+  "expects": "the id of an artifact (sha256: and 64 hex digits)"
+ },
+ "metadata": {
+  "type": "object",
+  "about": "how it came about",
+  "expects": "an object"
+ }
+};
+
 export const configFields = {
  "": {
   "type": "object",
@@ -457,6 +495,26 @@ export const configFields = {
   "type": "integer",
   "about": "how long a finished task can still be read; 0 is for ever",
   "expects": "an integer ≥ 0"
+ },
+ "artifacts": {
+  "type": "object",
+  "about": "what clients store, and the transcripts of finished tasks",
+  "expects": "an object"
+ },
+ "artifacts.max_bytes": {
+  "type": "integer",
+  "about": "most that stored artifacts may take together; the oldest leave first",
+  "expects": "an integer ≥ 1"
+ },
+ "artifacts.retention_days": {
+  "type": "number",
+  "about": "how long a stored artifact can be read; 0 is for ever",
+  "expects": "a number ≥ 0"
+ },
+ "artifacts.transcripts": {
+  "type": "boolean",
+  "about": "whether a finished task's stream can be read as an artifact, for as long as the task is retained",
+  "expects": "true or false"
  },
  "runtime": {
   "type": "object",

@@ -39,6 +39,10 @@ export type TaskInfo = TaskSummary & {
    * Id of the newest event in its stream.
    */
   last_event_id?: number;
+  /**
+   * Artifact that holds its events with their times, once it is finished; absent where transcripts are switched off.
+   */
+  transcript_id?: string;
 };
 /**
  * Output. Batches are only sent where the operator switched them on.
@@ -1382,7 +1386,7 @@ export interface Artifact {
  */
 export interface ArtifactRef {
   /**
-   * Digest of the content in canonical form.
+   * SHA-256 of the artifact in canonical form.
    */
   id: string;
   kind: ArtifactKind;
@@ -1406,7 +1410,7 @@ export interface ArtifactRef {
  */
 export interface ArtifactPage {
   /**
-   * Newest first.
+   * What was stored, then transcripts; each newest first.
    */
   artifacts: ArtifactRef[];
   /**
@@ -1810,6 +1814,23 @@ export interface Config {
      * How long a finished task can still be read; 0 is for ever. Seconds.
      */
     max_age_s: number;
+  };
+  /**
+   * What clients store, and the transcripts of finished tasks.
+   */
+  artifacts: {
+    /**
+     * Most that stored artifacts may take together; the oldest leave first. Transcripts take nothing of it. Bytes.
+     */
+    max_bytes: number;
+    /**
+     * How long a stored artifact can be read; 0 is for ever. Days.
+     */
+    retention_days: number;
+    /**
+     * Whether a finished task's stream can be read as an artifact, for as long as the task is retained.
+     */
+    transcripts: boolean;
   };
   /**
    * Where the daemon keeps its own files.
@@ -2283,6 +2304,23 @@ export interface ConfigInput {
      * How long a finished task can still be read; 0 is for ever. Seconds.
      */
     max_age_s?: number;
+  };
+  /**
+   * What clients store, and the transcripts of finished tasks.
+   */
+  artifacts?: {
+    /**
+     * Most that stored artifacts may take together; the oldest leave first. Transcripts take nothing of it. Bytes.
+     */
+    max_bytes?: number;
+    /**
+     * How long a stored artifact can be read; 0 is for ever. Days.
+     */
+    retention_days?: number;
+    /**
+     * Whether a finished task's stream can be read as an artifact, for as long as the task is retained.
+     */
+    transcripts?: boolean;
   };
   /**
    * Where the daemon keeps its own files.

@@ -1,0 +1,25 @@
+import type { PlacementPool } from '../scheduling/placement.ts';
+import type { Priority } from '../scheduling/queue.ts';
+import type { Pool } from './pool.ts';
+
+/** A pool as placement looks at it, for a task of this class. */
+export function candidateOf(pool: Pool, priority: Priority): PlacementPool {
+  const { spec, properties, queue } = pool;
+  return {
+    id: spec.id,
+    engine: spec.engine,
+    model: spec.model,
+    sampler_profile_version: spec.sampler_profile_version,
+    ctx_max: pool.ctxMax,
+    max_tokens_out: spec.max_tokens_out,
+    workloads: properties?.workloads,
+    features: properties?.features,
+    refusal: pool.refusal,
+    predicted_start_ms: pool.forecast.newcomer(priority).predicted_start_ms,
+    waiting: queue.length,
+    leases: pool.leases,
+    slots_total: pool.slots_total,
+    rates: pool.rates,
+    is_full: queue.admit(priority).kind === 'refuse',
+  };
+}
