@@ -1,4 +1,4 @@
-import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { lstat, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Artifact, ArtifactPage, ArtifactRef } from '../contract/generated/types.ts';
 import { reasonOf, StoreError } from '../sqlite/store-error.ts';
@@ -32,9 +32,11 @@ export class FolderArtifacts implements ArtifactStore {
   readonly #onError: FolderArtifactsOptions['onError'];
   readonly #wall: () => number;
   readonly #index = new ArtifactIndex<Found>();
-  readonly #scanned: Promise<void>;
   /** Same artifacts that come at the same time are written once. */
   readonly #writing = new Map<string, Promise<ArtifactRef>>();
+  #scanned: Promise<void> | undefined;
+  /** Files leave one after the other, and before one of their name is written again. */
+  #leaving = Promise.resolve();
   #writes = 0;
   #isClosed = false;
 
@@ -42,7 +44,6 @@ export class FolderArtifacts implements ArtifactStore {
     this.#folder = folder;
     this.#onError = onError;
     this.#wall = wall;
-    this.#scanned = this.#scan();
   }
 
   async put(artifact: Artifact): Promise<ArtifactRef> {
@@ -69,14 +70,17 @@ export class FolderArtifacts implements ArtifactStore {
     return this.#index.page(query, (entry) => this.#refOf(entry));
   }
 
+  /** What is too old or too much leaves at once. */
   limit(limits: ArtifactLimits): void {
     this.#index.limits = limits;
+    void this.#ready();
   }
 
   async close(): Promise<void> {
     this.#isClosed = true;
     await this.#scanned;
     await Promise.allSettled(this.#writing.values());
+    await this.#leaving;
   }
 
   async #put(artifact: Artifact, { digest, text, bytes }: Sealed): Promise<ArtifactRef> {
@@ -123,9 +127,10 @@ export class FolderArtifacts implements ArtifactStore {
   async #write(digest: string, text: string, created_ms: number): Promise<void> {
     const path = this.#pathOf(digest);
     const branch = dirname(path);
-    const isNew = (await mkdir(branch, { recursive: true, mode: 0o700 })) !== undefined;
     const unfinished = `${path}.${this.#writes++}.tmp`;
+    let isNew = false;
     try {
+      isNew = (await mkdir(branch, { recursive: true, mode: 0o700 })) !== undefined;
       const file = await open(unfinished, 'w', 0o600);
       try {
         await file.writeFile(text);
@@ -136,21 +141,26 @@ export class FolderArtifacts implements ArtifactStore {
       }
       await rename(unfinished, path);
     } catch (error) {
-      await rm(unfinished, { force: true });
+      await this.#remove(unfinished);
       throw new StoreError('unusable', `cannot write ${path}: ${reasonOf(error)}`, { cause: error });
     }
     await syncFolder(branch);
     if (isNew) await syncFolder(this.#folder);
   }
 
+  /** Looks at the folder only once it is known what may stay. */
   async #ready(): Promise<void> {
-    await this.#scanned;
+    await (this.#scanned ??= this.#scan());
     await this.#trim();
   }
 
   async #trim(): Promise<void> {
     const gone = this.#index.trim(this.#wall());
-    for (const { digest } of gone) await this.#remove(this.#pathOf(digest));
+    if (gone.length > 0)
+      this.#leaving = this.#leaving.then(async () => {
+        for (const { digest } of gone) await this.#remove(this.#pathOf(digest));
+      });
+    await this.#leaving;
   }
 
   async #remove(path: string): Promise<void> {
@@ -179,7 +189,6 @@ export class FolderArtifacts implements ArtifactStore {
       }
     }
     for (const entry of found.sort((a, b) => a.created_ms - b.created_ms)) this.#index.add(entry);
-    await this.#trim();
     const [example] = foreign;
     if (example !== undefined)
       this.#tell(
@@ -193,7 +202,7 @@ export class FolderArtifacts implements ArtifactStore {
   }
 
   async #entryOf(path: string, digest: string): Promise<Found | undefined> {
-    const found = await stat(path).catch(() => undefined);
+    const found = await lstat(path).catch(() => undefined);
     if (!found?.isFile()) return undefined;
     return { digest, bytes: found.size, created_ms: Math.round(found.mtimeMs) };
   }

@@ -1,7 +1,8 @@
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { ConfigError } from '../config.ts';
 import type { RunOptions } from './run.ts';
 import type { ServeOptions } from './serve.ts';
+import type { DaemonOptions, TasksOptions } from './tasks.ts';
 
 const USAGE_ERROR = 2;
 
@@ -14,17 +15,35 @@ function wholeNumber(least: number, most: number): (text: string) => number {
   };
 }
 
+function urlOption(): Option {
+  return new Option('--url <url>', 'the daemon').default('http://127.0.0.1:8080');
+}
+
 const program = new Command('taskchart')
   .description('Orchestrator for LLM inference tasks in which everything that lives is a statechart.')
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : USAGE_ERROR));
 
 program
   .command('serve')
-  .description('Run the daemon. Without a configuration: the bundled model, on 127.0.0.1:8080.')
+  .description(
+    'Run the daemon until SIGTERM or SIGINT. Without a configuration: the bundled model, on 127.0.0.1:8080.',
+  )
   .option('--config <file>', 'configuration, YAML or JSON')
   .option('--host <host>', 'address to listen on')
   .option('--port <port>', 'port to listen on, 0 = any free one', wholeNumber(0, 65_535))
-  .option('--data-dir <dir>', 'folder of what the daemon keeps, such as the logs of its engines')
+  .option(
+    '--data-dir <dir>',
+    'folder of what the daemon keeps: accepted tasks, their streams, its engines’ output (default: .runtime); ' +
+      'for one daemon at a time',
+  )
+  .addHelpText(
+    'after',
+    `
+The first signal drains: running tasks may finish for server.shutdown_ms; what has not finished by then, and what
+waits, goes on in the next daemon on the same folder. A second signal stops at once.
+Environment: every key of the configuration, such as TASKCHART_SERVER__BIND_ADDR or TASKCHART_STORE__KIND=memory.
+Exit code: 0 after a signal, 1 where it cannot start, 2 for a mistake in the call or the configuration.`,
+  )
   .action(async (options: ServeOptions) => {
     const { serve } = await import('./serve.ts');
     await serve(options);
@@ -41,6 +60,39 @@ program
   .action(async (prompt: string, options: RunOptions) => {
     const { run } = await import('./run.ts');
     process.exitCode = await run(prompt, options);
+  });
+
+program
+  .command('tasks')
+  .description('List a daemon’s tasks, newest first.')
+  .addOption(urlOption())
+  .addOption(
+    new Option('--state <state>', 'only those in this state').choices([
+      'admitted',
+      'provisioning',
+      'placed',
+      'streaming',
+      'ended',
+      'error',
+    ]),
+  )
+  .option('--pool <id>', 'only those of this pool')
+  .option('--session <id>', 'only those of this session')
+  .option('--limit <n>', 'how many at most', wholeNumber(1, 1_000_000), 20)
+  .option('--json', 'print each task as a JSON line')
+  .action(async (options: TasksOptions) => {
+    const { listTasks } = await import('./tasks.ts');
+    process.exitCode = await listTasks(options);
+  });
+
+program
+  .command('cancel')
+  .description('Cancel a daemon’s task; no token follows.')
+  .argument('<task>', 'id of the task')
+  .addOption(urlOption())
+  .action(async (task: string, options: DaemonOptions) => {
+    const { cancelTask } = await import('./tasks.ts');
+    process.exitCode = await cancelTask(task, options);
   });
 
 /** Runs the command that the arguments name. Exit code 2 is a mistake in the call or the configuration, 1 a failure. */

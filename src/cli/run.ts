@@ -1,5 +1,6 @@
-import { TaskchartError, type Failure } from '../errors.ts';
+import { TaskchartError } from '../errors.ts';
 import type { NewLogEvent } from '../streams/task-log.ts';
+import { complain } from './complain.ts';
 import type { RunningTask } from './task-target.ts';
 
 export interface RunOptions {
@@ -112,8 +113,4 @@ function textPrinter(prompt: string, task: RunningTask): Printer {
       }
     }
   };
-}
-
-function complain({ code, message, retriable }: Failure): void {
-  process.stderr.write(`taskchart: ${code}: ${message}${retriable ? ' (trying again may help)' : ''}\n`);
 }

@@ -1,9 +1,11 @@
+import type { Logger } from 'pino';
 import { loadConfig, parseBindAddr, type Config } from '../config.ts';
 import { readHub } from '../config/hub.ts';
 import { orchestrate } from '../embed.ts';
 import { createLogger } from '../observe/logger.ts';
 import { startServer } from '../server.ts';
-import { openStorage } from '../storage.ts';
+import { StoreError } from '../sqlite/store-error.ts';
+import { openStorage, type Storage } from '../storage.ts';
 
 export interface ServeOptions {
   config?: string;
@@ -22,19 +24,7 @@ export async function serve(options: ServeOptions): Promise<void> {
   // Before anything starts: a signal in the first milliseconds drains like any other.
   const signaled = firstSignal();
   const { logger, flush } = await createLogger(config.log);
-  const storage =
-    config.store.kind === 'memory'
-      ? {}
-      : await openStorage(config.runtime.dir, {
-          onError: (error) =>
-            logger.error({
-              actor: 'store',
-              action: 'fail',
-              target: config.runtime.dir,
-              err: error,
-              human: 'Something could not be written to disk; it is tried again.',
-            }),
-        });
+  const storage = config.store.kind === 'memory' ? {} : await openFolder(config.runtime.dir, logger);
   const orchestrator = orchestrate(config, { ...storage, hub });
   try {
     const server = await startServer(orchestrator, logger);
@@ -64,6 +54,34 @@ export async function serve(options: ServeOptions): Promise<void> {
     throw error;
   } finally {
     flush();
+  }
+}
+
+/** @throws StoreError */
+async function openFolder(folder: string, logger: Logger): Promise<Storage> {
+  try {
+    const storage = await openStorage(folder, {
+      onError: (error) =>
+        logger.error({
+          actor: 'store',
+          action: 'fail',
+          target: folder,
+          err: error,
+          human: `Something could not be written to disk: ${error.message}.`,
+        }),
+    });
+    logger.info({
+      actor: 'store',
+      action: 'open',
+      target: folder,
+      human: `Accepted tasks and their streams are kept in ${folder}.`,
+    });
+    return storage;
+  } catch (error) {
+    if (!(error instanceof StoreError)) throw error;
+    throw new StoreError(error.code, `${error.message}; --data-dir (runtime.dir) names another folder`, {
+      cause: error,
+    });
   }
 }
 

@@ -109,9 +109,10 @@ export class RemoteEngine implements Engine {
         this.#phase = { name: 'ready', upstream, session, runs: new AbortController() };
         return session.properties;
       },
-      async (error: unknown) => {
+      (error: unknown) => {
         this.#phase = { name: 'unloaded' };
-        await upstream.agent.destroy();
+        // Not waited for: a connection that does not come about would hold it up until it is given up.
+        void upstream.agent.destroy();
         const { code, message } = withholding(toFailure(error), this.#options.api_key);
         // The caller of a load has asked for nothing: whatever a server refuses there is the server's state.
         throw loadError(message, code === 'INTERNAL' ? code : 'POOL_UNAVAILABLE');
@@ -218,6 +219,7 @@ export class RemoteEngine implements Engine {
     const { host, clock } = this.#options;
     const { name, health } = this.#protocol;
     for (let pause_ms = FIRST_PAUSE_MS; ; pause_ms = Math.min(pause_ms * 2, LONGEST_PAUSE_MS)) {
+      if (signal.aborted) throw loadError('Loading was aborted.');
       const answer = await upstream.get(health.path, signal);
       if (signal.aborted) throw loadError('Loading was aborted.');
       if (answer.kind === 'answer') {

@@ -11,6 +11,7 @@ import { SUPERVISION } from '../../src/actors/supervision.ts';
 import type { TaskRecord } from '../../src/actors/task-record.ts';
 import type { AdmissionResponse, TaskRequest } from '../../src/contract/generated/types.ts';
 import type { TaskRules } from '../../src/machines/task-protocol.ts';
+import type { Engine, EngineHost } from '../../src/engines/engine.ts';
 import { remoteModels } from '../../src/models/source.ts';
 import type { QueueRules } from '../../src/scheduling/queue.ts';
 import { MemoryStore } from '../../src/store/memory-store.ts';
@@ -38,6 +39,8 @@ export interface RigOptions {
   clock?: SimulatedClock;
   /** Prepares an engine before its first load. */
   engine?: (engine: ScriptedEngine, pool_id: string) => void;
+  /** Engines of another kind. */
+  factory?: (host: EngineHost, spec: PoolSpec, clock: SimulatedClock) => Engine;
 }
 
 /** The real orchestrator, pool, replica and log over one scripted engine, on a clock that the test moves. */
@@ -91,6 +94,7 @@ export function createRig(options: RigOptions = {}): Rig {
     spec,
     models: options.pool?.models ?? remoteModels,
     engine: () => async (host) => {
+      if (options.factory) return options.factory(host, spec, clock);
       const engine = new ScriptedEngine(host, spec.slots);
       engines.set(spec.id, engine);
       options.engine?.(engine, spec.id);
