@@ -4,7 +4,7 @@ import { feasibleOf, limitsOf, type Limits, type RefusalReason } from './feasibi
 import { bestOf, type TieBreaker } from './ties.ts';
 
 export { limitsOf };
-export type { Limits, PlacementJob, PlacementPool, RefusalReason, TieBreaker };
+export type { PlacementJob, PlacementPool, RefusalReason, TieBreaker };
 
 export interface PlacementPolicy {
   /** Whether callers may pin a task to a pool. Default true. */

@@ -31,7 +31,7 @@ export async function follow(
       ? followWire(daemon, task_id, habits, reading, patience)
       : followClient(daemon, task_id, habits, reading, patience));
   } catch (error) {
-    if (!patience.signal.aborted) reading.mishaps.push(`a reader gave up: ${String(error)}`);
+    reading.mishaps.push(`gave up: ${String(error)}`);
   }
 }
 
@@ -121,10 +121,17 @@ async function back(daemon: Daemon, signal: AbortSignal): Promise<void> {
   while (!daemon.isUp);
 }
 
-/** A task's log as it is now: all of it, for one that is over. */
-export async function wholeLog(url: string, task_id: string, reading: Reading): Promise<Seen[]> {
-  const events: Seen[] = [];
-  for await (const event of eventsOf(await fetch(`${url}/v1/tasks/${task_id}/stream`), reading))
-    events.push(event);
-  return events;
+/** The log of a task that is over. @throws Error where it has no end */
+export async function wholeLog(url: string, task_id: string): Promise<Seen[]> {
+  const reading: Reading = { via: 'wire', first: 0, seen: [], connections: 1, mishaps: [] };
+  const signal = AbortSignal.timeout(10_000);
+  try {
+    const response = await fetch(`${url}/v1/tasks/${task_id}/stream`, { signal });
+    for await (const event of eventsOf(response, reading)) reading.seen.push(event);
+  } catch (error) {
+    reading.mishaps.push(`its stream goes on after event ${reading.seen.at(-1)?.id}: ${String(error)}`);
+  }
+  const [mishap] = reading.mishaps;
+  if (mishap !== undefined) throw new Error(`task ${task_id} is over: ${mishap}`);
+  return reading.seen;
 }
