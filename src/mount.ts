@@ -70,11 +70,19 @@ export function mountHttp(orchestrator: EmbeddedOrchestrator, options: MountOpti
       }),
   });
   const handle = app.callback();
+  const isClosing = (): boolean => !core.isAccepting && !core.isRecovering;
   return {
     handler(request, response, next) {
-      if (!next || isUnder(prefix, request.url ?? '')) return handle(request, response);
-      next();
-      return Promise.resolve();
+      if (next && !isUnder(prefix, request.url ?? '')) {
+        next();
+        return Promise.resolve();
+      }
+      if (request.httpVersionMajor < 2) {
+        if (isClosing()) response.setHeader('Connection', 'close');
+        // A connection kept for more requests would hold up the host's server, which is about to close as well.
+        else response.once('finish', () => void (isClosing() && request.socket.destroySoon()));
+      }
+      return handle(request, response);
     },
     close,
   };

@@ -13,6 +13,14 @@ export type Observation =
   | { type: 'task.moved'; record: TaskRecord; from: TaskState; to: TaskState }
   | { type: 'task.closed'; record: TaskRecord }
   | { type: 'placement.decided'; decision: PlacementDecision }
+  /** A model is being brought here: at most a few times a second. */
+  | {
+      type: 'model.progress';
+      pool_id: string;
+      phase: string;
+      bytes_done: number;
+      bytes_total: number | undefined;
+    }
   | { type: 'pool.moved'; pool_id: string; from: string; to: string; failure: Failure | undefined }
   | {
       type: 'replica.moved';

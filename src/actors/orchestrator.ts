@@ -94,13 +94,9 @@ export class Orchestrator {
         if (this.sessions.isLimited) this.#store([{ key: SESSION_KEY + session_id, data: undefined }]);
       },
     });
-    this.transcripts = new Transcripts({
-      log,
-      registry: this.registry,
-      pools: this.pools,
-      isEnabled: settings.transcripts ?? true,
-      kept: () => Promise.allSettled(this.#keeping),
-    });
+    const { transcripts: isEnabled = true } = settings;
+    const kept = (): Promise<unknown> => Promise.allSettled(this.#keeping);
+    this.transcripts = new Transcripts({ log, kept, registry: this.registry, pools: this.pools, isEnabled });
     this.#readers = new Readers({
       clock,
       grace_ms: settings.disconnect_grace_ms ?? 0,
@@ -159,6 +155,11 @@ export class Orchestrator {
     if (this.isAccepting) return undefined;
     const { failure: cause } = this.#actor.getSnapshot().context;
     return cause ?? failure('POOL_UNREADY', 'this server is shutting down');
+  }
+
+  /** Whether tasks and streams can still be read: not once the store and the log are closed. */
+  get isReadable(): boolean {
+    return this.#actor.getSnapshot().hasTag('readable');
   }
 
   get isRecovering(): boolean {
@@ -358,8 +359,7 @@ export class Orchestrator {
     // It may have been forgotten meanwhile.
     const task = this.record(record.id) === record ? [this.transcripts.noted(endFact(record))] : [];
     const session = this.sessions.isLimited ? [this.sessions.factOf(record.session_id)] : [];
-    const facts = [...task, ...session];
-    return facts.length === 0 ? undefined : this.#ports.store.commit({ facts });
+    return this.#store([...task, ...session]);
   }
 
   #sessionMetrics(session_id: string): {
@@ -377,10 +377,9 @@ export class Orchestrator {
     };
   }
 
-  /** Facts that nobody waits for; the log says the same where they are lost. */
-  #store(facts: readonly Fact[]): void {
-    if (facts.length === 0) return;
-    void this.#ports.store.commit({ facts });
+  /** Facts that few wait for; the log says the same where they are lost. */
+  #store(facts: readonly Fact[]): unknown {
+    return facts.length === 0 ? undefined : this.#ports.store.commit({ facts });
   }
 
   async #release(): Promise<void> {

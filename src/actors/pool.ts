@@ -78,11 +78,7 @@ export class Pool implements TaskHome, ForecastView {
       clock,
       input: {
         id: spec.id,
-        retry: {
-          initial_ms: options.replica.restart.initial_ms,
-          factor: options.replica.restart.factor,
-          max_ms: options.replica.restart.max_ms,
-        },
+        retry: options.replica.restart,
       },
     });
     this.#actor.on('*', (fact) => this.#do(fact));
@@ -317,11 +313,7 @@ export class Pool implements TaskHome, ForecastView {
     switch (fact.type) {
       case 'model.prepare':
         this.asked_at = this.#options.clock.now();
-        this.#cancelProvisioner = startProvisioner(this.spec.model, this.#options.models, (told) => {
-          this.#cancelProvisioner = undefined;
-          if (told.type === 'model.prepared') this.#model = told.model;
-          this.#send(told.type === 'model.prepared' ? { type: 'model.prepared' } : told);
-        });
+        this.#cancelProvisioner = this.#prepare();
         return;
       case 'replicas.start':
         this.asked_at = this.#options.clock.now();
@@ -340,6 +332,21 @@ export class Pool implements TaskHome, ForecastView {
       case 'queue.refuse':
         return this.#refuse(fact.failure);
     }
+  }
+
+  #prepare(): () => void {
+    const { models, observers } = this.#options;
+    const { id, model } = this.spec;
+    return startProvisioner(
+      model,
+      models,
+      (told) => {
+        this.#cancelProvisioner = undefined;
+        if (told.type === 'model.prepared') this.#model = told.model;
+        this.#send(told.type === 'model.prepared' ? { type: 'model.prepared' } : told);
+      },
+      (progress) => observers.tell({ type: 'model.progress', pool_id: id, ...progress }),
+    );
   }
 
   #createReplica(): Replica {

@@ -235,11 +235,6 @@ export class Tasks {
     switch (fact.type) {
       case 'log.started':
         return this.#write(record, startedEvent(record));
-      case 'log.provisioning':
-        return this.#write(record, {
-          type: 'metrics',
-          data: { ...this.#metrics(record, home), state: 'provisioning', phase: home.phase },
-        });
       case 'log.resumed':
         return this.#write(record, {
           type: 'metrics',
@@ -284,6 +279,11 @@ export class Tasks {
     const flight = this.#flights.get(record.id);
     if (flight) flight.writer.append(event);
     else this.#lone.write(record.id, event);
+  }
+
+  /** How a task is doing now. */
+  metricsOf(record: TaskRecord): MetricsEvent {
+    return this.#metrics(record, this.#options.home(record.pool_id));
   }
 
   #metrics(record: TaskRecord, home: TaskHome): MetricsEvent {

@@ -1,5 +1,4 @@
-import { setImmediate as turn } from 'node:timers/promises';
-import { digestIn, refOf, seal } from '../artifacts/artifact.ts';
+import { digestIn, digestOfLong, refOf } from '../artifacts/artifact.ts';
 import type { ArtifactQuery } from '../artifacts/artifact-store.ts';
 import type { Artifact, ArtifactPage, ArtifactRef } from '../contract/generated/types.ts';
 import { failure, TaskchartError } from '../errors.ts';
@@ -112,7 +111,7 @@ export class Transcripts {
     const digest = digestIn(id) ?? '';
     const record = this.#options.registry.get(this.#tasks.get(digest) ?? '');
     const artifact = record && (await this.#make(record));
-    return artifact && seal(artifact).digest === digest ? artifact : undefined;
+    return artifact && (await digestOfLong(artifact, 'events')) === digest ? artifact : undefined;
   }
 
   /** Those of the tasks that were accepted last come first. */
@@ -147,10 +146,10 @@ export class Transcripts {
     if (!made) {
       const artifact = await this.#make(record);
       if (!artifact) return undefined;
-      made = { digest: seal(artifact).digest, created_ms: endOf(artifact, record) };
+      made = { digest: await digestOfLong(artifact, 'events'), created_ms: endOf(artifact, record) };
+      // It may have been forgotten meanwhile.
+      if (this.#options.registry.get(record.id) !== record) return undefined;
       this.#remember(record.id, made);
-      // Whoever asks for many is not to hold up everybody else.
-      await turn();
     }
     return refOf({ kind: 'trace', content: {}, tags: tagsOf(record) }, made.digest, made.created_ms);
   }

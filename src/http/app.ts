@@ -48,6 +48,8 @@ export function createHttpFace(options: HttpOptions): HttpFace {
     ctx.state['prefix'] = options.prefix;
     // Who asks for a task of an earlier process must not be told that there is none.
     if (options.orchestrator.isRecovering) await options.orchestrator.recovered;
+    if (!options.orchestrator.isReadable)
+      throw new TaskchartError(failure('POOL_UNREADY', 'this server has stopped', { retry_after_ms: 1000 }));
     return next();
   });
   app.use(present.routes());

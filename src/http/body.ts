@@ -7,11 +7,13 @@ import { spread } from './gather.ts';
 const SMALL_BYTES = 64 * 1024;
 
 /**
- * Reads a JSON body.
+ * Reads a JSON body, or takes what the host that this face is mounted in has made of it.
  * @throws TaskchartError INVALID_PARAMS: 413 above the limit, 400 where it is empty or not JSON. The message never
  * quotes the body, which may hold a prompt.
  */
 export async function readJson(request: IncomingMessage, limit_bytes: number): Promise<unknown> {
+  const { body } = request as { body?: unknown };
+  if (body !== undefined) return body;
   const { chunks, size } = await readChunks(request, limit_bytes);
   if (size === 0) throw invalid('body: is empty; send a JSON object');
   const text = size <= SMALL_BYTES ? joined(chunks).toString('utf8') : await decodeLarge(chunks);

@@ -7,24 +7,21 @@ type Sentence = Omit<NarrationEvent, 'ts'>;
 /**
  * The same stream with what happens in words. `narration` frames have no id: they are made when somebody listens, and
  * nobody can resume from one.
- * @param verbose whether `metrics` also say what is being prepared
  * @param encode the wire form of the events
  */
 export async function* inWords(
   batches: AsyncIterable<LogBatch>,
-  verbose: boolean,
   clock: Clock,
   encode: (events: readonly LogEvent[]) => string,
 ): AsyncGenerator<LogBatch, void, undefined> {
   for await (const { events, frames, isLast } of batches) {
     const told = events.some((event) => event.type !== 'token');
-    yield { events, frames: told ? narrated(events, verbose, clock.wall(), encode) : frames, isLast };
+    yield { events, frames: told ? narrated(events, clock.wall(), encode) : frames, isLast };
   }
 }
 
 function narrated(
   events: readonly LogEvent[],
-  verbose: boolean,
   ts: number,
   encode: (events: readonly LogEvent[]) => string,
 ): string {
@@ -41,7 +38,7 @@ function narrated(
     const sentence = sentenceOf(event);
     const narration = sentence ? `event: narration\ndata: ${JSON.stringify({ ...sentence, ts })}\n\n` : '';
     const isTerminal = event.type === 'end' || event.type === 'error';
-    const frame = encode([verbose ? withPreparation(event) : event]);
+    const frame = encode([event]);
     // Nothing follows a terminal event, `started` comes before everything.
     frames += isTerminal ? narration + frame : frame + narration;
   }
@@ -61,8 +58,6 @@ function sentenceOf(event: LogEvent): Sentence | undefined {
     }
     case 'metrics':
       if (event.data.resumed) return say('resume', 'Another run goes on where the task’s engine was lost.');
-      if (event.data['state'] === 'provisioning')
-        return say('prepare', 'The task waits for its model and engine.');
       return undefined;
     case 'end': {
       const { tokens_out, canceled } = event.data;
@@ -83,21 +78,4 @@ function countOf(count: number, noun: string): string {
 
 function say(action: string, human: string): Sentence {
   return { actor: 'orchestrator', action, target: 'task', human };
-}
-
-/** Which step is done and which is not, from the phase that the pool was in. */
-function withPreparation(event: LogEvent): LogEvent {
-  if (event.type !== 'metrics' || event.data['state'] !== 'provisioning') return event;
-  const isLoading = event.data.phase === 'starting';
-  return {
-    ...event,
-    data: {
-      ...event.data,
-      human: isLoading ? 'The engine loads the model.' : 'The model is fetched and checked.',
-      prep: {
-        model: { status: isLoading ? 'completed' : 'running' },
-        engine: { status: isLoading ? 'running' : 'pending' },
-      },
-    },
-  };
 }

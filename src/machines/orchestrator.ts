@@ -49,7 +49,7 @@ export const orchestratorMachine = setup({
     recovering: {
       description:
         'Reads what earlier processes have accepted; tasks that are posted meanwhile wait for that.',
-      tags: ['recovering'],
+      tags: ['recovering', 'readable'],
       on: {
         'store.recovered': 'serving',
         'store.failed': { target: 'draining', actions: 'noteFailure' },
@@ -58,12 +58,13 @@ export const orchestratorMachine = setup({
     },
     serving: {
       description: 'Takes tasks.',
-      tags: ['accepting'],
+      tags: ['accepting', 'readable'],
       on: { 'orchestrator.close': { target: 'draining', actions: 'noteDeadline' } },
     },
     draining: {
       description:
         'Takes no more tasks, because it is closed or cannot know what it has accepted; pools let running ones finish until the deadline and stop.',
+      tags: ['readable'],
       entry: 'drainPools',
       on: { 'orchestrator.close': { actions: ['noteDeadline', 'drainPools'] } },
       always: { guard: 'isNoPoolOpen', target: 'closed' },

@@ -99,7 +99,6 @@ export const TASK_EVENTS = [
 /** What the task's owner has to do or to tell. The log's lifecycle events have no other source. */
 export type TaskFact =
   | { type: 'log.started' }
-  | { type: 'log.provisioning' }
   | { type: 'log.resumed' }
   | { type: 'log.metrics' }
   | { type: 'log.end' }

@@ -82,7 +82,6 @@ export const taskMachine = setup({
   },
   actions: {
     logStarted: emit({ type: 'log.started' }),
-    logProvisioning: emit({ type: 'log.provisioning' }),
     logResumed: emit({ type: 'log.resumed' }),
     logMetrics: emit({ type: 'log.metrics' }),
     logEnd: emit({ type: 'log.end' }),
@@ -193,7 +192,7 @@ export const taskMachine = setup({
     provisioning: {
       description: 'Next in line, but its model or engine is not there yet; still a record in the queue.',
       tags: ['waiting'],
-      entry: ['noteProvisioning', 'logProvisioning'],
+      entry: 'noteProvisioning',
       on: {
         'task.wait': 'admitted',
         'task.place': 'placed',
@@ -236,7 +235,7 @@ export const taskMachine = setup({
     streaming: {
       description: 'Tokens flow from the engine into the task’s log, past this machine.',
       tags: ['in flight'],
-      entry: ['noteFirstToken', 'logMetrics', 'planMetrics', cancel('check'), 'planIdleCheck'],
+      entry: ['noteFirstToken', 'planMetrics', cancel('check'), 'planIdleCheck'],
       on: {
         'metrics.due': { actions: ['logMetrics', 'planMetrics'] },
         'overdue.due': { actions: 'tellOverdue' },

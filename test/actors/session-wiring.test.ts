@@ -153,6 +153,7 @@ test('metrics of a stream carry the session as it is then: its warmth and what i
   const { task_id } = await rig.submit({ session_id: SESSION, max_tokens: 60 });
   const run = await rig.runOf(task_id);
   run.token();
+  rig.clock.advance(1000);
   run.finish();
   await ended(rig, task_id);
   const metrics = (await rig.log(task_id)).filter(({ type }) => type === 'metrics');

@@ -37,7 +37,6 @@ test('tasks that would fill the slots of a pool that is coming up are provisioni
   t.is(rig.record(next.task_id).state, 'provisioning');
   t.is(rig.record(behind.task_id).state, 'admitted');
   t.is(rig.orchestrator.tasks.inFlight, 0);
-  t.like((await rig.log(next.task_id))[1], { type: 'metrics', data: { state: 'provisioning' } });
   await until(() => rig.engine.loadCalls > 0);
   await settle();
   rig.engine.loaded();
@@ -123,7 +122,7 @@ test('an engine that dies in the middle of a stream ends it with WORKER_RESET; t
   (await rig.runOf(broken)).token(3);
   rig.engine.crash();
   await until(() => rig.record(broken).state === 'error');
-  t.deepEqual(typesOf(await rig.log(broken)), ['started', 'token', 'metrics', 'token', 'token', 'error']);
+  t.deepEqual(typesOf(await rig.log(broken)), ['started', 'token', 'token', 'token', 'error']);
   t.like((await rig.log(broken)).at(-1)?.data, { code: 'WORKER_RESET', retriable: true });
   await until(() => rig.pool.snapshot.value === 'starting');
   rig.clock.advance(1000);
@@ -161,7 +160,7 @@ test('a log that throws ends its own task, and neither the process nor the pool'
     victim = '';
 
     override append(...args: Parameters<MemoryTaskLog['append']>): ReturnType<MemoryTaskLog['append']> {
-      if (args[0] === this.victim && args[2].some(({ type }) => type === 'metrics'))
+      if (args[0] === this.victim && args[2].some(({ type }) => type === 'token'))
         throw new Error('the log is broken');
       return super.append(...args);
     }

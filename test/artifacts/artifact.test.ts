@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto';
 import test from 'ava';
 import fc from 'fast-check';
-import { parseArtifact, seal } from '../../src/artifacts/artifact.ts';
+import { digestOfLong, parseArtifact, seal } from '../../src/artifacts/artifact.ts';
 import { canonicalJson } from '../../src/artifacts/canonical-json.ts';
+import type { Artifact } from '../../src/contract/generated/types.ts';
 import { TaskchartError } from '../../src/errors.ts';
 
 /** The same value with the keys of each object in another order. */
@@ -75,6 +76,21 @@ test('the digest is the SHA-256 of the text in UTF-8', (t) => {
   t.is(text, '{"content":{"é":1},"kind":"plan","tags":["b","a"]}');
   t.is(digest, createHash('sha256').update(text, 'utf8').digest('hex'));
   t.is(bytes, Buffer.byteLength(text));
+});
+
+test('the digest of a long list is the same piece by piece', async (t) => {
+  for (const count of [0, 1, 499, 500, 501, 1700]) {
+    const events = Array.from({ length: count }, (_, i) => ({ type: 'token', data: { t: ' é', i } }));
+    const artifact: Artifact = {
+      kind: 'trace',
+      content: { events },
+      tags: ['sse'],
+      metadata: { b: 1, a: 2 },
+    };
+    t.is(await digestOfLong(artifact, 'events'), seal(artifact).digest);
+    const bare: Artifact = { kind: 'other', content: { events } };
+    t.is(await digestOfLong(bare, 'events'), seal(bare).digest);
+  }
 });
 
 test('a mistake is named with its field', (t) => {

@@ -140,7 +140,7 @@ export function testArtifactStore(name: string, open: OpenArtifacts): void {
 
   test(`${name}: where there are too many bytes the oldest leave, and one that is too large is refused`, async (t) => {
     const { store, wall } = await opened(t);
-    const { bytes } = { bytes: Buffer.byteLength(JSON.stringify(numbered(0))) };
+    const bytes = Buffer.byteLength(JSON.stringify(numbered(0)));
     store.limit({ max_bytes: 5 * bytes, retention_ms: 0 });
     const ids: string[] = [];
     for (let n = 0; n < 12; n++) {
@@ -154,7 +154,7 @@ export function testArtifactStore(name: string, open: OpenArtifacts): void {
     const error = await t.throwsAsync(store.put(large), { instanceOf: TaskchartError });
     t.is((error as TaskchartError).status, 413);
     t.deepEqual(await listed(store), ids.slice(0, 5));
-    t.is((await store.put(numbered(0))).id, ids[11]);
+    t.is((await store.put(numbered(0))).id, ids[11] as string);
     t.deepEqual(await store.get(ids[11] as string), numbered(0));
   });
 

@@ -100,20 +100,23 @@ test('a reader that resumes a told stream has the rest of it, numbered as before
   t.deepEqual(await stream(server, id, `?verbose=true&after=${last}`), []);
 });
 
-test('metrics of the preparation say in words and steps what is being prepared, to those who ask', async (t) => {
+test('what is being prepared is said in words and steps, without an id, to those who ask and wait', async (t) => {
   const server = await steppedServer({ pool: { preload: false, synthetic: { load_ms: 1000 } } });
   t.teardown(server.close);
   const id = await server.submit();
+  const live = await follow(server, id, '?verbose=true');
   await server.step(() => server.state(id) === 'ended');
-  const verbose = await stream(server, id, '?verbose=true');
-  const prepared = verbose.find(({ data }) => data['prep'] !== undefined)?.data;
-  t.regex(prepared?.['human'] as string, /model|engine/i);
-  t.deepEqual(Object.keys(prepared?.['prep'] as object), ['model', 'engine']);
-  t.true(told(verbose).includes('The task waits for its model and engine.'));
+  await live.over;
+  const verbose = live.frames();
+  const prepared = verbose.find(({ data }) => data['prep'] !== undefined);
+  t.like(prepared, { event: 'metrics', id: undefined });
+  t.regex(prepared?.data['human'] as string, /model|engine/i);
+  t.deepEqual(Object.keys(prepared?.data['prep'] as object), ['model', 'engine']);
+  t.is(verbose[0]?.event, 'started');
   const plain = await stream(server, id, '');
   t.false(plain.some(({ data }) => 'prep' in data || 'human' in data));
   t.deepEqual(
-    numbered(verbose).map((frame) => frame.id),
+    verbose.filter((frame) => frame.id !== undefined && frame.event !== 'narration').map((frame) => frame.id),
     plain.map((frame) => frame.id),
   );
 });

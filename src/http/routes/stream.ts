@@ -3,6 +3,7 @@ import { gather } from '../gather.ts';
 import type { Handler, HttpOptions } from '../handler.ts';
 import { encodeTogether, microbatched } from '../microbatch.ts';
 import { inWords } from '../narration.ts';
+import { withPreparation } from '../preparation.ts';
 import { queryOf, wholeNumber, yesOrNo } from '../query.ts';
 import { SSE_HEADERS, writeEvents, type Heartbeats } from '../sse.ts';
 import { budgetHeaders } from './submission.ts';
@@ -54,10 +55,11 @@ export function streamRoutes(
       const log = orchestrator.read(record.id, after, signal);
       const isBatched = microbatch_window_ms !== undefined;
       const batches = isBatched ? microbatched(log, microbatch_window_ms, clock) : log;
+      const prepared = verbose ? withPreparation(batches, orchestrator, record) : batches;
       const encode = isBatched ? encodeTogether : encodeEvents;
       await writeEvents(
         ctx.res,
-        verbose || narration_enabled ? inWords(batches, verbose, clock, encode) : batches,
+        verbose || narration_enabled ? inWords(prepared, clock, encode) : prepared,
         signal,
       );
     },
