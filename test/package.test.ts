@@ -55,6 +55,8 @@ test('the package has the compiled code, the contracts and the bundled model, an
     'models/storyteller/storyteller.gguf',
     'dist/index.js',
     'dist/index.d.ts',
+    'dist/mount.js',
+    'dist/mount.d.ts',
     'dist/client/index.js',
     'dist/client/index.d.ts',
     'dist/cli/main.js',
@@ -94,6 +96,46 @@ test('a program that embeds the package gets a story from the bundled model', as
   const info = JSON.parse(stdout) as { state: string; text: string };
   t.is(info.state, 'ended');
   t.regex(info.text, /[a-z]{3,}/);
+});
+
+test('whoever embeds it without HTTP loads no web framework, and with taskchart/http has every route', async (t) => {
+  const file = join(home, 'mount.js');
+  writeFileSync(
+    file,
+    `import { createServer } from 'node:http';
+    import { registerHooks } from 'node:module';
+    const packages = new Set();
+    registerHooks({
+      resolve(name, context, next) {
+        const found = next(name, context);
+        const [, owner] = /node_modules\\/([^/]+)\\/(?!.*node_modules)/.exec(found.url) ?? [];
+        if (owner) packages.add(owner);
+        return found;
+      },
+    });
+    const { createOrchestrator } = await import('taskchart');
+    const without = [...packages];
+    const { mountHttp } = await import('taskchart/http');
+    const orchestrator = createOrchestrator({ pools: [{ id: 'p', engine: 'synthetic', model: 'synthetic' }] });
+    const http = mountHttp(orchestrator, { prefix: '/llm' });
+    const server = createServer(http.handler).listen(0, '127.0.0.1');
+    await new Promise((resolve) => server.once('listening', resolve));
+    const response = await fetch(\`http://127.0.0.1:\${server.address().port}/llm/v1/capabilities\`);
+    const { engines } = await response.json();
+    await orchestrator.close();
+    http.close();
+    server.close();
+    console.log(JSON.stringify({ without, with: [...packages], engines }));`,
+  );
+  const { stdout } = await run(process.execPath, [file], { cwd: home, env, timeout: 30_000 });
+  const loaded = JSON.parse(stdout) as { without: string[]; with: string[]; engines: { engine: string }[] };
+  t.deepEqual(
+    loaded.without.filter((name) => /koa|prom-client|pino/.test(name)),
+    [],
+  );
+  t.true(loaded.without.includes('xstate'));
+  t.true(loaded.with.includes('koa'));
+  t.is(loaded.engines[0]?.engine, 'synthetic');
 });
 
 test('its command serves, and its client reads a story, with Node and with fetch alone', async (t) => {
@@ -152,14 +194,20 @@ test('its types hold for strict programs: one in Node, and one that knows only t
   };
   writeFileSync(
     join(home, 'node.ts'),
-    `import { createOrchestrator, TaskchartError, type LogEvent, type OrchestratorOptions } from 'taskchart';
+    `import { createOrchestrator, openStorage, TaskchartError, type LogEvent, type OrchestratorOptions } from 'taskchart';
     import { createClient } from 'taskchart/client';
+    import { mountHttp, type MountedHttp, type MountOptions } from 'taskchart/http';
+    import { createServer } from 'node:http';
     const options: OrchestratorOptions = { pools: [{ id: 'p', engine: 'synthetic' }] };
     const task = await createOrchestrator(options).submit({ prompt: 'x' });
     for await (const event of task.events()) {
       const seen: LogEvent = event;
       if (seen.type === 'token') seen.data.t.trim();
     }
+    const mounting: MountOptions = { prefix: '/llm', logger: console };
+    const http: MountedHttp = mountHttp(createOrchestrator({ ...(await openStorage('data')) }), mounting);
+    createServer((request, response) => void http.handler(request, response, () => response.end()));
+    createServer(http.handler);
     // @ts-expect-error a prompt is a text
     await createOrchestrator().submit({ prompt: 7 });
     export const fetched = createClient({ fetch });

@@ -3,7 +3,7 @@ import { createOrchestrator, openStorage } from 'taskchart';
 const storage = await openStorage(process.env['TASKCHART_DATA'] ?? 'taskchart-data');
 const orchestrator = createOrchestrator({ ...storage });
 
-// Under one key it is one task, however often this program is started, and it goes on where it was.
+// For as long as the key is remembered this is one task: started again, the program goes on where it was.
 const task = await orchestrator.submit(
   { prompt: 'Once upon a time', max_tokens: 60 },
   { idempotency_key: 'the story' },

@@ -315,17 +315,11 @@ export class Orchestrator {
     this.sessions.warm(session_id, pool_id, context.replica_id ?? '', Math.round(kv_bytes));
   }
 
-  /** A task is over: its session is charged, its texts are dropped, and its retention begins. */
+  /** A task is over: its texts are dropped, its retention begins, and its session is charged. */
   #close(record: TaskRecord): void {
-    const { times, usage } = record.context;
-    const decode_ms = times.first_token === undefined ? 0 : (times.ended ?? 0) - times.first_token;
     this.#readers.close(record.id);
     record.digest = digestOf(record.request);
     record.request = withoutTexts(record.request);
-    this.sessions.settle(record.session_id, record.id, {
-      tokens_out: usage.tokens_out,
-      decode_ms: Math.max(0, Math.round(decode_ms)),
-    });
     this.transcripts.note(record);
     this.registry.retire(record);
     if (this.#ports.store.isDurable && this.#ports.log.isDurable) this.#keepLater(record);
@@ -355,7 +349,14 @@ export class Orchestrator {
     return false;
   }
 
+  /** Its session is charged with it: another task's admission stores what the session has spent by then, too. */
   #keep(record: TaskRecord): unknown {
+    const { times, usage } = record.context;
+    const decode_ms = times.first_token === undefined ? 0 : (times.ended ?? 0) - times.first_token;
+    this.sessions.settle(record.session_id, record.id, {
+      tokens_out: usage.tokens_out,
+      decode_ms: Math.max(0, Math.round(decode_ms)),
+    });
     // It may have been forgotten meanwhile.
     const task = this.record(record.id) === record ? [this.transcripts.noted(endFact(record))] : [];
     const session = this.sessions.isLimited ? [this.sessions.factOf(record.session_id)] : [];

@@ -46,8 +46,13 @@ interface Flight {
   past: Past | undefined;
 }
 
-/** A task in flight that is ended by one of these is told what it has written by then. */
-const NEEDS_USAGE: ReadonlySet<TaskEvent['type']> = new Set(['task.cancel', 'task.fail', 'task.expire']);
+/** A task whose run is ended by one of these is told what it has written by then. */
+const NEEDS_USAGE: ReadonlySet<TaskEvent['type']> = new Set([
+  'task.cancel',
+  'task.fail',
+  'task.expire',
+  'task.suspend',
+]);
 
 export interface TasksOptions {
   log: TaskLog;

@@ -56,6 +56,7 @@ export function cancelTask(task_id: string, { url }: DaemonOptions): Promise<num
 }
 
 async function ask(url: string, work: (client: Client) => Promise<void>): Promise<number> {
+  if (!URL.canParse(url)) throw new Error(`--url: must be a URL such as http://127.0.0.1:8080, got "${url}"`);
   try {
     await work(createClient({ base_url: url, attempts: 1 }));
     return 0;

@@ -69,7 +69,7 @@ export type TaskEvent =
   | { type: 'task.fail'; at: number; failure: Failure; usage?: TaskUsage }
   | { type: 'task.expire'; at: number; overdue: Overdue; usage?: TaskUsage }
   /** The process stops and keeps what it has accepted for the next one. */
-  | { type: 'task.suspend' }
+  | { type: 'task.suspend'; usage?: TaskUsage }
   | { type: 'engine.streamed'; at: number }
   | { type: 'engine.finished'; at: number; reason: FinishReason; usage: TaskUsage }
   | { type: 'engine.failed'; at: number; failure: Failure; usage: TaskUsage }

@@ -112,6 +112,9 @@ export const taskMachine = setup({
     noteContinuation: assign(({ context, event }) =>
       event.type === 'engine.failed' ? { continuations: context.continuations + 1, usage: event.usage } : {},
     ),
+    noteUsage: assign(({ context, event }) =>
+      event.type === 'task.suspend' ? { usage: event.usage ?? context.usage } : {},
+    ),
     noteProvisioning: assign(({ context, event }) =>
       'at' in event
         ? { times: { ...context.times, provisioning: context.times.provisioning ?? event.at } }
@@ -229,7 +232,7 @@ export const taskMachine = setup({
         'task.cancel': { target: 'ended', actions: ['recordOutcome', 'abortEngine'] },
         'task.fail': { target: 'error', actions: ['recordOutcome', 'abortEngine'] },
         'task.expire': { target: 'error', actions: ['recordOutcome', 'abortEngine'] },
-        'task.suspend': { target: 'admitted', actions: ['abortEngine', 'dropLease', 'suspend'] },
+        'task.suspend': { target: 'admitted', actions: ['abortEngine', 'dropLease', 'noteUsage', 'suspend'] },
       },
     },
     streaming: {
@@ -256,7 +259,7 @@ export const taskMachine = setup({
         'task.cancel': { target: 'ended', actions: ['recordOutcome', 'abortEngine'] },
         'task.fail': { target: 'error', actions: ['recordOutcome', 'abortEngine'] },
         'task.expire': { target: 'error', actions: ['recordOutcome', 'abortEngine'] },
-        'task.suspend': { target: 'admitted', actions: ['abortEngine', 'dropLease', 'suspend'] },
+        'task.suspend': { target: 'admitted', actions: ['abortEngine', 'dropLease', 'noteUsage', 'suspend'] },
       },
     },
     ended: {

@@ -1,6 +1,6 @@
 import { failure, type Failure } from '../errors.ts';
 import { list, type PlacementJob, type PlacementPool } from './candidates.ts';
-import { feasibleOf, limitsOf, type Limits, type RefusalReason } from './feasibility.ts';
+import { feasibleOf, limitsOf, type RefusalReason } from './feasibility.ts';
 import { bestOf, type TieBreaker } from './ties.ts';
 
 export { limitsOf };

@@ -3,8 +3,12 @@ import fc from 'fast-check';
 import test from 'ava';
 import { MemoryTaskLog } from '../../src/streams/memory-log.ts';
 import type { AppendResult, Cursor, LogBatch, NewLogEvent, TaskLog } from '../../src/streams/task-log.ts';
-import { ending, Race, steps } from './race.ts';
+import { Disk } from './kept.ts';
+import { ending, features, Race, steps, stepsWithoutCrash } from './race.ts';
 import { settle } from './rig.ts';
+
+// What failed is worth more than which example it was.
+fc.configureGlobal({ includeErrorInReport: true });
 
 const slots = fc.integer({ min: 1, max: 3 });
 
@@ -15,17 +19,19 @@ async function brought(race: Race, turn: () => Promise<unknown>): Promise<void> 
   await race.finish(turn);
   assert.deepEqual(await race.failures(), []);
   await race.check();
+  await race.close(turn);
 }
 
-test('whatever cancels, ends, crashes and duplicates meet, each task ends once and nothing is left', async (t) => {
+test('whatever cancels, ends, deadlines, readers, crashes and duplicates meet, each task ends once and nothing is left', async (t) => {
   await fc.assert(
     fc.asyncProperty(
       slots,
+      features,
       fc.array(fc.tuple(steps, turns), { minLength: 5, maxLength: 40 }),
       ending,
       fc.array(fc.tuple(steps, turns), { maxLength: 5 }),
-      async (slots, before, last, after) => {
-        const race = new Race(slots, new MemoryTaskLog());
+      async (slots, features, before, last, after) => {
+        const race = new Race({ slots, features });
         await race.rig.ready();
         for (const [step, pause] of before) {
           race.take(step);
@@ -83,11 +89,12 @@ test('the same holds for a log that answers late and in any order', async (t) =>
   await fc.assert(
     fc.asyncProperty(
       slots,
+      features,
       fc.scheduler(),
       fc.array(fc.tuple(steps, fc.nat(3)), { minLength: 5, maxLength: 25 }),
       ending,
-      async (slots, scheduler, before, last) => {
-        const race = new Race(slots, new DistantLog(scheduler));
+      async (slots, features, scheduler, before, last) => {
+        const race = new Race({ slots, features, log: new DistantLog(scheduler) });
         await race.rig.ready();
         const answer = async (count: number): Promise<void> => {
           await settle(5);
@@ -104,8 +111,50 @@ test('the same holds for a log that answers late and in any order', async (t) =>
           () => over,
           () => over,
         );
-        while ((await Promise.race([checked, answer(20)])) !== over);
+        while ((await Promise.race([checked, answer(20)])) !== over)
+          await new Promise((resolve) => setImmediate(resolve));
         await checking;
+      },
+    ),
+    { numRuns: 150 },
+  );
+  t.pass();
+});
+
+const processes = fc.array(
+  fc.tuple(
+    fc.array(fc.tuple(stepsWithoutCrash, turns), { minLength: 3, maxLength: 15 }),
+    fc.constantFrom('orderly' as const, 'sudden' as const),
+  ),
+  { minLength: 1, maxLength: 3 },
+);
+
+test('over any number of processes each task ends once, streams go on where they were, and budgets add up', async (t) => {
+  await fc.assert(
+    fc.asyncProperty(
+      slots,
+      fc.constantFrom({ deterministic: true }, { resume: true }),
+      processes,
+      fc.array(fc.tuple(stepsWithoutCrash, turns), { maxLength: 10 }),
+      async (slots, features, lives, last) => {
+        const race = new Race({ slots, features, disk: new Disk() });
+        await race.rig.ready();
+        for (const [steps, how] of lives) {
+          for (const [step, pause] of steps) {
+            race.take(step);
+            await settle(pause);
+          }
+          await race.restart(how);
+        }
+        for (const [step, pause] of last) {
+          race.take(step);
+          await settle(pause);
+        }
+        await race.finish(() => settle(30));
+        assert.deepEqual(await race.failures(), []);
+        await race.check();
+        race.checkBudgets();
+        await race.close();
       },
     ),
     { numRuns: 150 },

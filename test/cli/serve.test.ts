@@ -1,8 +1,9 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import test from 'ava';
+import { DatabaseSync } from 'node:sqlite';
+import test, { type ExecutionContext } from 'ava';
 import { taskchart, type Program } from '../helpers/cli.ts';
 import { parseSse, request } from '../helpers/server.ts';
 
@@ -50,14 +51,15 @@ async function stream(url: string, response: Response): Promise<Response> {
 
 test('SIGTERM drains: the running task finishes, the waiting one of a store in memory is told, new ones are refused', async (t) => {
   const { daemon, url } = await started(MEMORY);
-  const running = await stream(url, await submit(url, 10));
+  // Three seconds: enough for the signal to come meanwhile on a busy machine.
+  const running = await stream(url, await submit(url, 60));
   const waiting = await stream(url, await submit(url, 10));
   await daemon.printed(/"action":"stream"/);
   daemon.child.kill('SIGTERM');
   await daemon.printed(/"action":"drain"/);
   t.is((await submit(url, 1)).status, 503);
   t.regex(await waiting.text(), /event: error\ndata: \{.*"code":"POOL_UNREADY"/);
-  t.regex(await running.text(), /event: end\ndata: \{"tokens_out":10,/);
+  t.regex(await running.text(), /event: end\ndata: \{"tokens_out":60,/);
   t.is(await daemon.exit, 0);
 });
 
@@ -152,6 +154,71 @@ test('a port in use ends with one line and exit code 1', async (t) => {
     daemon.stderr(),
     /^taskchart: cannot listen on 127\.0\.0\.1:\d+: the port is in use; choose another with --port.*\n$/,
   );
+});
+
+async function folder(t: ExecutionContext): Promise<string> {
+  const made = await mkdtemp(join(tmpdir(), 'taskchart-'));
+  t.teardown(() => rm(made, { recursive: true, force: true }));
+  return made;
+}
+
+/** Runs a daemon that cannot have its folder. */
+async function refused(t: ExecutionContext, dir: string): Promise<string> {
+  const daemon = taskchart(['serve', '--port', '0', '--data-dir', dir]);
+  t.is(await daemon.exit, 1);
+  t.is(daemon.stdout(), '');
+  t.is(daemon.stderr().trim().split('\n').length, 1);
+  return daemon.stderr();
+}
+
+const HINT = '; --data-dir (runtime.dir) names another folder\n';
+
+test('a folder that another daemon has ends with one line and exit code 1, and the other one goes on', async (t) => {
+  const dir = await folder(t);
+  const first = taskchart(['serve', '--port', '0', '--data-dir', dir]);
+  const [line] = await first.printed(/^.*"actor":"store".*$/m);
+  t.is((JSON.parse(line) as { human: string }).human, `Accepted tasks and their streams are kept in ${dir}.`);
+  const url = (await first.printed(/"url":"([^"]+)"/))[1] as string;
+  t.is(await refused(t, dir), `taskchart: ${join(dir, 'tasks.db')} is in use by another taskchart${HINT}`);
+  t.is((await fetch(`${url}/healthz`)).status, 200);
+  first.child.kill('SIGTERM');
+  t.is(await first.exit, 0);
+});
+
+test('a folder that cannot be made or written ends with one line and exit code 1', async (t) => {
+  const file = join(await folder(t), 'file');
+  await writeFile(file, '');
+  t.is(
+    await refused(t, join(file, 'data')),
+    `taskchart: cannot open ${join(file, 'data/tasks.db')}: ENOTDIR: not a directory, mkdir '${join(file, 'data')}'${HINT}`,
+  );
+});
+
+test('files of a later taskchart, and files that are none of ours, are left as they are', async (t) => {
+  const dir = await folder(t);
+  const later = new DatabaseSync(join(dir, 'streams.db'));
+  later.exec('PRAGMA application_id = 0x74636c31; PRAGMA user_version = 99; CREATE TABLE what (ever)');
+  later.close();
+  t.regex(
+    await refused(t, dir),
+    /^taskchart: \S+streams\.db is a taskchart log of version 99, this taskchart knows version \d+: start the newer/,
+  );
+  await writeFile(join(dir, 'tasks.db'), 'my shopping list, which is rather long today: '.repeat(10));
+  t.regex(await refused(t, dir), /^taskchart: \S+tasks\.db is not a taskchart store, nor a database at all/);
+  t.regex(await readFile(join(dir, 'tasks.db'), 'utf8'), /^my shopping list/);
+});
+
+test('help says where things are kept, what signals do and what the exit codes mean', async (t) => {
+  const help = taskchart(['serve', '--help']);
+  t.is(await help.exit, 0);
+  const text = help.stdout().replaceAll(/\s+/g, ' ');
+  for (const part of [
+    'accepted tasks, their streams, its engines’ output (default: .runtime)',
+    'The first signal drains',
+    'A second signal stops at once.',
+    'Exit code: 0 after a signal, 1 where it cannot start, 2 for a mistake',
+  ])
+    t.true(text.includes(part), part);
 });
 
 test('a terminal gets one readable line for each event', async (t) => {

@@ -1,7 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { TaskInfo, TaskSummary } from '../../src/contract/generated/types.ts';
-import type { Ledger, Reading, Seen, Wish } from './ledger.ts';
-import { isOver } from './ledger.ts';
+import { isOver, type Ledger, type Reading, type Seen, type Wish } from './ledger.ts';
 
 /** A task as the daemon tells it at the end: what it is, and every event of it. */
 export interface Told {
@@ -88,21 +87,21 @@ export function findingsOfAll(ledger: Ledger, tasks: readonly TaskSummary[]): Fi
   const listed = new Map(tasks.map((task) => [task.task_id, task]));
   if (listed.size !== tasks.length) findings.push('a task is listed twice');
   const wanted = new Set<string>();
-  const sessions = new Map<string, Wish>();
-  for (const wish of ledger.wishes) {
-    const id = wish.admission?.task_id ?? wish.request.task_id;
+  const lost = new Map<string, number>();
+  for (const { name, request, admission, unanswered } of ledger.wishes) {
+    const id = admission?.task_id ?? request.task_id;
     if (id !== undefined) wanted.add(id);
-    if (wish.admission && !listed.has(wish.admission.task_id))
-      findings.push(`${wish.name} was accepted as ${wish.admission.task_id} and is not there`);
-    if (wish.unanswered > 0 && wish.request.session_id !== undefined)
-      sessions.set(wish.request.session_id, wish);
+    else if (unanswered > 0)
+      lost.set(request.session_id ?? '', (lost.get(request.session_id ?? '') ?? 0) + 1);
+    if (admission && !listed.has(admission.task_id))
+      findings.push(`${name} was accepted as ${admission.task_id} and is not there`);
   }
-  // Posts without an id whose answer was lost: each may have become one task in its own session.
-  for (const task of tasks) {
-    if (wanted.has(task.task_id)) continue;
-    const wish = sessions.get(task.session_id ?? '');
-    if (!wish || wish.admission) findings.push(`task ${task.task_id} was wanted by nobody`);
-    else sessions.delete(task.session_id ?? '');
+  // Posts without an id whose answer was lost: each may have become one task of its session.
+  for (const { task_id, session_id = '' } of tasks) {
+    if (wanted.has(task_id)) continue;
+    const left = lost.get(session_id) ?? 0;
+    if (left === 0) findings.push(`task ${task_id} was wanted by nobody`);
+    lost.set(session_id, left - 1);
   }
   return findings;
 }

@@ -18,7 +18,7 @@ export class Daemon {
   #program: Program | undefined;
   #isDying = false;
   #starts = 0;
-  #up = Promise.withResolvers<void>();
+  #isListening = false;
 
   private constructor(port: number) {
     this.#port = port;
@@ -35,13 +35,9 @@ export class Daemon {
     return this.#starts;
   }
 
+  /** Whether it listens, as far as one can know. */
   get isUp(): boolean {
-    return this.#program !== undefined && !this.#isDying;
-  }
-
-  /** Resolves while it listens; at once, or after the next start. */
-  up(): Promise<void> {
-    return this.#up.promise;
+    return this.#isListening;
   }
 
   /** Starts the process; resolves before it listens. */
@@ -58,13 +54,14 @@ export class Daemon {
       if (this.#program !== program || this.#isDying) return;
       this.mishaps.push(`the daemon ended by itself (${how}):\n${tail(program)}`);
       this.#isDying = true;
+      this.#isListening = false;
     });
   }
 
   /** Resolves once it listens. @throws Error where it ends before */
   async listening(): Promise<void> {
     await this.#program?.printed(/"action":"listen"/);
-    this.#up.resolve();
+    this.#isListening = true;
   }
 
   async start(config: ConfigInput): Promise<void> {
@@ -105,7 +102,7 @@ export class Daemon {
   #dying(): Program | undefined {
     if (!this.#program || this.#isDying) return undefined;
     this.#isDying = true;
-    this.#up = Promise.withResolvers();
+    this.#isListening = false;
     return this.#program;
   }
 

@@ -5,7 +5,7 @@
 import test, { type ExecutionContext } from 'ava';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ConfigInput } from '../../src/config.ts';
-import type { SessionInfo, TaskPage, TaskSummary } from '../../src/contract/generated/types.ts';
+import type { SessionInfo, TaskSummary } from '../../src/contract/generated/types.ts';
 import { createOrchestrator } from '../../src/index.ts';
 import { Chance } from './chance.ts';
 import {
@@ -19,11 +19,11 @@ import {
 import { Daemon } from './daemon.ts';
 import { isOver, Ledger } from './ledger.ts';
 import { wholeLog } from './readers.ts';
-import { getTask, Traffic, type Kind, type Moment } from './traffic.ts';
+import { getTask, listTasks, Traffic, type Kind, type Moment } from './traffic.ts';
 
 const ROUNDS = Number(process.env['TASKCHART_FAULT_ROUNDS'] ?? 12);
 const SEED = Number(process.env['TASKCHART_FAULT_SEED'] ?? Date.now() % 2 ** 31);
-const TASKS_A_ROUND = 40;
+const TASKS_A_ROUND = 30;
 const BUDGET = 600;
 const STORIES = ['Once upon a time', 'The fox', 'In the garden there was a little'];
 
@@ -107,7 +107,7 @@ test('what was accepted is finished, read and told the same, however often the d
   await daemon.kill();
   await daemon.start(CONFIG);
 
-  const tasks = await listed(daemon);
+  const tasks = await listTasks(daemon.url);
   const findings: Finding[] = [...daemon.mishaps, ...ledger.mishaps, ...findingsOfAll(ledger, tasks)];
   const told = new Map<string, Told>();
   await inTurns(tasks, async ({ task_id }) => {
@@ -167,7 +167,7 @@ async function live(
   strike: (typeof STRIKES)[number],
   chance: Chance,
 ): Promise<void> {
-  const lasts_ms = strike === 'kill soon' ? chance.between(0, 60) : chance.between(100, 1000);
+  const lasts_ms = strike === 'kill soon' ? chance.between(0, 60) : chance.between(100, 800);
   const moment = MOMENTS[strike];
   const starting_ms = chance.between(0, 500);
   const stopping_ms = chance.between(0, 200);
@@ -194,21 +194,9 @@ async function live(
 async function over(daemon: Daemon, signal: AbortSignal): Promise<void> {
   for (;;) {
     signal.throwIfAborted();
-    const tasks = await listed(daemon);
+    const tasks = await listTasks(daemon.url);
     if (tasks.every(isOver)) return;
     await sleep(100);
-  }
-}
-
-/** Newest first. */
-async function listed({ url }: Daemon): Promise<TaskSummary[]> {
-  const tasks: TaskSummary[] = [];
-  for (let cursor = ''; ;) {
-    const response = await fetch(`${url}/v1/tasks?limit=1000${cursor}`);
-    const page = (await response.json()) as TaskPage;
-    tasks.push(...page.tasks);
-    if (page.next_cursor === undefined) return tasks;
-    cursor = `&cursor=${page.next_cursor}`;
   }
 }
 

@@ -53,6 +53,8 @@ async function followWire(
         headers: last === undefined ? {} : { 'Last-Event-ID': String(last) },
         signal: AbortSignal.any([signal, leave.signal]),
       });
+      // While it stops, it says so.
+      if (response.status === 503) throw new Error(await response.text());
       if (response.status !== 200) {
         reading.mishaps.push(`the stream of an accepted task was refused: ${await response.text()}`);
         return;
@@ -65,7 +67,7 @@ async function followWire(
         }
       }
     } catch {
-      // The daemon was killed, or we have left.
+      // The daemon was killed or stops, or we have left.
     }
     if (TERMINAL.has(reading.seen.at(-1)?.type ?? '')) return;
     await back(daemon, signal);

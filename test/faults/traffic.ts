@@ -1,5 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { AdmissionResponse, TaskInfo, TaskRequest } from '../../src/contract/generated/types.ts';
+import type {
+  AdmissionResponse,
+  TaskInfo,
+  TaskPage,
+  TaskRequest,
+  TaskSummary,
+} from '../../src/contract/generated/types.ts';
 import { uuidOf, type Chance } from './chance.ts';
 import type { Daemon } from './daemon.ts';
 import { isOver, type Ledger, type Reading, type Wish } from './ledger.ts';
@@ -174,6 +180,8 @@ export class Traffic {
       return;
     }
     const code = String(body['code']);
+    // A server that stops says nothing of what it knows already.
+    if (status === 503 && (wasAccepted || wish.unanswered > 0)) return;
     if (wasAccepted || !REFUSALS.has(code))
       ledger.mishaps.push(
         `${wish.name} was ${wasAccepted ? 'accepted and then ' : ''}refused: ${JSON.stringify(body)}`,
@@ -184,7 +192,7 @@ export class Traffic {
   /** The same id or key with another body. */
   async #postAnother(wish: Wish): Promise<void> {
     const answer = await this.#send(wish, { ...wish.request, max_tokens: wish.request.max_tokens + 1 });
-    if (answer && answer.status !== 409)
+    if (answer && answer.status !== 409 && answer.status !== 503)
       this.#options.ledger.mishaps.push(`${wish.name} with another body was answered ${answer.status}`);
   }
 
@@ -211,7 +219,8 @@ export class Traffic {
     const response = await fetch(`${daemon.url}/v1/tasks/${task_id}/cancel`, { method: 'POST' }).catch(
       () => undefined,
     );
-    if (response === undefined) return;
+    // While it stops, it cannot be told any more.
+    if (response === undefined || response.status === 503) return;
     if (response.status === 204) {
       this.#tell('canceled');
       wish.is_canceled = true;
@@ -250,6 +259,18 @@ export async function getTask(url: string, task_id: string): Promise<TaskInfo> {
   const response = await fetch(`${url}/v1/tasks/${task_id}`);
   if (response.status !== 200) throw new Error(`${task_id}: ${response.status} ${await response.text()}`);
   return (await response.json()) as TaskInfo;
+}
+
+/** Newest first. */
+export async function listTasks(url: string): Promise<TaskSummary[]> {
+  const tasks: TaskSummary[] = [];
+  for (let cursor = ''; ;) {
+    const response = await fetch(`${url}/v1/tasks?limit=1000${cursor}`);
+    const page = (await response.json()) as TaskPage;
+    tasks.push(...page.tasks);
+    if (page.next_cursor === undefined) return tasks;
+    cursor = `&cursor=${page.next_cursor}`;
+  }
 }
 
 /** Whether posting it once more is the same task. */
