@@ -163,13 +163,19 @@ export class Tasks {
     });
     this.#flights.set(record.id, { actor, writer, past });
     actor.on('*', (fact) => this.#do(record, fact));
+    // A run that was queued again may be granted before its old actor has told everybody that it waits, and stops.
+    const isCurrent = (): boolean => this.#flights.get(record.id)?.actor === actor;
     link(actor, {
-      // A run that was queued again may be granted before its old actor has told everybody that it waits.
       moved: ({ value, context }) => {
-        if (this.#flights.get(record.id)?.actor === actor) this.#moved(record, value, context);
+        if (isCurrent()) this.#moved(record, value, context);
       },
-      completed: () => this.#land(record),
-      crashed: (error) => this.#crashed(record, error),
+      completed: () => {
+        if (isCurrent()) this.#land(record);
+      },
+      crashed: (error) => {
+        this.#options.observers.tell({ type: 'child.crashed', child: `task ${record.id}`, error });
+        if (isCurrent()) this.#crashed(record);
+      },
     });
     actor.start();
     const continuable = home(record.pool_id).continuationOf(record) !== 'none';
@@ -330,10 +336,9 @@ export class Tasks {
   }
 
   /** A bug in the machine or in what it was told, not a failing task: the task still ends, with a cause. */
-  #crashed(record: TaskRecord, error: unknown): void {
+  #crashed(record: TaskRecord): void {
     const flight = this.#flights.get(record.id);
     if (flight) this.#leave(record, flight);
-    this.#options.observers.tell({ type: 'child.crashed', child: `task ${record.id}`, error });
     const lease = record.context.lease;
     if (lease !== undefined) this.#options.home(record.pool_id).abort(lease);
     this.send(record, {

@@ -11,7 +11,15 @@ export function localTarget(model: string | undefined): TaskTarget {
   return {
     async submit({ prompt, max_tokens }) {
       const task = await orchestrator.submit({ prompt, ...(max_tokens === undefined ? {} : { max_tokens }) });
-      return { events: task.events(), info: () => task.info(), cancel: () => task.cancel() };
+      return {
+        events: task.events(),
+        info: () => task.info(),
+        cancel: () => task.cancel(),
+        onMoved: (listener) =>
+          void orchestrator.observe((seen) => {
+            if (seen.type === 'task.moved' && seen.record.id === task.id) listener();
+          }),
+      };
     },
     close: () => orchestrator.close(0),
   };

@@ -24,7 +24,8 @@ export function remoteTarget(url: string): TaskTarget {
         prompt,
       });
       return {
-        events: logged(client.stream(task_id)),
+        // Verbose, because what is being prepared is told to those who wait for it only.
+        events: logged(client.stream(task_id, { verbose: true })),
         info: () => client.task(task_id),
         cancel: () => client.cancel(task_id),
       };

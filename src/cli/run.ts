@@ -30,8 +30,9 @@ export async function run(prompt: string, options: RunOptions): Promise<number> 
     task = await target.submit({ prompt, model: options.model, max_tokens: options.maxTokens });
     if (exitCode === CANCELED) await task.cancel();
     const printer = options.json ? jsonPrinter() : textPrinter(prompt, task);
+    task.onMoved?.(() => void printer.look());
     for await (const event of task.events) {
-      await printer(event);
+      await printer.print(event);
       if (event.type === 'error') exitCode = 1;
     }
     return exitCode;
@@ -46,16 +47,21 @@ export async function run(prompt: string, options: RunOptions): Promise<number> 
   }
 }
 
-type Printer = (event: NewLogEvent) => void | Promise<void>;
+interface Printer {
+  print(event: NewLogEvent): void | Promise<void>;
+  /** The task is in another state now. */
+  look(): void | Promise<void>;
+}
 
 function jsonPrinter(): Printer {
-  return (event) => void process.stdout.write(`${JSON.stringify(event)}\n`);
+  return { print: (event) => void process.stdout.write(`${JSON.stringify(event)}\n`), look() {} };
 }
 
 /** Tokens to stdout as they come; each state to stderr as it is entered. */
 function textPrinter(prompt: string, task: RunningTask): Printer {
   const seen = new Set<string>();
   let isMidLine = false;
+  let hasText = false;
   const tell = (state: string, at_ms: number, extra = ''): void => {
     if (seen.has(state)) return;
     seen.add(state);
@@ -77,7 +83,8 @@ function textPrinter(prompt: string, task: RunningTask): Printer {
     process.stdout.write(text);
     isMidLine = true;
   };
-  return async (event) => {
+  const look = (): void | Promise<void> => (seen.has('streaming') ? undefined : tellEntered());
+  const print = async (event: NewLogEvent): Promise<void> => {
     switch (event.type) {
       case 'started':
         return tell(
@@ -86,13 +93,12 @@ function textPrinter(prompt: string, task: RunningTask): Printer {
           ` (${event.data.queue_position} ahead, start expected in ${event.data.predicted_start_ms} ms)`,
         );
       case 'token':
-        if (!seen.has('streaming')) {
-          await tellEntered();
-          write(prompt);
-        }
+        if (!seen.has('streaming')) await tellEntered();
+        if (!hasText) write(prompt);
+        hasText = true;
         return write(event.data.t);
       case 'metrics':
-        return seen.has('streaming') ? undefined : tellEntered();
+        return look();
       case 'end': {
         await tellEntered();
         if (isMidLine) process.stdout.write('\n');
@@ -113,4 +119,5 @@ function textPrinter(prompt: string, task: RunningTask): Printer {
       }
     }
   };
+  return { print, look };
 }

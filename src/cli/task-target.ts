@@ -6,6 +6,8 @@ export interface RunningTask {
   events: AsyncIterable<NewLogEvent>;
   info(): Promise<TaskInfo>;
   cancel(): Promise<void>;
+  /** Tells of each new state, where the events do not. */
+  onMoved?(listener: () => void): void;
 }
 
 /** Where `run` sends its task. */
