@@ -77,7 +77,7 @@ export const features: fc.Arbitrary<ScriptedEngine['features']> = fc.constantFro
   { resume: true },
 );
 
-const URGENT_MS = 2000;
+export const URGENT_MS = 2000;
 const MAX_TOKENS = 8;
 const BUDGET = 1_000_000;
 
@@ -239,9 +239,9 @@ export class Race {
 
   /** Nothing is left of the process. */
   async close(turn: () => Promise<unknown> = async () => undefined): Promise<void> {
-    let isClosed = false;
-    const closing = this.rig.close().finally(() => (isClosed = true));
-    while (!isClosed) {
+    const progress = { isClosed: false };
+    const closing = this.rig.close().finally(() => (progress.isClosed = true));
+    while (!progress.isClosed) {
       await turn();
       await new Promise((resolve) => setImmediate(resolve));
     }

@@ -7,6 +7,7 @@ import { request } from '../helpers/server.ts';
 import { SimulatedClock } from '../helpers/simulated-clock.ts';
 import { steppedServer, type SteppedServer, type SteppedSettings } from './stepped-server.ts';
 import { call, follow, idOf, names } from './wire.ts';
+import { until } from '../helpers/until.ts';
 
 type Restartable = SteppedServer & {
   /** Stops at once, as SIGTERM with no time would, and starts again a second later on the same files. */
@@ -142,7 +143,15 @@ test('after a restart a session has the turns and the budgets that it had', asyn
   const id = await before.submit({ session_id, max_tokens: 20 });
   await before.step(() => before.state(id) === 'ended');
   await before.submit({ session_id: idOf(5), max_tokens: 2000, ctx: 4000 }).catch(() => undefined);
-  const info = (await call(before, 'GET', `/v1/sessions/${session_id}`)).body;
+  const read = async (): Promise<Record<string, unknown>> =>
+    (await call(before, 'GET', `/v1/sessions/${session_id}`)).body;
+  // A session is charged with what the store keeps of the task, a moment after the stream has its end.
+  await until(
+    async () =>
+      (await read())['tokens_budget_remaining'] === 80 &&
+      (await read())['time_budget_remaining_ms'] !== 60_000,
+  );
+  const info = await read();
   t.like(info, { turns: 1, tokens_budget_remaining: 80, kv_warmth: true });
   const server = await before.restart();
   const again = (await call(server, 'GET', `/v1/sessions/${session_id}`)).body;
