@@ -307,12 +307,12 @@ for (const [name, start] of Object.entries(HOSTS)) {
   test(`${name}: closing lets a running task finish and its reader have the end, and refuses new ones`, async (t) => {
     const { host, orchestrator } = await started(t, start);
     const streaming = observed(orchestrator, (seen) => seen.type === 'task.moved' && seen.to === 'streaming');
-    const id = await taskId(host, { model_ref: 'slow', max_tokens: 20 });
+    const id = await taskId(host, { model_ref: 'slow', max_tokens: 80 });
     const stream = await fetch(`${host.origin}/llm/v1/tasks/${id}/stream`);
     await streaming;
     const closing = host.close();
     t.is((await post(`${host.origin}/llm`)).status, 503);
-    t.like(parseSse(await stream.text()).at(-1), { event: 'end', data: { tokens_out: 20 } });
+    t.like(parseSse(await stream.text()).at(-1), { event: 'end', data: { tokens_out: 80 } });
     await closing;
     await t.throwsAsync(fetch(host.origin));
   });
@@ -339,7 +339,7 @@ async function taskId(host: Host, fields: object = {}): Promise<string> {
 for (const name of PARSING)
   test(`${name}: a body that the host has parsed already is taken as it is`, async (t) => {
     const { host } = await started(t, HOSTS[name] as StartHost, { parses: true });
-    const client = createClient({ base_url: `${host.origin}/llm`, timeout_ms: 2000, attempts: 1 });
+    const client = createClient({ base_url: `${host.origin}/llm`, timeout_ms: 20_000, attempts: 1 });
     t.is(await client.run({ ...request, max_tokens: 2 }).text(), ' t0 t1');
     t.like(await client.tokenize({ model_ref: 'synthetic', text: 'one two' }), { count: 2 });
   });
