@@ -10,7 +10,7 @@ const ADDED_TOKENS = 8;
 const ADDED_TOKENS_PER_MESSAGE = 32;
 
 /** How long a caller may wait for a count, in milliseconds. */
-const COUNT_TIMEOUT_MS = 5000;
+const COUNT_TIMEOUT_MS = 15_000;
 
 /**
  * Refuses an input that does not fit into `ctx`: a completion's together with `max_tokens`, each text of an
