@@ -40,7 +40,7 @@ test.serial(
       )
       .reply(202, { task_id: 'id-1' });
     nock(URL)
-      .get('/v1/tasks/id-1/stream')
+      .get('/v1/tasks/id-1/stream?verbose=true')
       .reply(
         200,
         ': keep-alive\n\nid: 0\nevent: started\ndata: {"queue_position":0,"predicted_start_ms":0}\n\nid: 1\nevent: end\ndata: {"tokens_out":0}\n\n',
