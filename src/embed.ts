@@ -84,7 +84,7 @@ export interface Task {
    * @throws TaskchartError NOT_FOUND once its retention has ended
    */
   info(): Promise<TaskInfo>;
-  /** Resolves when no token can follow any more. Safe to repeat. */
+  /** Resolves when no token can follow any more, and a durable store knows it. Safe to repeat. */
   cancel(): Promise<void>;
 }
 
@@ -107,13 +107,13 @@ export interface EmbeddedOrchestrator {
   preview(request: SubmitRequest): Promise<TaskPreview>;
   /** A task that was submitted earlier. @throws TaskchartError NOT_FOUND */
   task(task_id: string): Task;
-  /** Resolves when no token can follow any more. Tasks that are over or not known are left as they are. */
+  /** Resolves when no token can follow any more, and a durable store knows it. Tasks that are over or not known are left as they are. */
   cancel(task_id: string): Promise<void>;
   /**
    * Forgets a finished task before its retention ends; one that is not known is left alone.
    * @throws TaskchartError INVALID_PARAMS where it is not finished
    */
-  remove(task_id: string): void;
+  remove(task_id: string): Promise<void>;
   /** All that are known, or those that fit, newest first. */
   tasks(filter?: TaskFilter): TaskSummary[];
   /** A session comes into being on first use, this one included. */
@@ -121,7 +121,7 @@ export interface EmbeddedOrchestrator {
   /** Begins a session's time to live anew. @returns false for one that is not known */
   touchSession(session_id: string): boolean;
   /** Ends a session; its tasks go on. Safe to repeat. */
-  removeSession(session_id: string): void;
+  removeSession(session_id: string): Promise<void>;
   /** The engines, and what they can do now: an engine that is not up yet says less. */
   capabilities(): Capabilities;
   /** Each pool's state, queue, slots and last error. */

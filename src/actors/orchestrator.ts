@@ -11,6 +11,7 @@ import { eventsSoFar } from '../streams/read-log.ts';
 import type { LogBatch, LogEvent, TaskLog } from '../streams/task-log.ts';
 import type { ThreadPool } from '../threads/thread-pool.ts';
 import { Admission, type Caller } from './admission.ts';
+import { Endings } from './endings.ts';
 import { Observers } from './observation.ts';
 import type { PoolOptions } from './pool-options.ts';
 import { Pool } from './pool.ts';
@@ -18,7 +19,7 @@ import { Readers } from './readers.ts';
 import { recover } from './recovery.ts';
 import { SESSION_KEY, Sessions, type SessionsOptions } from './sessions.ts';
 import { link } from './supervision.ts';
-import { endFact, taskKey } from './task-facts.ts';
+import { taskKey } from './task-facts.ts';
 import type { TaskRecord } from './task-record.ts';
 import { TaskRegistry, type TaskRegistryOptions } from './task-registry.ts';
 import { Tasks } from './tasks.ts';
@@ -65,8 +66,9 @@ export class Orchestrator {
   readonly #actor: ActorRefFrom<typeof orchestratorMachine>;
   readonly #admission: Admission;
   readonly #readers: Readers;
-  /** Ends that wait for their place on the disk of the log. */
-  readonly #keeping = new Set<Promise<void>>();
+  readonly #endings: Endings;
+  /** The last answer of the store about something that it should forget: it answers in order. */
+  #forgotten: Promise<void> | undefined;
 
   constructor(
     settings: OrchestratorSettings,
@@ -84,19 +86,22 @@ export class Orchestrator {
       forgotten: (record) => {
         void log.drop(record.id);
         this.transcripts.forget(record.id);
-        this.#store([{ key: taskKey(record.id), data: undefined }]);
+        this.#forgotten = this.#store([{ key: taskKey(record.id), data: undefined }]);
       },
     });
     this.sessions = new Sessions({
       clock,
       ...settings.sessions,
       evicted: (session_id) => {
-        if (this.sessions.isLimited) this.#store([{ key: SESSION_KEY + session_id, data: undefined }]);
+        if (this.sessions.isLimited)
+          this.#forgotten = this.#store([{ key: SESSION_KEY + session_id, data: undefined }]);
       },
     });
     const { transcripts: isEnabled = true } = settings;
-    const kept = (): Promise<unknown> => Promise.allSettled(this.#keeping);
-    this.transcripts = new Transcripts({ log, kept, registry: this.registry, pools: this.pools, isEnabled });
+    const kept = (): Promise<unknown> => this.#endings.settled();
+    const { registry, sessions, pools } = this;
+    this.transcripts = new Transcripts({ log, kept, registry, pools, isEnabled });
+    this.#endings = new Endings({ log, store, registry, sessions, transcripts: this.transcripts });
     this.#readers = new Readers({
       clock,
       grace_ms: settings.disconnect_grace_ms ?? 0,
@@ -196,22 +201,27 @@ export class Orchestrator {
   }
 
   /**
-   * Resolves when no token can follow any more. Unknown and finished tasks are left as they are.
+   * Resolves when no token can follow any more, and a durable store knows it. Unknown and finished tasks are left as they are.
    * @throws TaskchartError INTERNAL where nobody can know whether there is such a task
    */
   async cancel(task_id: string, reason: CancelReason = 'client'): Promise<void> {
     if (this.isRecovering) await this.#known();
     const record = this.record(task_id);
-    if (record) await this.tasks.cancel(record, reason);
+    if (!record) return;
+    await this.tasks.cancel(record, reason);
+    // Whoever has been told relies on it: the next process must not run the task again.
+    await this.#endings.stored(task_id);
   }
 
   /**
    * Forgets a finished task before its retention ends; one that is not known is left alone.
+   * @returns once a durable store has forgotten it, too
    * @throws TaskchartError INVALID_PARAMS (409) while it is not finished
    */
-  remove(task_id: string): void {
+  async remove(task_id: string): Promise<void> {
+    if (this.isRecovering) await this.#known();
     const record = this.record(task_id);
-    if (!record || this.registry.forget(record)) return;
+    if (!record || this.registry.forget(record)) return this.#forgotten;
     throw new TaskchartError(
       failure('INVALID_PARAMS', `task_id: ${task_id} is ${record.state}; cancel it first`),
       409,
@@ -240,13 +250,15 @@ export class Orchestrator {
   /** Keeps a session alive. @returns false for one that is not known */
   touchSession(session_id: string): boolean {
     const isKnown = this.sessions.touch(session_id);
-    if (isKnown && this.sessions.isLimited) this.#store([this.sessions.factOf(session_id)]);
+    if (isKnown && this.sessions.isLimited) void this.#store([this.sessions.factOf(session_id)]);
     return isKnown;
   }
 
-  /** Ends a session; its running tasks go on. */
-  deleteSession(session_id: string): void {
+  /** Ends a session; its running tasks go on. @returns once a durable store has forgotten it, too */
+  async deleteSession(session_id: string): Promise<void> {
+    if (this.isRecovering) await this.#known();
     this.sessions.delete(session_id);
+    await this.#forgotten;
   }
 
   /** Safe to repeat. @returns when every engine, timer and file is given back */
@@ -302,7 +314,7 @@ export class Orchestrator {
       lost: (replica_id) => {
         const cooled = this.sessions.cool(replica_id, 'failover');
         if (this.sessions.isLimited)
-          this.#store(cooled.map((session_id) => this.sessions.factOf(session_id)));
+          void this.#store(cooled.map((session_id) => this.sessions.factOf(session_id)));
       },
       stopped: () => this.#actor.send({ type: 'pool.stopped' }),
     });
@@ -322,45 +334,7 @@ export class Orchestrator {
     record.request = withoutTexts(record.request);
     this.transcripts.note(record);
     this.registry.retire(record);
-    if (this.#ports.store.isDurable && this.#ports.log.isDurable) this.#keepLater(record);
-    else void this.#keep(record);
-  }
-
-  /**
-   * A store that says that a task is over has nothing left to run it again from: before that, its end has to be in
-   * its log for good, which is when readers see it.
-   */
-  #keepLater(record: TaskRecord): void {
-    const keeping = this.#untilLast(record).then(async (isThere) => {
-      // A log that was stopped before its end leaves the task to the next process.
-      if (isThere || this.record(record.id) !== record) await this.#keep(record);
-    });
-    this.#keeping.add(keeping);
-    const forget = (): void => void this.#keeping.delete(keeping);
-    keeping.then(forget, forget);
-  }
-
-  /** @returns whether the last event of its log can be read */
-  async #untilLast({ id }: TaskRecord): Promise<boolean> {
-    const { log } = this.#ports;
-    const never = new AbortController().signal;
-    const tail = await log.tail(id);
-    for await (const { isLast } of log.read(id, tail - 2, never)) if (isLast) return true;
-    return false;
-  }
-
-  /** Its session is charged with it: another task's admission stores what the session has spent by then, too. */
-  #keep(record: TaskRecord): unknown {
-    const { times, usage } = record.context;
-    const decode_ms = times.first_token === undefined ? 0 : (times.ended ?? 0) - times.first_token;
-    this.sessions.settle(record.session_id, record.id, {
-      tokens_out: usage.tokens_out,
-      decode_ms: Math.max(0, Math.round(decode_ms)),
-    });
-    // It may have been forgotten meanwhile.
-    const task = this.record(record.id) === record ? [this.transcripts.noted(endFact(record))] : [];
-    const session = this.sessions.isLimited ? [this.sessions.factOf(record.session_id)] : [];
-    return this.#store([...task, ...session]);
+    this.#endings.over(record);
   }
 
   #sessionMetrics(session_id: string): {
@@ -379,8 +353,10 @@ export class Orchestrator {
   }
 
   /** Facts that few wait for; the log says the same where they are lost. */
-  #store(facts: readonly Fact[]): unknown {
-    return facts.length === 0 ? undefined : this.#ports.store.commit({ facts });
+  async #store(facts: readonly Fact[]): Promise<void> {
+    if (facts.length === 0) return;
+    // A store that fails tells the host, and refuses the next admission.
+    await Promise.resolve(this.#ports.store.commit({ facts })).catch(() => undefined);
   }
 
   async #release(): Promise<void> {
@@ -390,7 +366,7 @@ export class Orchestrator {
     this.#readers.stop();
     this.registry.close();
     await Promise.all([log.close(), threads.close()]);
-    await Promise.allSettled(this.#keeping);
+    await this.#endings.settled();
     this.sessions.close();
     // A store is closed once it has written what it was given.
     await store.close();

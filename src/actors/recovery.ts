@@ -59,6 +59,14 @@ export async function recover(options: RecoveryOptions): Promise<{ finished: num
   }
   finished.sort((a, b) => a.ended_at - b.ended_at);
   for (const { record, ended_at } of finished) registry.retire(record, ended_at);
+  // The store is synced and the log is not: a loss of power may have taken an end that the store knows of.
+  for (const { record } of finished) {
+    if (!options.isWanted()) break;
+    const isClosed = options.log.isClosed(record.id);
+    if (isClosed === true || registry.get(record.id) !== record) continue;
+    await tasks.close(record);
+  }
+  if (options.isWanted()) await options.log.dropUnknown?.((task_id) => registry.get(task_id) !== undefined);
   if (stale.length > 0) await store.commit({ facts: stale });
   for (const [i, { record, pool }] of unfinished.entries()) {
     if (i % AT_ONCE === AT_ONCE - 1) await turn();

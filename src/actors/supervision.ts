@@ -52,7 +52,7 @@ export const SUPERVISION = {
     restart: 'never',
     shutdown: { how: 'aborts its run; the slot stays leased until the engine let go', within_ms: 5000 },
     budget: undefined,
-    when_spent: 'a failure is its `error` state; one that died before its first token is queued again',
+    when_spent: 'a failure is its `error` state; one that may run again, or can go on, is queued again',
   },
 } as const satisfies Record<string, SupervisionRule>;
 

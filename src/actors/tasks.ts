@@ -226,6 +226,14 @@ export class Tasks {
     if ((await this.#options.log.tail(record.id)) === 0) this.#do(record, { type: 'log.started' });
   }
 
+  /** The log of a task that was over before this process: it gets its end where that was lost. */
+  async close(record: TaskRecord): Promise<void> {
+    if (await this.#options.log.isClosed(record.id)) return;
+    await this.reopen(record);
+    this.#lone.seal(record.id, record.context.usage.tokens_out, terminalEvent(record));
+    await this.#lone.settled(record.id);
+  }
+
   #moved(record: TaskRecord, state: TaskRecord['state'], context: TaskRecord['context']): void {
     const from = record.state;
     record.state = state;

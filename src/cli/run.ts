@@ -87,11 +87,13 @@ function textPrinter(prompt: string, task: RunningTask): Printer {
   const print = async (event: NewLogEvent): Promise<void> => {
     switch (event.type) {
       case 'started':
-        return tell(
+        tell(
           'admitted',
           0,
           ` (${event.data.queue_position} ahead, start expected in ${event.data.predicted_start_ms} ms)`,
         );
+        // It may have moved on before anybody listened.
+        return look();
       case 'token':
         if (!seen.has('streaming')) await tellEntered();
         if (!hasText) write(prompt);

@@ -127,7 +127,10 @@ export class SyntheticRun {
   }
 }
 
-/** Work that makes up ` t0`, ` t1`, …, going on after what a resumed call has already. */
+/**
+ * Work that makes up ` t0`, ` t1`, …, going on after what a resumed call has already. Only whole tokens leave: a run
+ * that resumes goes on by their number, and has to see all of a stop string that began in the last one.
+ */
 export function syntheticText(
   call: EngineCall,
   sink: EngineSink,
@@ -137,6 +140,16 @@ export function syntheticText(
   const stops = call.sampling?.stop?.length ? new StopStrings(call.sampling.stop) : undefined;
   const usage = { tokens_in: tokensIn, tokens_cached: 0, tokens_out: 0 };
   const from = call.resume?.tokens_out ?? 0;
+  const held: string[] = [];
+  let free = '';
+  const tell = (text: string, tokens: number): void => sink.delta({ channel: 'text', text, tokens });
+  const tellWhole = (): void => {
+    for (let [token] = held; token !== undefined && token.length <= free.length; [token] = held) {
+      free = free.slice(token.length);
+      held.shift();
+      tell(token, 1);
+    }
+  };
   return {
     usage,
     from,
@@ -144,13 +157,21 @@ export function syntheticText(
     step(number) {
       const token = ` t${number}`;
       usage.tokens_out++;
-      const filtered = stops?.push(token);
-      sink.delta({ channel: 'text', text: filtered?.text ?? token, tokens: 1 });
-      return filtered?.stopped ?? false;
+      if (!stops) {
+        tell(token, 1);
+        return false;
+      }
+      const { text, stopped } = stops.push(token);
+      held.push(token);
+      free += text;
+      tellWhole();
+      return stopped;
     },
     end(stopped) {
-      const rest = stops?.flush() ?? '';
-      if (rest !== '') sink.delta({ channel: 'text', text: rest, tokens: 0 });
+      free += stops?.flush() ?? '';
+      tellWhole();
+      // The text of a stop string is not told, its tokens are.
+      if (held.length > 0) tell(free, held.length);
       return stopped ? 'stop' : 'limit';
     },
   };

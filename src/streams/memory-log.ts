@@ -38,6 +38,10 @@ export class MemoryTaskLog implements TaskLog {
     return (this.#logs.get(task_id)?.length ?? START) as Cursor;
   }
 
+  isClosed(task_id: string): boolean {
+    return this.#logs.get(task_id)?.isClosed ?? false;
+  }
+
   read(task_id: string, after: number | undefined, signal: AbortSignal): AsyncIterable<LogBatch> {
     return this.#logs.get(task_id)?.read(after, signal) ?? nothing();
   }

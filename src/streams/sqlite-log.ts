@@ -119,6 +119,10 @@ export class SqliteTaskLog implements TaskLog {
     return (log ? log.length : (this.#finished.get(task_id) ?? -1) + 1) as Cursor;
   }
 
+  isClosed(task_id: string): boolean {
+    return this.#finished.has(task_id) || (this.#live.get(task_id)?.isClosed ?? false);
+  }
+
   /** @throws StoreError where the file cannot be read */
   read(task_id: string, after: number | undefined, signal: AbortSignal): AsyncIterable<LogBatch> {
     return this.#live.get(task_id)?.read(after, signal) ?? this.#readFinished(task_id, after, signal);
@@ -147,6 +151,11 @@ export class SqliteTaskLog implements TaskLog {
     this.#flushes.want();
   }
 
+  dropUnknown(isKnown: (task_id: string) => boolean): void {
+    for (const task_id of [...this.#live.keys(), ...this.#finished.keys()])
+      if (!isKnown(task_id)) this.drop(task_id);
+  }
+
   /** Writes what was appended, then closes the file and ends the readers. Safe to repeat. */
   close(): Promise<void> {
     this.#closed ??= this.#end();
@@ -156,9 +165,10 @@ export class SqliteTaskLog implements TaskLog {
   async #end(): Promise<void> {
     if (this.#unwritten.size > 0 || this.#dropped.length > 0) this.#flushes.want();
     await this.#flushes.idle();
+    // Before the one that writes: only that may empty the `-wal`, and only as the last that closes.
+    this.#disk.close();
     await this.#thread.close();
     for (const log of this.#live.values()) log.drop();
-    this.#disk.close();
   }
 
   #load(): void {

@@ -59,6 +59,8 @@ export interface TaskLog {
   ): AppendResult | Promise<AppendResult>;
   /** Where the next event goes; the start for a task without a log. */
   tail(task_id: string): Cursor | Promise<Cursor>;
+  /** Whether the log has its terminal event. */
+  isClosed(task_id: string): boolean | Promise<boolean>;
   /**
    * Events after `after` (undefined: from the first), in batches, waiting for more until the terminal event was
    * delivered or the signal aborted. A log that has not begun by then is empty.
@@ -72,6 +74,8 @@ export interface TaskLog {
   times?(task_id: string): readonly LogTime[] | Promise<readonly LogTime[]>;
   /** Forgets a log; who reads it gets what is there, and its end. */
   drop(task_id: string): void | Promise<void>;
+  /** Drops the logs of tasks that nobody knows: a process may have died between forgetting a task and its log. */
+  dropUnknown?(isKnown: (task_id: string) => boolean): void | Promise<void>;
   /** Ends its readers, and gives back what it holds. Safe to repeat. */
   close(): Promise<void>;
 }

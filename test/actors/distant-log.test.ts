@@ -33,6 +33,10 @@ class DistantLog implements TaskLog {
     return this.inner.tail(id);
   }
 
+  async isClosed(id: string): Promise<boolean> {
+    return this.inner.isClosed(id);
+  }
+
   async *read(id: string, after: number | undefined, signal: AbortSignal): AsyncIterable<LogBatch> {
     if (!this.isReadable) throw new Error('no connection');
     yield* this.inner.read(id, after, signal);

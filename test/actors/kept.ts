@@ -32,6 +32,7 @@ export class Disk {
         append: (id, cursor, events) =>
           signal.aborted ? { kind: 'fenced' } : this.#log.append(id, cursor, events),
         tail: (id) => this.#log.tail(id),
+        isClosed: (id) => this.#log.isClosed(id),
         read: (id, after, reader) => this.#log.read(id, after, AbortSignal.any([reader, signal])),
         drop: (id) => (signal.aborted ? undefined : this.#log.drop(id)),
         close: async () => cut.abort(),

@@ -72,6 +72,10 @@ class DistantLog implements TaskLog {
     return this.#log.tail(task_id);
   }
 
+  isClosed(task_id: string): boolean {
+    return this.#log.isClosed(task_id);
+  }
+
   read(task_id: string, after: number | undefined, signal: AbortSignal): AsyncIterable<LogBatch> {
     return this.#log.read(task_id, after, signal);
   }

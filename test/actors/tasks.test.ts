@@ -91,6 +91,33 @@ test('a run that is queued again and granted in the same turn is placed, and eve
   );
 });
 
+test('a run that is granted again in the turn in which it was lost is watched and counted like any other', async (t) => {
+  for (const how of ['deadline', 'silence', 'cancel'] as const) {
+    const rig = createRig({ rules: { first_token_ms: 20_000, idle_ms: 5000 } });
+    t.teardown(rig.close);
+    await rig.ready();
+    const id = (await rig.submit({ deadline_ms: 10_000 })).task_id;
+    (await rig.runOf(id)).fail();
+    const again = await rig.runOf(id);
+    t.is(rig.orchestrator.tasks.inFlight, 1);
+    again.token(2);
+    rig.clock.advance(1000);
+    again.token(1);
+    if (how === 'silence') rig.clock.advance(5000);
+    if (how === 'deadline')
+      for (let second = 1; second < 10; second++) {
+        rig.clock.advance(1000);
+        again.progress();
+      }
+    if (how === 'cancel') await rig.orchestrator.cancel(id);
+    const log = await rig.log(id);
+    t.true(typesOf(log).includes('metrics'), 'its metrics come once a second');
+    t.is(rig.record(id).context.usage.tokens_out, 3);
+    if (how === 'cancel') t.like(log.at(-1)?.data, { canceled: true, tokens_out: 3 });
+    else t.like(log.at(-1)?.data, { code: how === 'deadline' ? 'DEADLINE_UNMET' : 'DECODE_TIMEOUT' });
+  }
+});
+
 test('a run that keeps dying before its first token fails at its third attempt', async (t) => {
   const rig = createRig();
   t.teardown(rig.close);

@@ -1,3 +1,6 @@
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import test from 'ava';
 import { program, taskchart } from '../helpers/cli.ts';
@@ -41,9 +44,19 @@ test('the same runs against a daemon with --url', async (t) => {
   t.deepEqual(passed.slice(-3), ['placed', 'streaming', 'ended']);
 });
 
-test('Ctrl-C while the model loads cancels the task and exits cleanly', async (t) => {
-  const run = taskchart(['run', 'Once upon a time']);
-  await run.complained(/ms {2}provisioning/);
+test('Ctrl-C while the model is fetched cancels the task and exits cleanly', async (t) => {
+  // A hub that takes its time: the model of the box would be there before a signal is.
+  const hub = createServer(() => undefined).listen(0, '127.0.0.1');
+  await once(hub, 'listening');
+  t.teardown(() => {
+    hub.closeAllConnections();
+    hub.close();
+  });
+  const { port } = hub.address() as AddressInfo;
+  const run = taskchart(['run', 'Once upon a time', '--model', 'hf:org/repo/m.gguf'], {
+    HF_ENDPOINT: `http://127.0.0.1:${port}`,
+  });
+  await Promise.all([run.complained(/ms {2}provisioning/), once(hub, 'request')]);
   run.child.kill('SIGINT');
   t.is(await run.exit, 130);
   t.regex(run.stderr(), /ended \(canceled\)\n$/);

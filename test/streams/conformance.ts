@@ -109,6 +109,19 @@ export function testTaskLog(name: string, open: (t: ExecutionContext) => Promise
     t.is(await log.tail('t'), 2 as Cursor);
   });
 
+  test(`${name}: a log is closed by its terminal event, and by nothing else`, async (t) => {
+    const log = await open(t);
+    t.false(await log.isClosed('t'));
+    await push(log, 't', STARTED, token(0));
+    t.false(await log.isClosed('t'));
+    await push(log, 't', END);
+    t.true(await log.isClosed('t'));
+    await all(log);
+    t.true(await log.isClosed('t'));
+    await log.drop('t');
+    t.false(await log.isClosed('t'));
+  });
+
   test(`${name}: a log that nobody began is empty`, async (t) => {
     const log = await open(t);
     t.is(await log.tail('unknown'), START);

@@ -21,6 +21,7 @@ test('a writer over a slow log keeps one append in flight, in order, and drops w
           return log.append(id, cursor, events);
         },
         tail: () => START,
+        isClosed: log.isClosed.bind(log),
         read: log.read.bind(log),
         drop: log.drop.bind(log),
       };

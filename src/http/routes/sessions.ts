@@ -17,8 +17,8 @@ export function sessionRoutes({
       ctx.status = 204;
     },
 
-    deleteSession(ctx) {
-      orchestrator.deleteSession(uuid('session_id', ctx['params'].id as string));
+    async deleteSession(ctx) {
+      await orchestrator.deleteSession(uuid('session_id', ctx['params'].id as string));
       ctx.status = 204;
     },
   };

@@ -34,8 +34,8 @@ export function taskRoutes({
       };
     },
 
-    deleteTask(ctx) {
-      orchestrator.remove(ctx['params'].id);
+    async deleteTask(ctx) {
+      await orchestrator.remove(ctx['params'].id);
       ctx.status = 204;
     },
 
