@@ -23,6 +23,8 @@ export function blueprintOf(pool: PoolConfig, config: Config, clock: Clock, mode
       id: pool.id,
       engine: pool.engine,
       model: pool.model,
+      model_ref: modelRefOf(pool),
+      ...placeOf(pool),
       slots: pool.slots,
       ctx: pool.ctx ?? (pool.engine === 'synthetic' ? SYNTHETIC_CTX : undefined),
       max_tokens_out: pool.max_tokens_out,
@@ -45,8 +47,14 @@ export function blueprintOf(pool: PoolConfig, config: Config, clock: Clock, mode
         factor: supervision.factor,
         max_ms: supervision.max_ms,
         jitter: supervision.jitter,
-        max_restarts: supervision.max_restarts,
+        min_ms: Math.min(500, supervision.initial_ms),
+        device_factor: 2,
         stable_ms: supervision.stable_s * 1000,
+        breaker_threshold: supervision.breaker_threshold,
+        breaker_open_ms: supervision.breaker_open_s * 1000,
+        trial_stable_ms: supervision.trial_stable_s * 1000,
+        max_restarts: supervision.max_restarts,
+        window_ms: supervision.window_s * 1000,
       },
       load_timeout_ms: supervision.load_timeout_ms,
       probe_interval_ms: supervision.probe_interval_ms,
@@ -68,6 +76,21 @@ export function modelsOf(
     policy: config.policy,
     provenance_file: join(config.runtime.dir, 'provenance', 'models.jsonl'),
   });
+}
+
+/** Where its model comes from, where its name does not say so. */
+function modelRefOf(pool: PoolConfig): string | undefined {
+  return pool.engine === 'llamacpp' ? pool.provisioning.model?.ref : undefined;
+}
+
+/** Where it runs, and what it takes there; the memory of a server that runs already is not ours to give. */
+function placeOf(
+  pool: PoolConfig,
+): Pick<PoolSpec, 'replicas' | 'devices' | 'memory_bytes' | 'pinned' | 'idle_ttl_ms'> {
+  if (!('replicas' in pool))
+    return { replicas: 1, devices: [], memory_bytes: 0, pinned: true, idle_ttl_ms: undefined };
+  const { replicas, devices, memory_bytes, pinned, idle_ttl_ms } = pool;
+  return { replicas, devices, memory_bytes, pinned, idle_ttl_ms };
 }
 
 function queueRules({ queue, admission }: PoolConfig): QueueRules {

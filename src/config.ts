@@ -73,10 +73,17 @@ function complete(config: MutableConfig, folderOf: (keys: KeyPath) => string): M
     pool.queue = { capacity: pool.queue.capacity ?? capacity, full_policy: pool.queue.full_policy ?? policy };
     // A server that runs already knows its model by its own name; only what is loaded here is a file.
     const isFile = pool.engine === 'llamacpp' && pool.provisioning.mode === 'embedded';
-    const model = isFile ? parseModel(pool.model) : undefined;
-    if (model && model.kind !== 'mistake') pool.model = modelId(model, folderOf(['pools']));
+    if (!isFile) continue;
+    const { model } = pool.provisioning;
+    if (model) model.ref = normalModelRef(model.ref, folderOf(['pools']));
+    else pool.model = normalModelRef(pool.model, folderOf(['pools']));
   }
   return config;
+}
+
+function normalModelRef(text: string, folder: string): string {
+  const name = parseModel(text);
+  return name.kind === 'mistake' ? text : modelId(name, folder);
 }
 
 function freeze<T>(value: T): Frozen<T> {

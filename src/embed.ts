@@ -241,7 +241,7 @@ export function orchestrate(config: Config, ports: OrchestratorPortOptions = {})
     touchSession: (session_id) => core.touchSession(session_id),
     removeSession: (session_id) => core.deleteSession(session_id),
     capabilities: () => capabilities(core),
-    pools: () => Array.from(core.pools.values(), poolHealth),
+    pools: () => Array.from(core.pools.values(), (pool) => poolHealth(pool, clock)),
     observe: (observer) => core.observers.add(observer),
     async close(shutdown_ms) {
       await core.close(shutdown_ms);
@@ -283,8 +283,8 @@ function completeRequest(
   const pools = [...core.pools.values()];
   const pool =
     pools.find(
-      ({ spec }) =>
-        (request.model_ref === undefined || spec.model === request.model_ref) &&
+      ({ spec, model }) =>
+        (request.model_ref === undefined || model === request.model_ref) &&
         (request.engine === undefined || spec.engine === request.engine),
     ) ?? pools[0];
   const max_tokens =
@@ -293,7 +293,7 @@ function completeRequest(
   return {
     workload: 'completion',
     engine: pool?.spec.engine,
-    model_ref: pool?.spec.model,
+    model_ref: pool?.model,
     // Until an engine has told its context, enough for the longest count this text can have.
     ctx: pool?.ctxMax ?? Buffer.byteLength(text) + 64 + max_tokens,
     priority: 'interactive',

@@ -24,7 +24,7 @@ test('without any source there is one pool with the bundled model', (t) => {
     retention: { max_tasks: 10_000 },
     runtime: { dir: resolve('.runtime') },
     log: { level: 'info', format: 'auto' },
-    supervision: { initial_ms: 1000, max_ms: 60_000, factor: 2, max_restarts: 5, stable_s: 300 },
+    supervision: { initial_ms: 1000, max_ms: 60_000, factor: 2, max_restarts: 10, stable_s: 300 },
   });
   t.deepEqual(config.pools, [
     {
@@ -33,6 +33,9 @@ test('without any source there is one pool with the bundled model', (t) => {
       model: 'storyteller',
       slots: 1,
       threads: 1,
+      replicas: 1,
+      devices: [],
+      pinned: false,
       preload: true,
       queue: { capacity: 256, full_policy: 'reject' },
       admission: { priorities: [] },

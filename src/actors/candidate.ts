@@ -8,7 +8,7 @@ export function candidateOf(pool: Pool, priority: Priority): PlacementPool {
   return {
     id: spec.id,
     engine: spec.engine,
-    model: spec.model,
+    model: pool.model,
     sampler_profile_version: spec.sampler_profile_version,
     ctx_max: pool.ctxMax,
     max_tokens_out: spec.max_tokens_out,

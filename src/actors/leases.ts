@@ -35,6 +35,7 @@ export interface LeasesOptions {
 export class Leases {
   readonly #options: LeasesOptions;
   readonly #held = new Map<number, Lease>();
+  readonly #onReplica = new Map<Replica, number>();
   #last = 0;
 
   constructor(options: LeasesOptions) {
@@ -43,6 +44,11 @@ export class Leases {
 
   get size(): number {
     return this.#held.size;
+  }
+
+  /** Slots of one replica that are taken. */
+  on(replica: Replica): number {
+    return this.#onReplica.get(replica) ?? 0;
   }
 
   /** Milliseconds that each run is still expected to take. */
@@ -70,6 +76,7 @@ export class Leases {
     const lease = ++this.#last;
     const now = this.#options.clock.now();
     this.#held.set(lease, { record, replica, granted_at: now, heard_at: now, first_token_at: undefined });
+    this.#count(replica, 1);
     this.#options.granted();
     this.#options.tasks.place(record, lease, replica.id);
   }
@@ -139,14 +146,35 @@ export class Leases {
     }
   }
 
-  /** Asks the engine to let go; safe to repeat, and for a lease that is over. */
+  /**
+   * Asks the engine to let go; safe to repeat, and for a lease that is over. An engine that has been silent for longer
+   * than a task may wait has to show that it still decodes.
+   */
   abort(lease: number): void {
-    this.#held.get(lease)?.replica.abort(lease);
+    const held = this.#held.get(lease);
+    if (!held) return;
+    held.replica.abort(lease);
+    const { first_token_ms, idle_ms } = held.record.context.rules;
+    const limit_ms = held.first_token_at === undefined ? first_token_ms : idle_ms;
+    if (this.quietFor(lease) >= limit_ms) held.replica.suspect();
   }
 
   /** Gives back a slot that was never used. */
   release(lease: number): void {
-    if (this.#held.delete(lease)) this.#options.closed();
+    const held = this.#held.get(lease);
+    if (!held) return;
+    this.#forget(lease, held);
+    this.#options.closed();
+  }
+
+  #forget(lease: number, { replica }: Lease): void {
+    if (this.#held.delete(lease)) this.#count(replica, -1);
+  }
+
+  #count(replica: Replica, change: number): void {
+    const count = this.on(replica) + change;
+    if (count > 0) this.#onReplica.set(replica, count);
+    else this.#onReplica.delete(replica);
   }
 
   /** Cancels every task that holds a slot. */
@@ -177,7 +205,7 @@ export class Leases {
   ): void {
     const { tasks, clock, rates, pool_id } = this.#options;
     const at = clock.now();
-    this.#held.delete(lease);
+    this.#forget(lease, held);
     if (outcome.kind === 'finished') {
       // One that found nothing left to do says nothing of how long outputs are.
       const isEmpty = tokens.before > 0 && held.first_token_at === undefined;

@@ -12,6 +12,7 @@ import type { LogBatch, LogEvent, TaskLog } from '../streams/task-log.ts';
 import type { ThreadPool } from '../threads/thread-pool.ts';
 import { Admission, type Caller } from './admission.ts';
 import { Endings } from './endings.ts';
+import { Memory } from './memory.ts';
 import { Observers } from './observation.ts';
 import type { PoolOptions } from './pool-options.ts';
 import { Pool } from './pool.ts';
@@ -67,6 +68,7 @@ export class Orchestrator {
   readonly #admission: Admission;
   readonly #readers: Readers;
   readonly #endings: Endings;
+  readonly #memory: Memory;
   /** The last answer of the store about something that it should forget: it answers in order. */
   #forgotten: Promise<void> | undefined;
 
@@ -97,6 +99,7 @@ export class Orchestrator {
           this.#forgotten = this.#store([{ key: SESSION_KEY + session_id, data: undefined }]);
       },
     });
+    this.#memory = new Memory(this.pools);
     const { transcripts: isEnabled = true } = settings;
     const kept = (): Promise<unknown> => this.#endings.settled();
     const { registry, sessions, pools } = this;
@@ -138,7 +141,7 @@ export class Orchestrator {
       const isKept =
         (store.isDurable && log.isDurable) || this.#actor.getSnapshot().context.failure !== undefined;
       const unfinished = isKept ? 'keep' : 'refuse';
-      for (const pool of this.pools.values()) pool.drain(deadline_ms, unfinished);
+      for (const pool of this.pools.values()) pool.engines.close(deadline_ms, unfinished);
     });
     this.closed = new Promise((resolve, reject) => {
       this.#actor.on('resources.release', () => void this.#release().then(resolve, reject));
@@ -311,8 +314,10 @@ export class Orchestrator {
       threads,
       observers: this.observers,
       tasks: this.tasks,
-      lost: (replica_id) => {
-        const cooled = this.sessions.cool(replica_id, 'failover');
+      affinity: (session_id) => this.sessions.affinity(session_id)?.replica_id,
+      moved: () => this.#memory.look(),
+      lost: (replica_id, cause) => {
+        const cooled = this.sessions.cool(replica_id, cause);
         if (this.sessions.isLimited)
           void this.#store(cooled.map((session_id) => this.sessions.factOf(session_id)));
       },

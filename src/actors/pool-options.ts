@@ -13,9 +13,22 @@ import type { Tasks } from './tasks.ts';
 export interface PoolSpec {
   id: string;
   engine: EngineFamily;
-  /** The reference tasks name. */
+  /** What tasks call its model. */
   model: string;
+  /** Where its model comes from; undefined where its name is a reference, and says so. */
+  model_ref: string | undefined;
+  /** Engines that it starts, each with all the slots. */
+  replicas: number;
+  /** Of each engine. */
   slots: number;
+  /** Ordinals of the accelerators that it runs on; none: the processor. */
+  devices: readonly number[];
+  /** What one engine takes on each of them; undefined until it was measured. */
+  memory_bytes: number | undefined;
+  /** Never unloaded to make room. */
+  pinned: boolean;
+  /** How long it stays loaded without work, in milliseconds; undefined: until its memory is wanted. */
+  idle_ttl_ms: number | undefined;
   ctx: number | undefined;
   max_tokens_out: number | undefined;
   queue: QueueRules;
@@ -37,7 +50,11 @@ export interface PoolOptions {
   /** Called once the model is prepared; the replica owns what it returns. */
   engine: (model: PreparedModel, replica_id: string) => EngineFactory;
   replica: Omit<ReplicaInput, 'id' | 'now' | 'random'>;
+  /** The replica that has the cache of a session. */
+  affinity: (session_id: string) => string | undefined;
   /** A replica went away with what its engine had cached. */
-  lost: (replica_id: string) => void;
+  lost: (replica_id: string, cause: 'unload' | 'failover') => void;
+  /** The pool is in another state, or wants memory. */
+  moved: () => void;
   stopped: () => void;
 }

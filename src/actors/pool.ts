@@ -1,58 +1,43 @@
-import { createActor } from 'xstate';
 import type { EngineInput, EngineProperties } from '../engines/engine.ts';
-import type { Failure } from '../errors.ts';
-import { failure } from '../errors.ts';
-import {
-  poolMachine,
-  unreadyFailure,
-  type PoolActor,
-  type PoolEvent,
-  type PoolFact,
-  type PoolSnapshot,
-  type PoolState,
-} from '../machines/pool.ts';
-import type { PreparedModel } from '../machines/provisioner.ts';
+import { failure, type Failure } from '../errors.ts';
+import type { PoolSnapshot } from '../machines/pool.ts';
+import { unreadyFailure } from '../machines/pool-protocol.ts';
+import { outerState } from '../machines/state-name.ts';
 import { isOver } from '../machines/task.ts';
 import type { TaskRules } from '../machines/task-protocol.ts';
-import type { ReplicaFact } from '../machines/replica.ts';
 import { dispatch } from '../scheduling/dispatch.ts';
-import { newRates, retryAfter, smooth, type Rates } from '../scheduling/estimate.ts';
+import { newRates, retryAfter, type Rates } from '../scheduling/estimate.ts';
 import { PRIORITIES, TaskQueue, type Priority } from '../scheduling/queue.ts';
 import { RateLimit } from '../scheduling/rate-limit.ts';
 import type { LogWriter } from '../streams/log-writer.ts';
-import { Leases } from './leases.ts';
+import { continuationOf, type Continuation } from './continuation.ts';
 import { Deadlines } from './deadlines.ts';
 import { Forecast, type ForecastView } from './forecast.ts';
-import { startProvisioner } from './provisioner.ts';
-import { Replica, stateName } from './replica.ts';
+import { Leases } from './leases.ts';
+import { PoolEngines } from './pool-engines.ts';
 import type { PoolOptions, PoolSpec } from './pool-options.ts';
-import { link } from './supervision.ts';
-import { TokenCounter } from './token-counter.ts';
+import type { Replica } from './replica.ts';
 import type { TaskRecord } from './task-record.ts';
-import { continuationOf, type Continuation } from './continuation.ts';
 import type { Past, TaskHome } from './tasks.ts';
+import { TokenCounter } from './token-counter.ts';
 
-/** A queue and the replicas that serve it, under the pool machine. */
+/** A queue, the slots that its tasks get, and the engines behind them. */
 export class Pool implements TaskHome, ForecastView {
   readonly spec: PoolSpec;
   readonly queue: TaskQueue<TaskRecord>;
   readonly rates: Rates = newRates();
   readonly forecast: Forecast;
-  asked_at: number | undefined;
+  /** Who brings its engines up, changes them, and gives them back. */
+  readonly engines: PoolEngines;
   readonly rateLimits: Partial<Record<Priority, RateLimit>> = {};
   readonly #options: PoolOptions;
-  readonly #actor: PoolActor;
   readonly #leases: Leases;
   readonly #provisioning = new Set<TaskRecord>();
   readonly #deadlines: Deadlines<TaskRecord>;
   readonly #counter: TokenCounter;
-  #replica: Replica | undefined;
-  #model: PreparedModel | undefined;
-  #cancelProvisioner: (() => void) | undefined;
-  #state: PoolState = 'cold';
 
   constructor(options: PoolOptions) {
-    const { spec, clock, observers } = options;
+    const { spec, clock } = options;
     this.#options = options;
     this.spec = spec;
     this.queue = new TaskQueue(spec.queue);
@@ -65,72 +50,71 @@ export class Pool implements TaskHome, ForecastView {
       clock,
       tasks: options.tasks,
       rates: this.rates,
-      granted: () => this.#send({ type: 'lease.granted' }),
-      closed: () => this.#send({ type: 'lease.closed' }),
+      granted: () => this.engines.send({ type: 'lease.granted' }),
+      closed: () => this.engines.send({ type: 'lease.closed' }),
     });
     this.forecast = new Forecast(clock, this.rates, this.queue, this);
-    this.#counter = new TokenCounter(spec.model, options.models, options.threads);
     this.#deadlines = new Deadlines(clock, (record, at) =>
       options.tasks.send(record, { type: 'task.expire', at, overdue: 'deadline' }),
     );
-    this.#actor = createActor(poolMachine, {
-      id: spec.id,
-      clock,
-      input: {
-        id: spec.id,
-        retry: options.replica.restart,
+    this.engines = new PoolEngines({
+      ...options,
+      rates: this.rates,
+      work: {
+        dispatch: () => this.#dispatch(),
+        refuse: (why) => this.#refuse(why),
+        revoke: () => this.#leases.revoke(),
+        suspend: () => this.#leases.suspend(),
+        over: () => this.#deadlines.close(),
       },
     });
-    this.#actor.on('*', (fact) => this.#do(fact));
-    link(this.#actor, {
-      moved: (snapshot) => this.#moved(snapshot),
-      completed: () => {
-        this.#deadlines.close();
-        options.stopped();
-      },
-      crashed: (error) => {
-        observers.tell({ type: 'child.crashed', child: `pool ${spec.id}`, error });
-        this.#refuse(failure('INTERNAL', `pool ${spec.id} crashed`, { pool_id: spec.id }));
-        this.#leases.revoke();
-        if (this.#replica) this.#replica.stop();
-        else options.stopped();
-      },
-    });
-    this.#actor.start();
-    if (spec.preload) this.#send({ type: 'pool.ensure' });
+    this.#counter = new TokenCounter(this.engines.model, options.threads);
+    this.engines.start();
   }
 
   get snapshot(): PoolSnapshot {
-    return this.#actor.getSnapshot();
+    return this.engines.snapshot;
   }
 
+  /** What it is doing, without the details of how. */
   get phase(): string {
-    return this.snapshot.value;
+    return outerState(this.snapshot);
+  }
+
+  /** What tasks call its model. */
+  get model(): string {
+    return this.engines.model.name;
+  }
+
+  get replicas(): Replica[] {
+    return this.engines.replicas.all;
+  }
+
+  get properties(): EngineProperties | undefined {
+    return this.engines.replicas.properties;
+  }
+
+  /** When it was last asked for, in monotonic milliseconds. */
+  get asked_at(): number | undefined {
+    return this.engines.asked_at;
+  }
+
+  /** Tokens a slot holds; from the engine, or the configuration until one has told. */
+  get ctxMax(): number | undefined {
+    return this.properties?.ctx_max ?? this.spec.ctx ?? this.engines.model.prepared?.context_length;
   }
 
   get queue_depth(): number {
     return this.queue.length;
   }
 
-  get replica(): Replica | undefined {
-    return this.#replica;
-  }
-
-  get properties(): EngineProperties | undefined {
-    return this.#replica?.properties;
-  }
-
-  /** Tokens a slot holds; from the engine, or the configuration until one has told. */
-  get ctxMax(): number | undefined {
-    return this.properties?.ctx_max ?? this.spec.ctx ?? this.#model?.context_length;
-  }
-
   get slots_total(): number {
-    return this.properties?.slots_total ?? this.spec.slots;
+    return this.engines.replicas.slots_total;
   }
 
   get slots_free(): number {
-    return this.snapshot.hasTag('ready') ? Math.max(0, this.slots_total - this.#leases.size) : 0;
+    if (!this.isReady) return 0;
+    return this.engines.replicas.ready.reduce((sum, replica) => sum + this.#freeOn(replica), 0);
   }
 
   get isReady(): boolean {
@@ -145,11 +129,6 @@ export class Pool implements TaskHome, ForecastView {
     return this.#leases.size;
   }
 
-  /** @param unfinished whether what is left then waits for the next process, or is told that it is over */
-  drain(deadline_ms: number, unfinished: 'keep' | 'refuse' = 'refuse'): void {
-    this.#send({ type: 'pool.drain', deadline_ms, unfinished });
-  }
-
   /** Why it takes no new work, if it takes none. */
   get refusal(): Failure | undefined {
     const { snapshot } = this;
@@ -162,7 +141,7 @@ export class Pool implements TaskHome, ForecastView {
 
   /** @returns tokens of the input, or undefined where nobody can tell now */
   count(input: EngineInput, signal: AbortSignal): Promise<number | undefined> {
-    return this.#counter.count(input, this.#model, this.#replica, signal);
+    return this.#counter.count(input, this.engines.replicas.ready[0], signal);
   }
 
   enqueue(record: TaskRecord): void {
@@ -242,153 +221,64 @@ export class Pool implements TaskHome, ForecastView {
     if (this.snapshot.status === 'active') this.#deadlines.add(record);
   }
 
-  /** What arrives after the pool is over concerns nobody. */
-  #send(event: PoolEvent): void {
-    if (this.snapshot.status === 'active') this.#actor.send(event);
-  }
-
   /** A pool that takes no work has told its queue so already: whoever comes later is told at once. */
   #seat(): void {
-    const { refusal } = this;
-    if (!refusal) this.#dispatch();
-    else if (!this.snapshot.context.keeps) this.#refuse(refusal);
+    const { snapshot } = this;
+    if (!snapshot.hasTag('turns away')) this.#dispatch();
+    else if (!snapshot.context.keeps) this.#refuse(unreadyFailure(snapshot.context));
   }
 
   #dispatch(): void {
     const { snapshot } = this;
     const ready = snapshot.hasTag('ready');
-    const accepting = snapshot.hasTag('accepting');
+    const places = ready ? 'now' : snapshot.hasTag('accepting') ? 'soon' : 'never';
     const free = this.slots_free;
     // The common case under load: every slot is taken and nobody waits for provisioning.
     if (ready && free === 0 && this.#provisioning.size === 0) return;
+    const { affinity, tasks, clock } = this.#options;
     const { ensure, grants, provision, wait } = dispatch<TaskRecord>({
-      places: ready ? 'now' : accepting ? 'soon' : 'never',
+      places,
       cold: snapshot.value === 'cold',
-      replicas: this.#replica ? [{ id: this.#replica.id, slots_free: free, leases: this.#leases.size }] : [],
+      replicas: this.engines.replicas.ready.map((replica) => ({
+        id: replica.id,
+        slots_free: this.#freeOn(replica),
+        leases: this.#leases.on(replica),
+      })),
       slots_total: this.slots_total,
       next: this.queue.take(ready ? free : this.slots_total),
       provisioning: this.#provisioning,
+      affinity: ({ session_id }) => affinity(session_id),
     });
-    const at = this.#options.clock.now();
-    for (const { task } of grants) this.#grant(task);
+    const at = clock.now();
+    for (const { task, replica_id } of grants) this.#grant(task, replica_id);
     for (const record of wait) {
       this.#provisioning.delete(record);
-      this.#options.tasks.send(record, { type: 'task.wait' });
+      tasks.send(record, { type: 'task.wait' });
     }
     for (const record of provision) {
       this.#provisioning.add(record);
-      this.#options.tasks.send(record, { type: 'task.provision', at });
+      tasks.send(record, { type: 'task.provision', at });
     }
-    if (ensure) this.#send({ type: 'pool.ensure' });
+    if (ensure) this.engines.send({ type: 'pool.ensure' });
+    if (snapshot.hasTag('finishing queue') && this.queue.isEmpty)
+      this.engines.send({ type: 'queue.emptied' });
   }
 
-  #grant(record: TaskRecord): void {
-    if (!this.#replica) return;
+  #freeOn(replica: Replica): number {
+    return Math.max(0, this.engines.replicas.slotsOf(replica) - this.#leases.on(replica));
+  }
+
+  #grant(record: TaskRecord, replica_id: string): void {
     const { clock, tasks } = this.#options;
+    const replica = this.engines.replicas.get(replica_id);
+    if (!replica) return;
     const at = clock.now();
     if (record.due_at <= at) return tasks.send(record, { type: 'task.expire', at, overdue: 'deadline' });
     // One that expires makes room, and the next may have been granted for that before its turn came here.
     if (!this.queue.dispatch(record)) return;
     this.#provisioning.delete(record);
     this.#deadlines.remove(record);
-    this.#leases.grant(record, this.#replica);
-  }
-
-  #moved({ value, context }: PoolSnapshot): void {
-    const from = this.#state;
-    if (value === from) return;
-    this.#state = value;
-    this.#options.observers.tell({
-      type: 'pool.moved',
-      pool_id: this.spec.id,
-      from,
-      to: value,
-      failure: context.last_error,
-    });
-  }
-
-  #do(fact: PoolFact): void {
-    // Facts come before subscribers hear of the state they belong to; observers are told in the order of causes.
-    this.#moved(this.snapshot);
-    switch (fact.type) {
-      case 'model.prepare':
-        this.asked_at = this.#options.clock.now();
-        this.#cancelProvisioner = this.#prepare();
-        return;
-      case 'replicas.start':
-        this.asked_at = this.#options.clock.now();
-        this.#replica ??= this.#createReplica();
-        return this.#replica.start();
-      case 'replicas.stop':
-        this.#cancelProvisioner?.();
-        if (!this.#replica) return this.#send({ type: 'replicas.stopped' });
-        return this.#replica.stop();
-      case 'leases.revoke':
-        return this.#leases.revoke();
-      case 'leases.suspend':
-        return this.#leases.suspend();
-      case 'queue.dispatch':
-        return this.#dispatch();
-      case 'queue.refuse':
-        return this.#refuse(fact.failure);
-    }
-  }
-
-  #prepare(): () => void {
-    const { models, observers } = this.#options;
-    const { id, model } = this.spec;
-    return startProvisioner(
-      model,
-      models,
-      (told) => {
-        this.#cancelProvisioner = undefined;
-        if (told.type === 'model.prepared') this.#model = told.model;
-        this.#send(told.type === 'model.prepared' ? { type: 'model.prepared' } : told);
-      },
-      (progress) => observers.tell({ type: 'model.progress', pool_id: id, ...progress }),
-    );
-  }
-
-  #createReplica(): Replica {
-    const id = `${this.spec.id}/r0`;
-    const { clock, random, observers, engine, replica } = this.#options;
-    return new Replica({
-      input: { id, ...replica },
-      clock,
-      random,
-      engine: engine(this.#model as PreparedModel, id),
-      told: (fact) => this.#hear(fact),
-      moved: (from, snapshot) =>
-        observers.tell({
-          type: 'replica.moved',
-          pool_id: this.spec.id,
-          replica_id: id,
-          from,
-          to: stateName(snapshot),
-          failure: snapshot.context.last_error,
-          exit: snapshot.context.exit,
-        }),
-    });
-  }
-
-  #hear(fact: ReplicaFact): void {
-    switch (fact.type) {
-      case 'replica.readied':
-        this.rates.load_ms = smooth(
-          this.rates.load_ms,
-          this.#options.clock.now() - (this.asked_at ?? this.#options.clock.now()),
-        );
-        return this.#send({ type: 'replica.readied' });
-      case 'replica.lost':
-        if (this.#replica) this.#options.lost(this.#replica.id);
-        return this.#send({ type: 'replica.lost' });
-      case 'replica.broken':
-        return this.#send(fact);
-      case 'replica.stopped':
-        this.#replica = undefined;
-        if (this.snapshot.status === 'error') return this.#options.stopped();
-        return this.#send({ type: 'replicas.stopped' });
-    }
+    this.#leases.grant(record, replica);
   }
 
   #refuse(cause: Failure): void {

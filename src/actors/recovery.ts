@@ -90,8 +90,8 @@ export async function recover(options: RecoveryOptions): Promise<{ finished: num
 
 /** The pool that a task goes to now: the one it had, or another one where that is gone or serves another model. */
 function poolFor({ pool_id, request }: StoredTask, pools: ReadonlyMap<string, Pool>): Pool | undefined {
-  const serves = ({ spec }: Pool): boolean =>
-    spec.engine === request.engine && spec.model === request.model_ref;
+  const serves = ({ spec, model }: Pool): boolean =>
+    spec.engine === request.engine && model === request.model_ref;
   const before = pools.get(pool_id);
   return before && serves(before) ? before : [...pools.values()].find(serves);
 }

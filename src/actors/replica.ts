@@ -19,7 +19,9 @@ import {
   type ReplicaFact,
   type ReplicaInput,
   type ReplicaSnapshot,
+  type UnloadCause,
 } from '../machines/replica.ts';
+import { outerState } from '../machines/state-name.ts';
 import { link, SUPERVISION } from './supervision.ts';
 
 export type EngineFactory = (host: EngineHost) => Promise<Engine>;
@@ -49,6 +51,7 @@ export class Replica {
         actors: {
           loadEngine: fromPromise(async ({ signal }) => (await this.#ensureEngine()).load(signal)),
           probeEngine: fromPromise(({ signal }) => this.#probe(signal)),
+          proveEngine: fromPromise(({ signal }) => this.#prove(signal)),
           unloadEngine: fromPromise(async () => this.#unload()),
         },
       }),
@@ -59,7 +62,7 @@ export class Replica {
     );
     let state = 'idle';
     const moved = (snapshot: ReplicaSnapshot): void => {
-      const next = stateName(snapshot);
+      const next = outerState(snapshot);
       if (next === state) return;
       const from = state;
       state = next;
@@ -92,8 +95,33 @@ export class Replica {
     return this.snapshot.context.properties;
   }
 
+  get isReady(): boolean {
+    return this.snapshot.hasTag('ready');
+  }
+
+  /** Whether its engine is in memory, or will be without anybody being asked. */
+  get holdsEngine(): boolean {
+    return this.snapshot.status === 'active' && !this.snapshot.hasTag('empty');
+  }
+
   start(): void {
     if (this.snapshot.status === 'active') this.#actor.send({ type: 'replica.start' });
+  }
+
+  /** Lets go of the engine; told as `replica.unloaded`. */
+  unload(cause: UnloadCause): void {
+    if (this.snapshot.status === 'error') return this.#options.told({ type: 'replica.unloaded' });
+    this.#actor.send({ type: 'replica.unload', cause });
+  }
+
+  /** What it loads next is made anew: its pool has another model. To be called while nothing is loaded. */
+  replaceEngine(): void {
+    this.#engine = undefined;
+  }
+
+  /** A run on it has been silent for too long: it may answer and be deaf all the same. */
+  suspect(): void {
+    if (this.snapshot.status === 'active') this.#actor.send({ type: 'replica.suspect' });
   }
 
   stop(): void {
@@ -157,19 +185,31 @@ export class Replica {
     return this.#engine;
   }
 
+  #probe(signal: AbortSignal): Promise<EngineHealth> {
+    const silence: EngineHealth = { live: false, ready: false, message: 'the engine does not answer' };
+    return this.#ask((engine, within) => engine.health(within), silence, signal);
+  }
+
+  /** Whether it decodes a token; one that cannot be asked is believed. */
+  #prove(signal: AbortSignal): Promise<boolean> {
+    return this.#ask(async (engine, within) => (await engine.probe?.(within)) ?? true, false, signal);
+  }
+
   /** No answer within a probe's interval is an answer. */
-  async #probe(signal: AbortSignal): Promise<EngineHealth> {
+  async #ask<T>(
+    question: (engine: Engine, signal: AbortSignal) => Promise<T>,
+    silence: T,
+    signal: AbortSignal,
+  ): Promise<T> {
     const { clock, input } = this.#options;
     const late = new AbortController();
     const timer = clock.setTimeout(() => late.abort(), input.probe_interval_ms);
-    const silence = new Promise<EngineHealth>((resolve) => {
-      late.signal.addEventListener('abort', () =>
-        resolve({ live: false, ready: false, message: 'the engine does not answer' }),
-      );
+    const tooLate = new Promise<T>((resolve) => {
+      late.signal.addEventListener('abort', () => resolve(silence));
     });
     try {
       const engine = await this.#ensureEngine();
-      return await Promise.race([engine.health(AbortSignal.any([signal, late.signal])), silence]);
+      return await Promise.race([question(engine, AbortSignal.any([signal, late.signal])), tooLate]);
     } finally {
       clock.clearTimeout(timer);
     }
@@ -198,9 +238,4 @@ function cannot(what: string): Promise<EngineOutcome> {
 
 function failed(cause: Failure): EngineOutcome {
   return { kind: 'failed', failure: cause, usage: { tokens_in: 0, tokens_cached: 0, tokens_out: 0 } };
-}
-
-/** Top-level state: what a replica is, without the details of how. */
-export function stateName(snapshot: ReplicaSnapshot): string {
-  return typeof snapshot.value === 'string' ? snapshot.value : (Object.keys(snapshot.value)[0] ?? '');
 }

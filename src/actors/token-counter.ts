@@ -1,7 +1,6 @@
 import type { EngineInput } from '../engines/engine.ts';
-import type { PreparedModel } from '../machines/provisioner.ts';
 import type { ThreadPool } from '../threads/thread-pool.ts';
-import type { ModelSource } from './provisioner.ts';
+import type { PoolModel } from './pool-model.ts';
 import type { Replica } from './replica.ts';
 
 /**
@@ -9,26 +8,23 @@ import type { Replica } from './replica.ts';
  * conversation, or a model without a file, only the engine can count.
  */
 export class TokenCounter {
-  readonly #model_ref: string;
-  readonly #models: ModelSource;
+  readonly #model: PoolModel;
   readonly #threads: ThreadPool;
 
-  constructor(model_ref: string, models: ModelSource, threads: ThreadPool) {
-    this.#model_ref = model_ref;
-    this.#models = models;
+  constructor(model: PoolModel, threads: ThreadPool) {
+    this.#model = model;
     this.#threads = threads;
   }
 
   /** @returns undefined where nobody can tell now */
   async count(
     input: EngineInput,
-    model: PreparedModel | undefined,
     replica: Replica | undefined,
     signal: AbortSignal,
   ): Promise<number | undefined> {
     if (input.kind !== 'prompt') return replica?.count(input, signal);
     // A pool that is not prepared yet may have its file all the same.
-    const path = model?.path ?? (await this.#models.locate(this.#model_ref));
+    const path = await this.#model.locate();
     if (path === undefined || path === '') return replica?.count(input, signal);
     const counted = await this.#threads.countTokens({ model_path: path, text: input.text, signal });
     return counted ?? replica?.count(input, signal);

@@ -1,3 +1,4 @@
+import type { Clock } from '../clock.ts';
 import { API_VERSION } from '../contract/generated/operations.ts';
 import type {
   Capabilities,
@@ -7,10 +8,12 @@ import type {
   TaskInfo,
   TaskSummary,
 } from '../contract/generated/types.ts';
+import { outerState } from '../machines/state-name.ts';
+import { recentRestarts } from '../machines/restart-policy.ts';
 import { outputOf } from '../streams/read-log.ts';
 import type { Orchestrator } from './orchestrator.ts';
 import type { Pool } from './pool.ts';
-import { stateName, type Replica } from './replica.ts';
+import type { Replica } from './replica.ts';
 import type { TaskRecord } from './task-record.ts';
 
 /** What `GET /v1/tasks/{id}` says: the record as it is now, with what it has written so far. */
@@ -74,7 +77,7 @@ export function capabilities(orchestrator: Orchestrator): Capabilities {
       return defined({
         engine: spec.engine,
         pool_id: spec.id,
-        model_id: spec.model,
+        model_id: pool.model,
         engine_version: properties?.engine_version,
         ctx_max: pool.ctxMax ?? 0,
         max_tokens_out: spec.max_tokens_out ?? Math.max(0, (pool.ctxMax ?? 1) - 1),
@@ -88,49 +91,68 @@ export function capabilities(orchestrator: Orchestrator): Capabilities {
   };
 }
 
-export function poolHealth(pool: Pool): PoolHealth {
-  const { snapshot, properties } = pool;
+export function poolHealth(pool: Pool, clock: Clock): PoolHealth {
+  const { snapshot, properties, replicas } = pool;
+  const heard = replicas.flatMap(({ snapshot: { context } }) => context.healthy_at ?? []);
   return defined({
     pool_id: pool.spec.id,
-    state: snapshot.value,
-    live: pool.replica?.snapshot.hasTag('live') ?? false,
-    ready: snapshot.hasTag('ready'),
+    state: pool.phase as PoolHealth['state'],
+    live: replicas.some((replica) => replica.snapshot.hasTag('live')),
+    ready: isReady(pool),
     draining: snapshot.hasTag('draining'),
     last_error: lastErrorOf(pool),
     engine_version: properties?.engine_version,
+    last_heartbeat_ms:
+      heard.length === 0 ? undefined : Math.round(clock.wall() - (clock.now() - Math.max(...heard))),
     metrics: defined({
       queue_depth: pool.queue_depth,
       slots_total: pool.slots_total,
       slots_free: pool.slots_free,
       active_leases: pool.leases,
-      memory_bytes: properties?.memory_bytes,
+      memory_bytes: memoryOf(pool),
     }),
-    replicas: pool.replica ? [replicaHealth(pool.replica)] : [],
+    replicas: replicas.map((replica) => replicaHealth(replica, clock)),
   });
 }
 
-function replicaHealth({ id, snapshot }: Replica): ReplicaHealth {
+/** Whether a task would be started now. */
+function isReady(pool: Pool): boolean {
+  return pool.isReady && pool.replicas.some((replica) => replica.isReady);
+}
+
+function memoryOf({ replicas }: Pool): number | undefined {
+  const known = replicas.flatMap(({ isReady: is, properties }) =>
+    is && properties?.memory_bytes !== undefined ? [properties.memory_bytes] : [],
+  );
+  return known.length === 0 ? undefined : known.reduce((a, b) => a + b);
+}
+
+function replicaHealth({ id, snapshot, properties }: Replica, clock: Clock): ReplicaHealth {
+  const { history, restart, exit, last_error } = snapshot.context;
   return defined({
     replica_id: id,
-    state: stateName(snapshot),
-    restarts: snapshot.context.restarts,
-    last_exit: snapshot.context.exit,
+    state: outerState(snapshot),
+    restarts: recentRestarts(restart, history, clock.now()).length,
+    slots_total: properties?.slots_total,
+    last_exit: exit,
+    last_error: last_error?.message,
   });
 }
 
 /** A failing load is told while it is still being retried, not only when the pool gives up. */
-function lastErrorOf({ snapshot, replica }: Pool): string | null {
-  if (snapshot.hasTag('ready')) return null;
-  return (snapshot.context.last_error ?? replica?.snapshot.context.last_error)?.message ?? null;
+function lastErrorOf(pool: Pool): string | null {
+  if (isReady(pool)) return null;
+  const ofReplica = pool.replicas.map((replica) => replica.snapshot.context.last_error).find(Boolean);
+  return (pool.snapshot.context.last_error ?? ofReplica)?.message ?? null;
 }
 
-export function poolSummary(pool: Pool): PoolSummary {
-  const { pool_id, live, ready, draining, last_error } = poolHealth(pool);
+export function poolSummary(pool: Pool, clock: Clock): PoolSummary {
+  const { pool_id, live, ready, draining, last_error } = poolHealth(pool, clock);
   return {
     pool_id,
     engine: pool.spec.engine,
-    model: pool.spec.model,
-    state: pool.snapshot.value,
+    model: pool.model,
+    state: pool.phase as PoolSummary['state'],
     live,
     ready,
     draining,

@@ -59,11 +59,12 @@ function checkPool(config: Config, index: number): Mistake | undefined {
 
 function checkLlamacpp(pool: LlamacppPool, index: number, written: Settings): Mistake | undefined {
   const at = (...keys: string[]): KeyPath => ['pools', index, ...keys];
-  const { mode, external } = pool.provisioning;
+  const { mode, external, model } = pool.provisioning;
   if (mode === 'embedded') {
-    const expected = expectedModel(pool.model);
-    if (expected !== undefined)
-      return { keys: at('model'), message: `must be ${expected}, got ${showValue(pool.model)}` };
+    const ref = model?.ref ?? pool.model;
+    const expected = expectedModel(ref);
+    const keys = model === undefined ? at('model') : at('provisioning', 'model', 'ref');
+    if (expected !== undefined) return { keys, message: `must be ${expected}, got ${showValue(ref)}` };
   } else if (pool.checksum !== undefined) {
     const message = 'only goes with provisioning.mode embedded; an external server loads its model itself';
     return { keys: at('checksum'), message };

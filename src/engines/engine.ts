@@ -108,9 +108,26 @@ export interface EngineProperties {
   kv_bytes_per_token?: number;
 }
 
-/** Why an engine that was loaded is no longer there. Causes are kept apart because each has its own remedy. */
+/**
+ * Why an engine that was loaded is no longer there. Causes are kept apart because each has its own remedy:
+ * - `crash`: it ended with a code or a signal; `exit`: it ended by itself with code 0, which is no failure
+ * - `oom`: the host was out of memory; `oom_device`: its device was; `device`: another fault of the device (CUDA)
+ * - `unreachable`: it does not answer; `deaf`: it answers and decodes nothing
+ * - `unload`, `idle`, `swap`, `drain`: we wanted it to go
+ */
 export interface EngineLoss {
-  cause: 'crash' | 'oom' | 'unreachable' | 'deaf' | 'unload';
+  cause:
+    | 'crash'
+    | 'exit'
+    | 'oom'
+    | 'oom_device'
+    | 'device'
+    | 'unreachable'
+    | 'deaf'
+    | 'unload'
+    | 'idle'
+    | 'swap'
+    | 'drain';
   message: string;
   exit_code?: number;
   signal?: string;
@@ -181,6 +198,13 @@ export interface Engine {
    * @returns undefined where the engine cannot tell.
    */
   count(input: EngineInput, signal: AbortSignal): Promise<number | undefined>;
+
+  /**
+   * Decodes one token on a free slot, which a health probe does not show. Left out where the adapter has no cheap way.
+   * Never rejects; an aborted `signal` counts as no.
+   * @returns whether it did
+   */
+  probe?(signal: AbortSignal): Promise<boolean>;
 
   /** Stops the engine and frees what it holds; safe to repeat. Runs in flight settle as `aborted`. */
   unload(): Promise<void>;

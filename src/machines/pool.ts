@@ -1,59 +1,14 @@
 import { assign, emit, enqueueActions, setup, type ActorRefFrom, type SnapshotFrom } from 'xstate';
-import type { Failure } from '../errors.ts';
-
-export interface PoolInput {
-  id: string;
-  /** Backoff between tries of an unready pool, in milliseconds. */
-  retry: { initial_ms: number; factor: number; max_ms: number };
-}
-
-export interface PoolContext extends PoolInput {
-  replicas_ready: number;
-  /** Consecutive tries that did not reach `ready`. */
-  failures: number;
-  last_error: Failure | undefined;
-  /** Leases that are out; the pool only counts them, the owner knows whose they are. */
-  leases: number;
-  drain_ms: number;
-  /** Whether what waits or runs when it drains is kept for the next process. */
-  keeps: boolean;
-}
-
-export type PoolEvent =
-  | { type: 'pool.ensure' }
-  /** `keep`: what is not finished then goes on in the next process; `refuse`: it is told so. */
-  | { type: 'pool.drain'; deadline_ms: number; unfinished: 'keep' | 'refuse' }
-  | { type: 'model.prepared' }
-  | { type: 'model.failed'; failure: Failure }
-  | { type: 'replica.readied' }
-  | { type: 'replica.lost' }
-  | { type: 'replica.broken'; failure: Failure }
-  | { type: 'replicas.stopped' }
-  | { type: 'lease.granted' }
-  | { type: 'lease.closed' };
-
-export const POOL_EVENTS = [
-  'pool.ensure',
-  'pool.drain',
-  'model.prepared',
-  'model.failed',
-  'replica.readied',
-  'replica.lost',
-  'replica.broken',
-  'replicas.stopped',
-  'lease.granted',
-  'lease.closed',
-] as const satisfies readonly PoolEvent['type'][];
-
-/** What the pool's owner has to do. */
-export type PoolFact =
-  | { type: 'model.prepare' }
-  | { type: 'replicas.start' }
-  | { type: 'replicas.stop' }
-  | { type: 'leases.revoke' }
-  | { type: 'leases.suspend' }
-  | { type: 'queue.dispatch' }
-  | { type: 'queue.refuse'; failure: Failure };
+import type { EngineLoss } from '../engines/engine.ts';
+import {
+  FAULTS,
+  TOO_BUSY,
+  unreadyFailure,
+  type PoolContext,
+  type PoolEvent,
+  type PoolFact,
+  type PoolInput,
+} from './pool-protocol.ts';
 
 export const poolMachine = setup({
   types: {
@@ -65,31 +20,83 @@ export const poolMachine = setup({
   delays: {
     retryBackoff: ({ context: { retry, failures } }) =>
       Math.min(retry.max_ms, retry.initial_ms * retry.factor ** Math.max(0, failures - 1)),
-    drainDeadline: ({ context }) => context.drain_ms,
+    emptyDeadline: ({ context }) => context.empty_ms,
   },
   guards: {
     isLastReady: ({ context }) => context.replicas_ready <= 1,
+    isLastToExit: ({ context }, params: { loss: EngineLoss }) =>
+      context.replicas_ready <= 1 && params.loss.cause === 'exit',
+    isLastHope: ({ context }) => context.replicas_broken + 1 >= context.replicas,
+    hasReady: ({ context }) => context.replicas_ready > 0,
     hasNoLease: ({ context }) => context.leases <= 0,
     isKeeping: ({ context }) => context.keeps,
+    isModelRetriable: ({ context }) => context.fault === 'model' && context.last_error?.retriable === true,
     isRetriable: ({ context }) => context.last_error?.retriable === true,
+    finishesQueue: ({ context }) => context.finishes_queue,
   },
   actions: {
-    prepareModel: emit({ type: 'model.prepare' }),
+    prepareModel: emit({ type: 'model.prepare', which: 'current' }),
+    prepareNext: emit({ type: 'model.prepare', which: 'next' }),
+    adoptNext: emit({ type: 'model.adopt' }),
+    restorePrevious: emit({ type: 'model.restore' }),
+    requestMemory: emit({ type: 'memory.request' }),
     startReplicas: emit({ type: 'replicas.start' }),
+    unloadReplicas: emit(({ context }) => ({ type: 'replicas.unload', cause: context.unload_cause })),
     stopReplicas: emit({ type: 'replicas.stop' }),
+    revokeLeases: emit({ type: 'leases.revoke' }),
     endLeases: emit(({ context }) => ({ type: context.keeps ? 'leases.suspend' : 'leases.revoke' })),
     dispatch: emit({ type: 'queue.dispatch' }),
     refuseQueue: emit(({ context }) => ({ type: 'queue.refuse', failure: unreadyFailure(context) })),
-    countReady: assign({ replicas_ready: ({ context }) => context.replicas_ready + 1, failures: 0 }),
+    tellReloaded: emit({ type: 'reload.settled' }),
+    tellReloadFailed: emit(({ context }, params: { why?: string }) => ({
+      type: 'reload.settled',
+      failure: {
+        ...(params.why === undefined && context.last_error
+          ? context.last_error
+          : { code: 'POOL_UNREADY' as const, message: params.why ?? 'it did not work', retriable: true }),
+        pool_id: context.id,
+      },
+    })),
+    countReady: assign({
+      replicas_ready: ({ context }) => Math.min(context.replicas, context.replicas_ready + 1),
+      failures: 0,
+    }),
     countLost: assign({ replicas_ready: ({ context }) => Math.max(0, context.replicas_ready - 1) }),
+    countBroken: assign({ replicas_broken: ({ context }) => context.replicas_broken + 1 }),
+    forgetReplicas: assign({ replicas_ready: 0, replicas_broken: 0 }),
+    countRecovered: assign({ replicas_broken: ({ context }) => Math.max(0, context.replicas_broken - 1) }),
+    countReplicas: assign(({ event }) =>
+      event.type === 'replicas.changed' ? { replicas: event.replicas } : {},
+    ),
     countGranted: assign({ leases: ({ context }) => context.leases + 1 }),
     countClosed: assign({ leases: ({ context }) => Math.max(0, context.leases - 1) }),
-    forgetError: assign({ last_error: undefined }),
+    forgetError: assign({ last_error: undefined, fault: undefined }),
     noteFailure: assign(({ context, event }) =>
-      'failure' in event ? { last_error: event.failure, failures: context.failures + 1 } : {},
+      'failure' in event
+        ? {
+            last_error: event.failure,
+            failures: context.failures + 1,
+            fault: FAULTS[event.type],
+          }
+        : {},
     ),
+    noteUnload: assign(({ event }) => (event.type === 'pool.unload' ? { unload_cause: event.cause } : {})),
     noteDrain: assign(({ event }) =>
-      event.type === 'pool.drain' ? { drain_ms: event.deadline_ms, keeps: event.unfinished === 'keep' } : {},
+      event.type === 'pool.drain'
+        ? { empty_ms: event.deadline_ms, keeps: false, unload_cause: 'drain' as const }
+        : {},
+    ),
+    noteReload: assign(({ event }) =>
+      event.type === 'pool.reload'
+        ? {
+            empty_ms: event.deadline_ms,
+            finishes_queue: event.finishes_queue,
+            unload_cause: 'unload' as const,
+          }
+        : {},
+    ),
+    noteClose: assign(({ event }) =>
+      event.type === 'pool.close' ? { empty_ms: event.deadline_ms, keeps: event.unfinished === 'keep' } : {},
     ),
   },
 }).createMachine({
@@ -97,42 +104,70 @@ export const poolMachine = setup({
   context: ({ input }) => ({
     id: input?.id ?? '',
     retry: input?.retry ?? { initial_ms: 1000, factor: 2, max_ms: 60_000 },
+    replicas: input?.replicas ?? 1,
     replicas_ready: 0,
+    replicas_broken: 0,
     failures: 0,
     last_error: undefined,
+    fault: undefined,
     leases: 0,
-    drain_ms: 0,
+    empty_ms: 0,
     keeps: false,
+    finishes_queue: false,
+    unload_cause: 'unload',
   }),
   initial: 'cold',
   on: {
     'lease.granted': { actions: 'countGranted' },
     'lease.closed': { actions: ['countClosed', 'dispatch'] },
+    'replicas.changed': { actions: 'countReplicas' },
+    'replica.readied': { actions: 'countReady' },
+    'replica.lost': { actions: 'countLost' },
+    'replica.broken': { actions: 'countBroken' },
+    'replica.recoverable': { actions: 'countRecovered' },
     'pool.drain': { target: '.draining', actions: 'noteDrain' },
+    'pool.close': { target: '.closing', actions: 'noteClose' },
   },
   states: {
     cold: {
-      description: 'Nothing is loaded, because nothing has asked for it yet.',
+      description: 'Nothing is loaded, because nothing asks for it now.',
       tags: ['accepting'],
-      on: { 'pool.ensure': 'preparing' },
+      entry: 'dispatch',
+      on: {
+        'pool.ensure': 'preparing',
+        'pool.reload': { target: 'reloading', actions: 'noteReload' },
+        'replica.readied': { target: 'ready', actions: ['countReady', 'forgetError'] },
+      },
     },
     preparing: {
       description: 'The provisioner resolves, fetches and verifies the model.',
       tags: ['accepting', 'provisioning'],
       entry: ['prepareModel', 'dispatch'],
       on: {
-        'model.prepared': 'starting',
+        'model.prepared': 'waiting',
         'model.failed': { target: 'unready', actions: 'noteFailure' },
       },
     },
+    waiting: {
+      description: 'The model is on this machine; the planner says when there is memory to load it.',
+      tags: ['accepting', 'provisioning', 'wants memory'],
+      entry: ['requestMemory', 'dispatch'],
+      on: {
+        'memory.granted': 'starting',
+        'memory.refused': { target: 'unready', actions: 'noteFailure' },
+      },
+    },
     starting: {
-      description:
-        'The model is there; replicas load it, and the first to pass its probe makes the pool ready.',
+      description: 'Replicas load the model, and the first to pass its probe makes the pool ready.',
       tags: ['accepting', 'provisioning'],
       entry: ['startReplicas', 'dispatch'],
       on: {
         'replica.readied': { target: 'ready', actions: ['countReady', 'forgetError'] },
-        'replica.broken': { target: 'unready', actions: 'noteFailure' },
+        'replica.broken': [
+          { guard: 'isLastHope', target: 'unready', actions: ['countBroken', 'noteFailure'] },
+          { actions: 'countBroken' },
+        ],
+        'replica.recoverable': { actions: ['countRecovered', 'startReplicas'] },
       },
     },
     ready: {
@@ -142,37 +177,215 @@ export const poolMachine = setup({
       on: {
         'replica.readied': { actions: ['countReady', 'dispatch'] },
         'replica.lost': [
+          {
+            guard: { type: 'isLastToExit', params: ({ event }) => ({ loss: event.loss }) },
+            target: 'cold',
+            actions: 'countLost',
+          },
           { guard: 'isLastReady', target: 'starting', actions: 'countLost' },
           { actions: 'countLost' },
         ],
+        'replica.recoverable': { actions: ['countRecovered', 'startReplicas'] },
+        'pool.unload': { target: 'unloading', actions: 'noteUnload' },
+        'pool.reload': { target: 'reloading', actions: 'noteReload' },
+      },
+    },
+    unloading: {
+      description:
+        'It gives its memory back: no new leases, and what waits does so until it is loaded again.',
+      tags: ['accepting', 'provisioning'],
+      initial: 'emptying',
+      states: {
+        emptying: {
+          description: 'What runs may finish.',
+          always: { guard: 'hasNoLease', target: 'freeing' },
+        },
+        freeing: {
+          description: 'Replicas unload their engines.',
+          entry: 'unloadReplicas',
+          on: { 'replicas.unloaded': { target: '#pool.cold', actions: 'forgetReplicas' } },
+        },
       },
     },
     unready: {
       description:
         'It could not be brought up: what waited was told why, new work is refused with the cause.',
+      tags: ['turns away'],
       entry: 'refuseQueue',
-      after: { retryBackoff: { guard: 'isRetriable', target: 'preparing' } },
-      on: { 'pool.ensure': { guard: 'isRetriable', target: 'preparing' } },
+      after: { retryBackoff: { guard: 'isModelRetriable', target: 'preparing' } },
+      on: {
+        'pool.ensure': { guard: 'isRetriable', target: 'preparing' },
+        'pool.reload': { target: 'reloading', actions: ['noteReload', 'forgetReplicas'] },
+        'replica.recoverable': { target: 'preparing', actions: 'countRecovered' },
+        'replica.readied': { target: 'ready', actions: ['countReady', 'forgetError'] },
+      },
+    },
+    reloading: {
+      description: 'It is given another model; where that fails, the one it had is back.',
+      initial: 'staging',
+      states: {
+        staging: {
+          description: 'The new model is brought here and checked, while the old one goes on.',
+          tags: ['accepting', 'ready'],
+          entry: ['prepareNext', 'dispatch'],
+          on: {
+            'replica.readied': { actions: ['countReady', 'dispatch'] },
+            'replica.recoverable': { actions: ['countRecovered', 'startReplicas'] },
+            'model.prepared': [
+              { guard: 'finishesQueue', target: 'emptying.queue' },
+              { target: 'emptying.slots' },
+            ],
+            'model.failed': [
+              {
+                guard: 'hasReady',
+                target: '#pool.ready',
+                actions: ['noteFailure', { type: 'tellReloadFailed', params: {} }, 'forgetError'],
+              },
+              {
+                target: '#pool.unready',
+                actions: ['noteFailure', { type: 'tellReloadFailed', params: {} }],
+              },
+            ],
+          },
+        },
+        emptying: {
+          description: 'The old model finishes its work; where it is not done in time, it stays.',
+          after: {
+            emptyDeadline: [
+              {
+                guard: 'hasReady',
+                target: '#pool.ready',
+                actions: { type: 'tellReloadFailed', params: { why: TOO_BUSY } },
+              },
+              {
+                target: '#pool.starting',
+                actions: { type: 'tellReloadFailed', params: { why: TOO_BUSY } },
+              },
+            ],
+          },
+          initial: 'slots',
+          states: {
+            queue: {
+              description: 'What was accepted for the old model still gets it; new work is refused.',
+              tags: ['ready', 'finishing queue'],
+              entry: 'dispatch',
+              on: { 'queue.emptied': 'slots' },
+            },
+            slots: {
+              description: 'What runs may finish.',
+              tags: ['accepting', 'provisioning'],
+              always: { guard: 'hasNoLease', target: '#pool.reloading.unloading' },
+            },
+          },
+        },
+        unloading: {
+          description: 'Replicas unload the old model.',
+          tags: ['accepting', 'provisioning'],
+          entry: 'unloadReplicas',
+          on: { 'replicas.unloaded': { target: 'waiting', actions: ['forgetReplicas', 'adoptNext'] } },
+        },
+        waiting: {
+          description: 'The planner says when there is memory to load the new model.',
+          tags: ['accepting', 'provisioning', 'wants memory'],
+          entry: 'requestMemory',
+          on: {
+            'memory.granted': 'starting',
+            'memory.refused': { target: 'restoring', actions: ['noteFailure', 'restorePrevious'] },
+          },
+        },
+        starting: {
+          description: 'Replicas load the new model.',
+          tags: ['accepting', 'provisioning'],
+          entry: 'startReplicas',
+          on: {
+            'replica.readied': {
+              target: '#pool.ready',
+              actions: ['countReady', 'forgetError', 'tellReloaded'],
+            },
+            'replica.broken': [
+              { guard: 'isLastHope', target: 'clearing', actions: ['countBroken', 'noteFailure'] },
+              { actions: 'countBroken' },
+            ],
+          },
+        },
+        clearing: {
+          description: 'The new model does not work: what is left of its engines is cleared away.',
+          tags: ['accepting', 'provisioning'],
+          entry: 'unloadReplicas',
+          on: {
+            'replicas.unloaded': { target: 'restoring', actions: ['forgetReplicas', 'restorePrevious'] },
+          },
+        },
+        restoring: {
+          description: 'Replicas load the old model again.',
+          tags: ['accepting', 'provisioning', 'wants memory'],
+          entry: ['requestMemory', { type: 'tellReloadFailed', params: {} }],
+          on: {
+            'memory.granted': '#pool.starting',
+            'memory.refused': { target: '#pool.unready', actions: 'noteFailure' },
+          },
+        },
+      },
     },
     draining: {
-      description: 'No new work; what runs may finish until the deadline, then its leases end.',
-      tags: ['draining'],
+      description: 'An operator lets it run empty: no new work, and what runs may finish until the deadline.',
+      tags: ['draining', 'turns away'],
+      initial: 'emptying',
+      entry: 'refuseQueue',
+      on: {
+        'lease.closed': { actions: 'countClosed' },
+        'pool.drain': { target: 'draining', reenter: true, actions: 'noteDrain' },
+      },
+      states: {
+        emptying: {
+          description: 'What runs may finish until the deadline, then its leases end.',
+          after: { emptyDeadline: { target: 'freeing', actions: 'revokeLeases' } },
+          always: { guard: 'hasNoLease', target: 'freeing' },
+        },
+        freeing: {
+          description: 'Replicas unload their engines.',
+          entry: 'unloadReplicas',
+          on: {
+            'replicas.unloaded': { target: '#pool.drained', actions: 'forgetReplicas' },
+            'pool.drain': {},
+          },
+        },
+      },
+    },
+    drained: {
+      description: 'Empty and unloaded, and takes no work until an operator wants it back.',
+      tags: ['draining', 'turns away'],
+      on: {
+        'pool.restore': 'cold',
+        'pool.reload': { target: 'reloading', actions: 'noteReload' },
+        'pool.drain': {},
+      },
+    },
+    closing: {
+      description:
+        'The process stops: no new work; what runs may finish until the deadline, then its leases end.',
+      tags: ['draining', 'turns away'],
+      initial: 'emptying',
       entry: enqueueActions(({ enqueue, check }) => {
         if (!check('isKeeping')) enqueue('refuseQueue');
       }),
-      after: { drainDeadline: { target: 'stopping', actions: 'endLeases' } },
-      always: { guard: 'hasNoLease', target: 'stopping' },
       on: {
         'lease.closed': { actions: 'countClosed' },
-        'replica.lost': { actions: 'countLost' },
-        'pool.drain': { target: 'draining', reenter: true, actions: 'noteDrain' },
+        'pool.drain': {},
+        'pool.close': { target: 'closing', reenter: true, actions: 'noteClose' },
       },
-    },
-    stopping: {
-      description: 'Replicas unload their engines.',
-      tags: ['draining'],
-      entry: 'stopReplicas',
-      on: { 'replicas.stopped': 'stopped', 'lease.closed': { actions: 'countClosed' }, 'pool.drain': {} },
+      states: {
+        emptying: {
+          description: 'What runs may finish.',
+          after: { emptyDeadline: { target: 'stopping', actions: 'endLeases' } },
+          always: { guard: 'hasNoLease', target: 'stopping' },
+        },
+        stopping: {
+          description: 'Replicas unload their engines, for good.',
+          entry: 'stopReplicas',
+          on: { 'replicas.stopped': '#pool.stopped', 'pool.close': {} },
+        },
+      },
     },
     stopped: {
       description: 'Everything this pool held has been given back.',
@@ -183,18 +396,3 @@ export const poolMachine = setup({
 
 export type PoolActor = ActorRefFrom<typeof poolMachine>;
 export type PoolSnapshot = SnapshotFrom<typeof poolMachine>;
-export type PoolState = PoolSnapshot['value'];
-
-/** The answer for a task that an unready or draining pool cannot take. */
-export function unreadyFailure(context: PoolContext): Failure {
-  const cause = context.last_error;
-  return {
-    code: 'POOL_UNREADY',
-    message: cause
-      ? `pool ${context.id} is not ready: ${cause.message}`
-      : `pool ${context.id} takes no new work`,
-    retriable: cause?.retriable ?? true,
-    pool_id: context.id,
-    retry_after_ms: context.retry.initial_ms,
-  };
-}

@@ -1,7 +1,15 @@
 import { assign, emit, fromPromise, setup, type ActorRefFrom, type SnapshotFrom } from 'xstate';
 import type { EngineHealth, EngineLoss, EngineProperties } from '../engines/engine.ts';
 import { toFailure, type Failure } from '../errors.ts';
-import { restartDelay, type RestartRule } from './restart-policy.ts';
+import {
+  breakerOpenFor,
+  NO_HISTORY,
+  noteFailed,
+  noteRestarted,
+  restartDelay,
+  type RestartHistory,
+  type RestartRule,
+} from './restart-policy.ts';
 
 export interface ReplicaInput {
   id: string;
@@ -17,28 +25,39 @@ export interface ReplicaInput {
   random: () => number;
 }
 
+/** Who wanted an engine that worked to be gone. */
+export type UnloadCause = 'unload' | 'idle' | 'swap' | 'drain';
+
 export interface ReplicaContext extends ReplicaInput {
   properties: EngineProperties | undefined;
   last_error: Failure | undefined;
   /** How the last run of the engine ended; causes are kept apart because each has its own remedy. */
   exit: EngineLoss | undefined;
-  /** Restarts since the engine was last stable. */
-  restarts: number;
+  history: RestartHistory;
+  /** Failed trials of an open breaker in a row. */
+  trials: number;
   /** Monotonic milliseconds at which it became ready last. */
   ready_at: number | undefined;
+  /** When it proved healthy last, in monotonic milliseconds. */
+  healthy_at: number | undefined;
   failed_probes: number;
   backoff_ms: number;
 }
 
 export type ReplicaEvent =
   | { type: 'replica.start' }
+  | { type: 'replica.unload'; cause: UnloadCause }
   | { type: 'replica.stop' }
+  /** It answers, but a run on it has given no token for too long. */
+  | { type: 'replica.suspect' }
   | { type: 'engine.waited'; why: string }
   | { type: 'engine.lost'; loss: EngineLoss };
 
 export const REPLICA_EVENTS = [
   'replica.start',
+  'replica.unload',
   'replica.stop',
+  'replica.suspect',
   'engine.waited',
   'engine.lost',
 ] as const satisfies readonly ReplicaEvent['type'][];
@@ -47,7 +66,11 @@ export const REPLICA_EVENTS = [
 export type ReplicaFact =
   | { type: 'replica.readied'; properties: EngineProperties }
   | { type: 'replica.lost'; loss: EngineLoss }
+  /** Its breaker is open. */
   | { type: 'replica.broken'; failure: Failure }
+  /** Its breaker lets one trial through: a `replica.start` is that trial. */
+  | { type: 'replica.recoverable' }
+  | { type: 'replica.unloaded' }
   | { type: 'replica.stopped' };
 
 const notProvided = (name: string): never => {
@@ -64,53 +87,73 @@ export const replicaMachine = setup({
   actors: {
     loadEngine: fromPromise<EngineProperties>(() => notProvided('loadEngine')),
     probeEngine: fromPromise<EngineHealth>(() => notProvided('probeEngine')),
+    /** Whether it decodes one token. */
+    proveEngine: fromPromise<boolean>(() => notProvided('proveEngine')),
     unloadEngine: fromPromise<void>(() => notProvided('unloadEngine')),
   },
   delays: {
     loadTimeout: ({ context }) => context.load_timeout_ms,
     probeInterval: ({ context }) => context.probe_interval_ms,
     backoff: ({ context }) => context.backoff_ms,
+    breakerOpen: ({ context }) => breakerOpenFor(context.restart, context.trials - 1),
+    trialStable: ({ context }) => context.restart.trial_stable_ms,
+    stable: ({ context }) => context.restart.stable_ms,
   },
   guards: {
     isReady: (_, params: { health: EngineHealth }) => params.health.ready,
+    decodes: (_, params: { decoded: boolean }) => params.decoded,
     isOneFailureShort: ({ context }) => context.failed_probes + 1 < context.probe_fail,
-    mayRestart: ({ context }) => restartDelay(context.restart, context.restarts, 0.5) !== undefined,
+    isGraceful: ({ context }) => context.exit?.cause === 'exit',
+    mayRestart: ({ context: { trials, restart, history, now } }) =>
+      trials === 0 && restartDelay(restart, history, now(), 0.5) !== undefined,
+    isTrial: ({ context }) => context.trials > 0,
   },
   actions: {
     keepProperties: assign({
       properties: (_, params: { properties: EngineProperties }) => params.properties,
       failed_probes: 0,
     }),
-    noteFailure: assign({
-      last_error: (_, params: { cause: unknown }) => toFailure(params.cause, 'POOL_UNAVAILABLE'),
-    }),
+    noteFailure: assign(({ context }, params: { cause: unknown }) => ({
+      last_error: toFailure(params.cause, 'POOL_UNAVAILABLE'),
+      history: noteFailed(context.history, false),
+    })),
     noteLoss: assign(({ context, event }, params: { loss?: EngineLoss }) => {
       const loss = params.loss ?? (event.type === 'engine.lost' ? event.loss : undefined);
-      return loss
-        ? {
-            exit: loss,
-            last_error: toFailure(new Error(`engine of ${context.id}: ${loss.message}`), 'WORKER_RESET'),
-          }
-        : {};
+      if (!loss) return {};
+      return {
+        exit: loss,
+        last_error: toFailure(new Error(`engine of ${context.id}: ${loss.message}`), 'WORKER_RESET'),
+        ...(loss.cause === 'exit' ? {} : { history: noteFailed(context.history, isOfDevice(loss)) }),
+      };
     }),
     noteWaiting: assign(({ event }) =>
       event.type === 'engine.waited'
         ? { last_error: toFailure(new Error(event.why), 'POOL_UNAVAILABLE') }
         : {},
     ),
-    countFailedProbe: assign({ failed_probes: ({ context }) => context.failed_probes + 1 }),
-    forgetFailedProbes: assign({ failed_probes: 0 }),
-    scheduleRestart: assign(({ context }) => ({
-      backoff_ms: restartDelay(context.restart, context.restarts, context.random()) ?? 0,
-      restarts: context.restarts + 1,
-    })),
-    noteReady: assign({ ready_at: ({ context }) => context.now() }),
-    forgiveIfStable: assign(({ context }) =>
-      context.ready_at !== undefined && context.now() - context.ready_at >= context.restart.stable_ms
-        ? { restarts: 0, ready_at: undefined }
-        : { ready_at: undefined },
+    noteUnload: assign(({ event }) =>
+      event.type === 'replica.unload'
+        ? {
+            exit: { cause: event.cause, message: UNLOADED[event.cause] },
+            trials: 0,
+            history: NO_HISTORY,
+          }
+        : {},
     ),
-    forgetRestarts: assign({ restarts: 0 }),
+    countFailedProbe: assign({ failed_probes: ({ context }) => context.failed_probes + 1 }),
+    noteHealthy: assign({ failed_probes: 0, healthy_at: ({ context }) => context.now() }),
+    scheduleRestart: assign(({ context: { restart, history, now, random } }) => ({
+      backoff_ms: restartDelay(restart, history, now(), random()) ?? restart.max_ms,
+      history: noteRestarted(restart, history, now()),
+    })),
+    noteReady: assign({
+      ready_at: ({ context }) => context.now(),
+      healthy_at: ({ context }) => context.now(),
+      last_error: undefined,
+    }),
+    openBreaker: assign({ trials: ({ context }) => context.trials + 1 }),
+    closeBreaker: assign({ trials: 0, history: NO_HISTORY }),
+    forgive: assign({ history: NO_HISTORY }),
     tellReady: emit(({ context }) => ({
       type: 'replica.readied',
       properties: context.properties as EngineProperties,
@@ -121,8 +164,10 @@ export const replicaMachine = setup({
     })),
     tellBroken: emit(({ context }) => ({
       type: 'replica.broken',
-      failure: context.last_error ?? toFailure(new Error('restart budget spent'), 'REPLICA_EXHAUSTED'),
+      failure: context.last_error ?? toFailure(new Error('its breaker is open'), 'REPLICA_EXHAUSTED'),
     })),
+    tellRecoverable: emit({ type: 'replica.recoverable' }),
+    tellUnloaded: emit({ type: 'replica.unloaded' }),
     tellStopped: emit({ type: 'replica.stopped' }),
   },
 }).createMachine({
@@ -132,17 +177,23 @@ export const replicaMachine = setup({
     properties: undefined,
     last_error: undefined,
     exit: undefined,
-    restarts: 0,
+    history: NO_HISTORY,
+    trials: 0,
     ready_at: undefined,
+    healthy_at: undefined,
     failed_probes: 0,
     backoff_ms: 0,
   }),
   initial: 'idle',
-  on: { 'replica.stop': '.stopping' },
+  on: { 'replica.stop': '.stopping', 'replica.unload': { target: '.unloading', actions: 'noteUnload' } },
   states: {
     idle: {
       description: 'No engine; waits for its pool to ask for one.',
-      on: { 'replica.start': 'loading' },
+      tags: ['empty'],
+      on: {
+        'replica.start': 'loading',
+        'replica.unload': { actions: 'tellUnloaded' },
+      },
     },
     loading: {
       description: 'The engine starts, or is attached to, and loads the model.',
@@ -162,7 +213,7 @@ export const replicaMachine = setup({
       on: { 'engine.waited': { actions: 'noteWaiting' } },
       after: {
         loadTimeout: {
-          target: 'failed',
+          target: 'lost',
           actions: {
             type: 'noteFailure',
             params: ({ context }) => ({
@@ -181,12 +232,12 @@ export const replicaMachine = setup({
         onDone: [
           { guard: { type: 'isReady', params: ({ event }) => ({ health: event.output }) }, target: 'ready' },
           {
-            target: 'failed',
+            target: 'lost',
             actions: { type: 'noteFailure', params: () => ({ cause: 'the first health probe failed' }) },
           },
         ],
         onError: {
-          target: 'failed',
+          target: 'lost',
           actions: { type: 'noteFailure', params: ({ event }) => ({ cause: event.error }) },
         },
       },
@@ -196,13 +247,17 @@ export const replicaMachine = setup({
       description: 'Decodes; its slots are granted to tasks, and it is probed from time to time.',
       tags: ['ready', 'live'],
       entry: ['noteReady', 'tellReady'],
-      exit: 'forgiveIfStable',
+      after: {
+        stable: { actions: 'forgive' },
+        trialStable: { guard: 'isTrial', actions: 'closeBreaker' },
+      },
       initial: 'serving',
       on: { 'engine.lost': { target: 'lost', actions: [{ type: 'noteLoss', params: {} }, 'tellLost'] } },
       states: {
         serving: {
           description: 'Between two probes.',
           after: { probeInterval: 'checking' },
+          on: { 'replica.suspect': 'proving' },
         },
         checking: {
           description: 'A health probe is under way; tasks go on.',
@@ -213,7 +268,7 @@ export const replicaMachine = setup({
               {
                 guard: { type: 'isReady', params: ({ event }) => ({ health: event.output }) },
                 target: 'serving',
-                actions: 'forgetFailedProbes',
+                actions: 'noteHealthy',
               },
               { guard: 'isOneFailureShort', target: 'serving', actions: 'countFailedProbe' },
               {
@@ -229,6 +284,32 @@ export const replicaMachine = setup({
             ],
             onError: { target: 'serving', actions: 'countFailedProbe' },
           },
+          on: { 'replica.suspect': 'proving' },
+        },
+        proving: {
+          description: 'It answers, but has it gone deaf? It is asked to decode one token.',
+          invoke: {
+            id: 'prove',
+            src: 'proveEngine',
+            onDone: [
+              {
+                guard: { type: 'decodes', params: ({ event }) => ({ decoded: event.output }) },
+                target: 'serving',
+                actions: 'noteHealthy',
+              },
+              {
+                target: '#replica.lost',
+                actions: [
+                  {
+                    type: 'noteLoss',
+                    params: () => ({ loss: { cause: 'deaf', message: 'answers, but decodes no token' } }),
+                  },
+                  'tellLost',
+                ],
+              },
+            ],
+            onError: 'serving',
+          },
         },
       },
     },
@@ -237,7 +318,7 @@ export const replicaMachine = setup({
       invoke: {
         id: 'clear',
         src: 'unloadEngine',
-        onDone: 'failed',
+        onDone: [{ guard: 'isGraceful', target: 'idle' }, { target: 'failed' }],
         onError: 'failed',
       },
     },
@@ -253,14 +334,32 @@ export const replicaMachine = setup({
       after: { backoff: 'loading' },
     },
     broken: {
-      description: 'The restart budget is spent; only its pool can ask for another try.',
-      entry: 'tellBroken',
-      on: { 'replica.start': { target: 'loading', actions: 'forgetRestarts' } },
+      description: 'The breaker is open: too many failures in a row, or restarts in too short a time.',
+      tags: ['empty'],
+      entry: ['openBreaker', 'tellBroken'],
+      after: { breakerOpen: 'half open' },
+    },
+    'half open': {
+      description: 'One trial may show whether it works again; the pool says when.',
+      tags: ['empty'],
+      entry: 'tellRecoverable',
+      on: { 'replica.start': 'loading' },
+    },
+    unloading: {
+      description: 'The engine lets go of its memory; the replica stays.',
+      invoke: { id: 'unload', src: 'unloadEngine', onDone: 'unloaded', onError: 'unloaded' },
+      on: { 'replica.unload': {} },
+    },
+    unloaded: {
+      description: 'Tells its pool, and waits like one that never ran.',
+      tags: ['empty'],
+      entry: 'tellUnloaded',
+      always: 'idle',
     },
     stopping: {
       description: 'The engine is unloaded, by force where it does not follow.',
-      invoke: { id: 'unload', src: 'unloadEngine', onDone: 'stopped', onError: 'stopped' },
-      on: { 'replica.stop': {} },
+      invoke: { id: 'stop', src: 'unloadEngine', onDone: 'stopped', onError: 'stopped' },
+      on: { 'replica.stop': {}, 'replica.unload': {} },
     },
     stopped: {
       description: 'Nothing is left running.',
@@ -272,3 +371,15 @@ export const replicaMachine = setup({
 
 export type ReplicaActor = ActorRefFrom<typeof replicaMachine>;
 export type ReplicaSnapshot = SnapshotFrom<typeof replicaMachine>;
+
+const UNLOADED: Record<UnloadCause, string> = {
+  unload: 'unloaded on request',
+  idle: 'unloaded because nobody used it',
+  swap: 'unloaded to make room for another model',
+  drain: 'unloaded because its pool was drained',
+};
+
+/** Faults of the device come back with any process on it, so they have a breaker of their own. */
+function isOfDevice({ cause }: EngineLoss): boolean {
+  return cause === 'device' || cause === 'oom_device';
+}

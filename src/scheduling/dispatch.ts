@@ -3,6 +3,8 @@ export interface ReplicaSlots {
   id: string;
   slots_free: number;
   leases: number;
+  /** Of its devices, where that is known. */
+  memory_free_bytes?: number | undefined;
 }
 
 export interface DispatchView<T> {
@@ -17,6 +19,8 @@ export interface DispatchView<T> {
   next: readonly T[];
   /** Tasks that wait in `provisioning`. */
   provisioning: ReadonlySet<T>;
+  /** The replica that has the cache of a task's session. */
+  affinity?: ((task: T) => string | undefined) | undefined;
 }
 
 export interface Dispatch<T> {
@@ -34,8 +38,8 @@ export interface Dispatch<T> {
  *
  * 1. Nothing may be placed: everything waits.
  * 2. The pool is not up: the tasks that would fill its slots are `provisioning`, the others wait.
- * 3. The pool is up: in dispatch order, each task gets a slot of the replica with the fewest leases
- *    (then the lexicographically first id), until no slot is free.
+ * 3. The pool is up: in dispatch order, each task gets a slot of the replica that has its session's cache; where that
+ *    has none, of the one with the most free memory, then the fewest leases, then the first id; until no slot is free.
  */
 export function dispatch<T>(view: DispatchView<T>): Dispatch<T> {
   const result: Dispatch<T> = { ensure: false, grants: [], provision: [], wait: [] };
@@ -53,7 +57,9 @@ export function dispatch<T>(view: DispatchView<T>): Dispatch<T> {
   const replicas = view.replicas.map((replica) => ({ ...replica }));
   const granted = new Set<T>();
   for (const task of view.next) {
-    const replica = leastLoaded(replicas);
+    const wanted = view.affinity?.(task);
+    const replica =
+      replicas.find(({ id, slots_free }) => id === wanted && slots_free > 0) ?? leastLoaded(replicas);
     if (!replica) break;
     replica.slots_free--;
     replica.leases++;
@@ -65,11 +71,16 @@ export function dispatch<T>(view: DispatchView<T>): Dispatch<T> {
 }
 
 function leastLoaded<R extends ReplicaSlots>(replicas: readonly R[]): R | undefined {
+  const open = replicas.filter(({ slots_free }) => slots_free > 0);
+  // What is not known of every one decides nothing.
+  const isMemoryKnown = open.every(({ memory_free_bytes }) => memory_free_bytes !== undefined);
+  const memory = ({ memory_free_bytes = 0 }: R): number => (isMemoryKnown ? memory_free_bytes : 0);
   let best: R | undefined;
-  for (const replica of replicas) {
-    if (replica.slots_free <= 0) continue;
-    if (!best || replica.leases < best.leases || (replica.leases === best.leases && replica.id < best.id))
-      best = replica;
+  for (const replica of open) {
+    const order = best
+      ? memory(best) - memory(replica) || replica.leases - best.leases || (replica.id < best.id ? -1 : 1)
+      : -1;
+    if (order < 0) best = replica;
   }
   return best;
 }

@@ -67,6 +67,11 @@ export class TaskQueue<T extends Queued> {
     return this.#lines.interactive.length + this.#lines.batch.length;
   }
 
+  /** Whether nobody waits, and nobody has been promised a place. */
+  get isEmpty(): boolean {
+    return PRIORITIES.every((priority) => this.#taken(priority) === 0);
+  }
+
   lengthOf(priority: Priority): number {
     return this.#lines[priority].length;
   }

@@ -280,7 +280,7 @@ test('a drain of one pool by hand refuses what waits, also where everything is d
   await rig.ready();
   await rig.submit({ task_id: idOf(1) });
   await rig.submit({ task_id: idOf(2) });
-  rig.pool.drain(0);
+  rig.pool.engines.drain(0);
   t.is(rig.record(idOf(2)).state, 'error');
   rig.clock.advance(0);
   t.like(rig.record(idOf(1)).context.outcome, { kind: 'canceled', reason: 'drain' });

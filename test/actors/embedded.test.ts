@@ -44,6 +44,12 @@ function startStoryteller() {
           id: 'stories',
           engine: 'llamacpp',
           model: 'storyteller',
+          model_ref: undefined,
+          replicas: 1,
+          devices: [],
+          memory_bytes: undefined,
+          pinned: false,
+          idle_ttl_ms: undefined,
           slots: 1,
           ctx: 256,
           max_tokens_out: undefined,
@@ -70,7 +76,13 @@ function startStoryteller() {
             host,
           })),
         replica: {
-          restart: { ...SUPERVISION.replica.budget, initial_ms: 0, max_restarts: 50 },
+          restart: {
+            ...SUPERVISION.replica.budget,
+            initial_ms: 0,
+            min_ms: 0,
+            breaker_threshold: 50,
+            max_restarts: 50,
+          },
           load_timeout_ms: 60_000,
           probe_interval_ms: 60_000,
           probe_fail: 3,
@@ -149,7 +161,7 @@ test.serial(
     const { orchestrator, submit, isOver, signal } = startStoryteller();
     t.teardown(() => orchestrator.close(0));
     const id = await submit(5);
-    await until(() => orchestrator.pools.get('stories')?.replica?.snapshot.value === 'loading');
+    await until(() => orchestrator.pools.get('stories')?.replicas[0]?.snapshot.value === 'loading');
     await until(() => {
       try {
         signal('SIGKILL');
@@ -160,6 +172,6 @@ test.serial(
     });
     await until(() => isOver(id));
     t.is(orchestrator.record(id)?.state, 'ended');
-    t.is(orchestrator.pools.get('stories')?.replica?.snapshot.context.restarts, 1);
+    t.is(orchestrator.pools.get('stories')?.replicas[0]?.snapshot.context.history.restarts_at.length, 1);
   },
 );

@@ -59,7 +59,7 @@ test('a drain refuses new and waiting work, lets the running task finish, and th
   const running = (await rig.submit()).task_id;
   const waiting = (await rig.submit()).task_id;
   const run = await rig.runOf(running);
-  rig.pool.drain(5000);
+  rig.pool.engines.drain(5000);
   t.is(rig.record(waiting).state, 'error');
   t.like((await rig.log(waiting)).at(-1), { type: 'error', data: { code: 'POOL_UNREADY', retriable: true } });
   t.like((await t.throwsAsync(rig.submit(), { instanceOf: TaskchartError }))?.failure, {
@@ -68,7 +68,7 @@ test('a drain refuses new and waiting work, lets the running task finish, and th
   rig.clock.advance(4999);
   run.token(2);
   run.finish();
-  await until(() => rig.pool.snapshot.value === 'stopped');
+  await until(() => rig.pool.snapshot.value === 'drained');
   t.like((await rig.log(running)).at(-1), { type: 'end', data: { tokens_out: 2 } });
   t.is(rig.engine.unloadCalls, 1);
 });
@@ -79,9 +79,9 @@ test('at the deadline of a drain the tasks that still run are canceled, with the
   await rig.ready();
   const id = (await rig.submit()).task_id;
   (await rig.runOf(id)).token();
-  rig.pool.drain(5000);
+  rig.pool.engines.drain(5000);
   rig.clock.advance(5000);
-  await until(() => rig.pool.snapshot.value === 'stopped');
+  await until(() => rig.pool.snapshot.value === 'drained');
   t.like((await rig.log(id)).at(-1), { type: 'end', data: { canceled: true, cancel_reason: 'drain' } });
   t.is(rig.pool.leases, 0);
 });
@@ -92,9 +92,9 @@ test('a run that dies before its first token in a draining pool ends, since nobo
   await rig.ready();
   const id = (await rig.submit()).task_id;
   const run = await rig.runOf(id);
-  rig.pool.drain(5000);
+  rig.pool.engines.drain(5000);
   run.fail();
-  await until(() => rig.pool.snapshot.value === 'stopped');
+  await until(() => rig.pool.snapshot.value === 'drained');
   await settle();
   t.is(rig.record(id).state, 'error');
   t.like((await rig.log(id)).at(-1), { type: 'error', data: { code: 'POOL_UNREADY', retriable: true } });
@@ -141,8 +141,8 @@ test('a task whose prompt is being counted while the pool is drained is refused,
   await rig.ready();
   const submitting = rig.submit({ prompt: 'x'.repeat(2000), ctx: 2000 });
   await settle();
-  rig.pool.drain(0);
-  await until(() => rig.pool.snapshot.value === 'stopped');
+  rig.pool.engines.drain(0);
+  await until(() => rig.pool.snapshot.value === 'drained');
   counting.resolve(500);
   const refused = await t.throwsAsync(submitting, { instanceOf: TaskchartError });
   t.is(refused?.code, 'POOL_UNREADY');
@@ -157,7 +157,7 @@ test('a pool whose actor crashes ends its tasks, refuses new ones, and gives its
   const waiting = (await rig.submit()).task_id;
   await rig.runOf(running);
   clock.breaks = 1000;
-  rig.pool.drain(1000);
+  rig.pool.engines.drain(1000);
   await until(() => rig.observations.some(({ type }) => type === 'child.crashed'));
   t.is(rig.record(waiting).state, 'error');
   await t.throwsAsync(rig.submit(), { instanceOf: TaskchartError });

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { MemoryTaskLog } from '../../src/streams/memory-log.ts';
 import type { TaskLog } from '../../src/streams/task-log.ts';
 import type { TaskRequest } from '../../src/contract/generated/types.ts';
-import { failure } from '../../src/errors.ts';
+import { failure, TaskchartError } from '../../src/errors.ts';
 import { SimulatedClock } from '../helpers/simulated-clock.ts';
 import { EPOCH, type Disk } from './kept.ts';
 import { createRig, type Rig } from './rig.ts';
@@ -15,7 +15,7 @@ export type Step =
   | { do: 'cancel' | 'cancel twice' | 'repost' | 'token' | 'finish' | 'fail' | 'break'; nth: number }
   | { do: 'read' | 'leave'; nth: number }
   | { do: 'wait'; ms: number }
-  | { do: 'hold on' | 'let go' };
+  | { do: 'hold on' | 'let go' | 'unload' | 'reload' };
 
 const nth = fc.nat(6);
 
@@ -55,6 +55,7 @@ function stepsOf(crashes: Step[]): fc.Arbitrary<Step> {
       arbitrary: fc.record({ do: fc.constant('wait'), ms: fc.constantFrom(1, 1000, 2000, 10_000) }),
     },
     { weight: 2, arbitrary: fc.constantFrom<Step>({ do: 'hold on' }, { do: 'let go' }) },
+    { weight: 1, arbitrary: fc.constantFrom<Step>({ do: 'unload' }, { do: 'reload' }) },
     ...crashes.map((step) => ({ weight: 1, arbitrary: fc.constant(step) })),
   );
 }
@@ -165,7 +166,20 @@ export class Race {
         this.#pending.push(orchestrator.close(0));
         return;
       case 'drain':
-        return pool.drain(1000);
+        return pool.engines.drain(1000);
+      case 'unload':
+        return pool.engines.unload('swap');
+      case 'reload':
+        return this.#reload();
+    }
+  }
+
+  /** Another model behind the same name; refused where the pool cannot now. */
+  #reload(): void {
+    try {
+      this.rig.pool.engines.reload(`weights ${this.#lastId++}`, 1000).catch(() => undefined);
+    } catch (error) {
+      assert.ok(error instanceof TaskchartError);
     }
   }
 
@@ -265,6 +279,7 @@ export class Race {
       ports,
       clock: new SimulatedClock(epoch),
       engine: (engine) => (engine.features = features),
+      spec: { model_ref: 'weights' },
       settings: {
         sessions: {
           ttl_ms: 100_000_000,

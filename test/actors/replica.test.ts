@@ -1,10 +1,11 @@
+import { SUPERVISION } from '../../src/actors/supervision.ts';
 import test from 'ava';
 import { failure } from '../../src/errors.ts';
 import { until } from '../helpers/until.ts';
 import { createRig, FragileClock, settle, type Rig } from './rig.ts';
 
 const stateOf = (rig: Rig): string | undefined => {
-  const value = rig.pool.replica?.snapshot.value;
+  const value = rig.pool.replicas[0]?.snapshot.value;
   return typeof value === 'object' ? Object.keys(value)[0] : value;
 };
 
@@ -33,7 +34,7 @@ test('what is left of a lost engine is cleared away before it is loaded again', 
   t.is(rig.engine.unloadCalls, 1);
 });
 
-test('when its restarts are spent the pool is unready with the last error, and its own retry goes on', async (t) => {
+test('when its breaker opens the pool is unready with the last error, and the breaker’s trial brings it back', async (t) => {
   const rig = createRig();
   t.teardown(rig.close);
   await rig.ready();
@@ -48,9 +49,9 @@ test('when its restarts are spent the pool is unready with the last error, and i
     code: 'POOL_UNREADY',
     message: 'pool scripted is not ready: the engine does not start',
   });
-  t.is(rig.engine.loadCalls, 6);
+  t.is(rig.engine.loadCalls, SUPERVISION.replica.budget.breaker_threshold);
   rig.engine.loads = 'at once';
-  rig.clock.advance(1000);
+  rig.clock.advance(SUPERVISION.replica.budget.breaker_open_ms);
   await rig.ready();
   const next = (await rig.submit()).task_id;
   (await rig.runOf(next)).finish();
@@ -67,7 +68,7 @@ test('a load that takes too long is given up and tried again', async (t) => {
   await settle();
   rig.clock.advance(500);
   await until(() => stateOf(rig) === 'backing off');
-  t.regex(rig.pool.replica?.snapshot.context.last_error?.message ?? '', /not loaded after 500 ms/);
+  t.regex(rig.pool.replicas[0]?.snapshot.context.last_error?.message ?? '', /not loaded after 500 ms/);
   rig.engine.loads = 'at once';
   rig.clock.advance(1000);
   await rig.ready();
@@ -87,7 +88,7 @@ test('a replica that fails three probes in a row is lost, and one that recovers 
   t.is(stateOf(rig), 'ready');
   await probe(false);
   await until(() => stateOf(rig) === 'backing off');
-  t.is(rig.pool.replica?.snapshot.context.exit?.cause, 'unreachable');
+  t.is(rig.pool.replicas[0]?.snapshot.context.exit?.cause, 'unreachable');
 });
 
 test('a probe that is never answered counts as a failed one', async (t) => {
@@ -100,7 +101,7 @@ test('a probe that is never answered counts as a failed one', async (t) => {
     await settle();
   }
   await until(() => stateOf(rig) !== 'ready', 'the replica to be lost');
-  t.is(rig.pool.replica?.snapshot.context.exit?.cause, 'unreachable');
+  t.is(rig.pool.replicas[0]?.snapshot.context.exit?.cause, 'unreachable');
 });
 
 test('an engine that does not stop is left behind after its allowance', async (t) => {
@@ -129,7 +130,7 @@ test('a replica whose actor crashes takes its pool out of service, and the orche
   await rig.runOf(id);
   clock.breaks = 10_000;
   clock.advance(10_000);
-  await until(() => rig.pool.replica?.snapshot.status === 'error', 'the replica to crash');
+  await until(() => rig.pool.replicas[0]?.snapshot.status === 'error', 'the replica to crash');
   await until(() => rig.record(id).state === 'error');
   t.is(rig.pool.snapshot.value, 'unready');
   t.false(rig.engine.isLoaded);

@@ -87,6 +87,12 @@ export function createRig(options: RigOptions = {}): Rig {
       ...options.rules,
     },
     sampler_profile_version: 'v1',
+    model_ref: undefined,
+    replicas: 1,
+    devices: [],
+    memory_bytes: undefined,
+    pinned: false,
+    idle_ttl_ms: undefined,
     preload,
     ...options.spec,
   };

@@ -2,7 +2,6 @@ import test from 'ava';
 import { createActor, setup } from 'xstate';
 import { link, SUPERVISION } from '../../src/actors/supervision.ts';
 import { loadConfig } from '../../src/config.ts';
-import { restartDelay } from '../../src/machines/restart-policy.ts';
 import { until } from '../helpers/until.ts';
 import { createRig, settle } from './rig.ts';
 
@@ -77,52 +76,85 @@ test('exactly one of the two ends of a link is called, once, and a crash goes no
   await settle();
 });
 
-test('an engine that never gets stable spends the configured budget, however long each try takes', (t) => {
-  const { supervision } = loadConfig({});
-  const rule = { ...supervision, stable_ms: supervision.stable_s * 1000 };
-  const waits = Array.from({ length: rule.max_restarts + 1 }, (_, restarts) =>
-    restartDelay(rule, restarts, 0.5),
-  );
-  t.deepEqual(waits, [1000, 2000, 4000, 8000, 16_000, undefined]);
-});
-
 test('the table’s restart budget is the configuration’s default', (t) => {
   const { supervision } = loadConfig({});
-  const { stable_ms, ...budget } = SUPERVISION.replica.budget;
-  t.like(supervision, { ...budget, stable_s: stable_ms / 1000 });
+  const { budget } = SUPERVISION.replica;
+  t.like(supervision, {
+    initial_ms: budget.initial_ms,
+    factor: budget.factor,
+    max_ms: budget.max_ms,
+    jitter: budget.jitter,
+    stable_s: budget.stable_ms / 1000,
+    breaker_threshold: budget.breaker_threshold,
+    breaker_open_s: budget.breaker_open_ms / 1000,
+    trial_stable_s: budget.trial_stable_ms / 1000,
+    max_restarts: budget.max_restarts,
+    window_s: budget.window_ms / 1000,
+  });
 });
 
-test('a replica is restarted as often as the table says, then its pool is unready', async (t) => {
+test('a replica is restarted as often as the table says, then its breaker opens and its pool is unready', async (t) => {
   const rig = createRig();
   t.teardown(rig.close);
   await rig.ready();
-  const { max_restarts, initial_ms, factor } = SUPERVISION.replica.budget;
-  for (let restart = 0; restart < max_restarts; restart++) {
+  const { breaker_threshold, initial_ms, factor } = SUPERVISION.replica.budget;
+  for (let restart = 0; restart < breaker_threshold - 1; restart++) {
     rig.engine.crash();
-    await until(() => rig.pool.replica?.snapshot.value === 'backing off');
-    t.is(rig.pool.replica?.snapshot.context.backoff_ms, initial_ms * factor ** restart);
+    await until(() => rig.pool.replicas[0]?.snapshot.value === 'backing off');
+    t.is(rig.pool.replicas[0]?.snapshot.context.backoff_ms, initial_ms * factor ** restart);
     rig.clock.advance(initial_ms * factor ** restart);
     await rig.ready();
   }
   rig.engine.crash();
   await until(() => rig.pool.snapshot.value === 'unready');
-  t.is(rig.engine.loadCalls, 1 + max_restarts);
+  t.is(rig.engine.loadCalls, breaker_threshold);
+});
+
+test('an open breaker lets one trial through in time, which brings the pool back', async (t) => {
+  const rig = createRig();
+  t.teardown(rig.close);
+  await rig.ready();
+  const { breaker_threshold, breaker_open_ms, trial_stable_ms, max_ms } = SUPERVISION.replica.budget;
+  const crash = async (times: number): Promise<void> => {
+    for (let restart = 1; restart <= times; restart++) {
+      rig.engine.crash();
+      if (restart === times) return until(() => rig.pool.snapshot.value === 'unready');
+      await until(() => rig.pool.replicas[0]?.snapshot.value === 'backing off');
+      rig.clock.advance(max_ms);
+      await rig.ready();
+    }
+  };
+  await crash(breaker_threshold);
+  rig.clock.advance(breaker_open_ms - 1);
+  await settle();
+  t.is(rig.pool.snapshot.value, 'unready');
+  rig.clock.advance(1);
+  await rig.ready();
+  // The trial fails: the breaker stays open for twice as long.
+  await crash(1);
+  rig.clock.advance(2 * breaker_open_ms - 1);
+  await settle();
+  t.is(rig.pool.snapshot.value, 'unready');
+  rig.clock.advance(1);
+  await rig.ready();
+  rig.clock.advance(trial_stable_ms);
+  await crash(breaker_threshold);
 });
 
 test('the failures of an engine that has worked long enough since are forgiven', async (t) => {
   const rig = createRig();
   t.teardown(rig.close);
   await rig.ready();
-  const { max_restarts, initial_ms, stable_ms } = SUPERVISION.replica.budget;
-  for (let restart = 0; restart <= max_restarts; restart++) {
+  const { breaker_threshold, initial_ms, stable_ms } = SUPERVISION.replica.budget;
+  for (let restart = 0; restart <= breaker_threshold; restart++) {
     rig.clock.advance(stable_ms);
-    await until(() => rig.pool.replica?.snapshot.matches({ ready: 'serving' }));
+    await until(() => rig.pool.replicas[0]?.snapshot.matches({ ready: 'serving' }));
     rig.engine.crash();
-    await until(() => rig.pool.replica?.snapshot.value === 'backing off');
+    await until(() => rig.pool.replicas[0]?.snapshot.value === 'backing off');
     rig.clock.advance(initial_ms);
     await rig.ready();
   }
-  t.is(rig.pool.replica?.snapshot.context.restarts, 1);
+  t.is(rig.pool.replicas[0]?.snapshot.context.history.failures, 1);
 });
 
 test('a stop goes in the reverse order of the start: tasks, then replicas, pools and the orchestrator', async (t) => {

@@ -28,12 +28,31 @@ const PROPERTIES: EngineProperties = {
     kv_reuse: false,
   },
 };
-const RULE = { initial_ms: 1000, factor: 2, max_ms: 60_000, jitter: 0, max_restarts: 2, stable_ms: 60_000 };
+const RULE = {
+  initial_ms: 1000,
+  factor: 2,
+  max_ms: 60_000,
+  min_ms: 500,
+  jitter: 0,
+  device_factor: 2,
+  stable_ms: 60_000,
+  breaker_threshold: 3,
+  breaker_open_ms: 300_000,
+  trial_stable_ms: 30_000,
+  max_restarts: 10,
+  window_ms: 60_000,
+};
 const CRASH: EngineLoss = { cause: 'crash', message: 'exit code 139' };
 const HEALTHY: EngineHealth = { live: true, ready: true };
 const SICK: EngineHealth = { live: false, ready: false, message: 'refused' };
 
-function start(script: { load?: () => Promise<EngineProperties>; health?: () => EngineHealth } = {}): {
+function start(
+  script: {
+    load?: () => Promise<EngineProperties>;
+    health?: () => EngineHealth;
+    decodes?: () => boolean;
+  } = {},
+): {
   actor: ReplicaActor;
   clock: SimulatedClock;
   facts: ReplicaFact[];
@@ -47,6 +66,7 @@ function start(script: { load?: () => Promise<EngineProperties>; health?: () => 
       actors: {
         loadEngine: fromPromise(script.load ?? (async () => PROPERTIES)),
         probeEngine: fromPromise(async () => script.health?.() ?? HEALTHY),
+        proveEngine: fromPromise(async () => script.decodes?.() ?? true),
         unloadEngine: fromPromise<void>(async () => {
           unloads++;
         }),
@@ -152,6 +172,42 @@ test('is stopped from any state, and unloads what it has', async (t) => {
   t.is(facts.at(-1)?.type, 'replica.stopped');
 });
 
+test('one that answers its probes and decodes nothing is found by one token, and replaced', async (t) => {
+  let hears = true;
+  const { actor, reach, facts } = start({ decodes: () => hears });
+  await reach('ready');
+  actor.send({ type: 'replica.suspect' });
+  await waitFor(actor, (snapshot) => snapshot.matches({ ready: 'serving' }));
+  t.is(facts.length, 1);
+  hears = false;
+  actor.send({ type: 'replica.suspect' });
+  await reach('backing off');
+  const last = facts.at(-1);
+  t.is(last?.type === 'replica.lost' && last.loss.cause, 'deaf');
+});
+
+test('an unload gives the engine back, keeps its cause apart, and the replica can be started again', async (t) => {
+  const { actor, reach, facts, unloads } = start();
+  await reach('ready');
+  actor.send({ type: 'replica.unload', cause: 'swap' });
+  await reach('idle');
+  t.is(unloads(), 1);
+  t.is(facts.at(-1)?.type, 'replica.unloaded');
+  t.is(actor.getSnapshot().context.exit?.cause, 'swap');
+  actor.send({ type: 'replica.start' });
+  await reach('ready');
+});
+
+test('an engine that ends by itself with code 0 is not started again unasked', async (t) => {
+  const { actor, clock, reach, facts } = start();
+  await reach('ready');
+  actor.send({ type: 'engine.lost', loss: { cause: 'exit', message: 'exit code 0', exit_code: 0 } });
+  await reach('idle');
+  t.is(facts.at(-1)?.type, 'replica.lost');
+  t.is(clock.pending, 0);
+  t.is(actor.getSnapshot().context.history.failures, 0);
+});
+
 test('every state is reached, and readiness is told before any loss', (t) => {
   const done = (id: string, output?: unknown): { type: string; output: unknown } => ({
     type: `xstate.done.actor.${id}`,
@@ -165,7 +221,7 @@ test('every state is reached, and readiness is told before any loss', (t) => {
   const { reached, steps } = walk(replicaMachine, {
     input: {
       id: 'p/r0',
-      restart: { ...RULE, max_restarts: 1 },
+      restart: { ...RULE, breaker_threshold: 2 },
       load_timeout_ms: 1,
       probe_interval_ms: 1,
       probe_fail: 2,
@@ -184,22 +240,30 @@ test('every state is reached, and readiness is told before any loss', (t) => {
       done('check', HEALTHY),
       done('check', SICK),
       done('clear'),
+      { type: 'replica.suspect' },
+      { type: 'replica.unload', cause: 'swap' } as { type: string },
+      { type: 'engine.lost', loss: { cause: 'exit', message: 'exit code 0' } } as { type: string },
+      done('prove', true),
+      done('prove', false),
       done('unload'),
       failed('unload'),
+      done('stop'),
+      { type: 'xstate.after.breakerOpen.replica.broken' },
       { type: 'xstate.after.loadTimeout.replica.loading' },
       { type: 'xstate.after.probeInterval.replica.ready.serving' },
       { type: 'xstate.after.backoff.replica.backing off' },
     ],
     key: (context: ReplicaContext) => [
-      context.failed_probes,
-      context.restarts,
+      Math.min(2, context.failed_probes),
+      Math.min(3, context.history.failures),
+      context.trials > 0,
       context.properties !== undefined,
     ],
   });
-  // `failed` only decides: the walk sees where it leads.
+  // These two only pass on: the walk sees where they lead.
   t.deepEqual(
     statesOf(replicaMachine).filter((id) => !reached.has(id)),
-    ['replica.failed'],
+    ['replica.failed', 'replica.unloaded'],
   );
   for (const { to } of steps)
     if (to.hasTag('ready')) t.not((to.context as ReplicaContext).properties, undefined);

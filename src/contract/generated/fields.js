@@ -608,8 +608,8 @@ export const configFields = {
  },
  "supervision.max_restarts": {
   "type": "integer",
-  "about": "restarts in a row before an engine is given up; its pool is then unready, and tries again by itself later",
-  "expects": "an integer ≥ 0"
+  "about": "restarts within window_s after which an engine is not started again until its breaker lets a trial through",
+  "expects": "an integer ≥ 1"
  },
  "supervision.stable_s": {
   "type": "integer",
@@ -629,6 +629,26 @@ export const configFields = {
  "supervision.load_timeout_ms": {
   "type": "integer",
   "about": "how long an engine may take to load its model",
+  "expects": "an integer ≥ 1"
+ },
+ "supervision.window_s": {
+  "type": "integer",
+  "about": "the window in which restarts are counted",
+  "expects": "an integer ≥ 1"
+ },
+ "supervision.breaker_threshold": {
+  "type": "integer",
+  "about": "failures in a row that open an engine's breaker; faults of the device are counted for themselves",
+  "expects": "an integer ≥ 1"
+ },
+ "supervision.breaker_open_s": {
+  "type": "integer",
+  "about": "how long an open breaker keeps an engine down before one trial; twice as long after each failed trial",
+  "expects": "an integer ≥ 1"
+ },
+ "supervision.trial_stable_s": {
+  "type": "integer",
+  "about": "how long the engine of a trial has to work until its breaker is closed",
   "expects": "an integer ≥ 1"
  },
  "pools": {
@@ -670,6 +690,36 @@ export const configFields = {
   "type": "integer",
   "about": "tasks that run at the same time; each has a context of its own",
   "expects": "an integer from 1 to 1024"
+ },
+ "pools[].replicas": {
+  "type": "integer",
+  "about": "engines of this pool, each with all of its slots",
+  "expects": "an integer from 1 to 64"
+ },
+ "pools[].devices": {
+  "type": "array",
+  "about": "accelerators that it runs on, by their ordinals; left out, the processor",
+  "expects": "a list"
+ },
+ "pools[].devices[]": {
+  "type": "integer",
+  "about": "ordinal",
+  "expects": "an integer from 0 to 1023"
+ },
+ "pools[].memory_bytes": {
+  "type": "integer",
+  "about": "memory that one engine of it takes on each of its devices",
+  "expects": "an integer ≥ 0"
+ },
+ "pools[].pinned": {
+  "type": "boolean",
+  "about": "never unloaded to make room for another pool",
+  "expects": "true or false"
+ },
+ "pools[].idle_ttl_ms": {
+  "type": "integer",
+  "about": "how long it stays loaded without work",
+  "expects": "an integer ≥ 1"
  },
  "pools[].threads": {
   "type": "integer",
@@ -787,6 +837,16 @@ export const configFields = {
   "expects": "a key without blanks, or ${NAME} for the environment variable that holds it",
   "private": true
  },
+ "pools[].provisioning.model": {
+  "type": "object",
+  "about": "where the model comes from, where the pool's `model` is a name of its own",
+  "expects": "an object"
+ },
+ "pools[].provisioning.model.ref": {
+  "type": "string",
+  "about": "the model: the path of a GGUF file, or a reference to one that is fetched",
+  "expects": "a model reference such as hf:org/repo/file.gguf or the path of a GGUF file"
+ },
  "pools[].provisioning.external.model": {
   "type": "string",
   "about": "the model's name on the server; the pool's model when left out",
@@ -826,5 +886,50 @@ export const configFields = {
   "type": "integer",
   "about": "tokens that it produces before it crashes",
   "expects": "an integer ≥ 1"
+ },
+ "memory": {
+  "type": "object",
+  "about": "what pools may take together, and how they take turns where it is not enough for all",
+  "expects": "an object"
+ },
+ "memory.host_bytes": {
+  "type": "integer",
+  "about": "memory of this machine for engines without a device of their own",
+  "expects": "an integer ≥ 1"
+ },
+ "memory.devices": {
+  "type": "array",
+  "about": "accelerators and what engines may take of each",
+  "expects": "a list"
+ },
+ "memory.devices[]": {
+  "type": "object",
+  "about": "one accelerator",
+  "expects": "an object"
+ },
+ "memory.devices[].id": {
+  "type": "integer",
+  "about": "its ordinal, as in a pool's devices",
+  "expects": "an integer from 0 to 1023"
+ },
+ "memory.devices[].bytes": {
+  "type": "integer",
+  "about": "memory for engines on it",
+  "expects": "an integer ≥ 1"
+ },
+ "memory.min_residency_ms": {
+  "type": "integer",
+  "about": "how long a model stays at least once it is loaded, while it has work",
+  "expects": "an integer ≥ 0"
+ },
+ "memory.max_overtaken_ms": {
+  "type": "integer",
+  "about": "how long tasks of loaded models may go before a task that waits for another model",
+  "expects": "an integer ≥ 0"
+ },
+ "memory.max_parallel_loads": {
+  "type": "integer",
+  "about": "models that are loaded at a time, for each device",
+  "expects": "an integer from 1 to 64"
  }
 };

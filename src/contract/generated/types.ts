@@ -49,10 +49,21 @@ export type TaskInfo = TaskSummary & {
  */
 export type TokenEvent = Token | TokenBatch;
 /**
- * Where the pool is: nothing loaded yet, fetching, loading, serving, failed and waiting to try again, running empty, unloading, gone.
+ * What the pool is doing: nothing loaded, fetching its model, waiting for memory, loading, serving, giving its memory back, failed and waiting to try again, changing its model, running empty, empty on request, closing with the server, gone.
  */
 export type PoolState =
-  'cold' | 'preparing' | 'starting' | 'ready' | 'unready' | 'draining' | 'stopping' | 'stopped';
+  | 'cold'
+  | 'preparing'
+  | 'waiting'
+  | 'starting'
+  | 'ready'
+  | 'unloading'
+  | 'unready'
+  | 'reloading'
+  | 'draining'
+  | 'drained'
+  | 'closing'
+  | 'stopped';
 /**
  * Whether new work may use the model.
  */
@@ -89,6 +100,30 @@ export type Preload = boolean;
  * A queue and the engine behind it.
  */
 export type PoolConfig = LlamacppPool | RemotePool | SyntheticPool;
+/**
+ * Engines of this pool, each with all of its slots. Engines.
+ */
+export type Replicas = number;
+/**
+ * Accelerators that it runs on, by their ordinals; left out, the processor.
+ *
+ * @maxItems 64
+ *
+ * Items: Ordinal.
+ */
+export type Devices = number[];
+/**
+ * Memory that one engine of it takes on each of its devices. No default: taken from the model's file until it was measured. Bytes.
+ */
+export type MemoryBytes = number;
+/**
+ * Never unloaded to make room for another pool.
+ */
+export type Pinned = boolean;
+/**
+ * How long it stays loaded without work. No default: until its memory is wanted. Milliseconds.
+ */
+export type IdleTtl = number;
 /**
  * Key of the server, sent to it as a bearer token and never shown; ${NAME} takes it from that environment variable, which keeps it out of the file.
  */
@@ -1093,6 +1128,14 @@ export interface ReplicaHealth {
    * Restarts within the supervision window.
    */
   restarts?: number;
+  /**
+   * Tasks that it runs at the same time, once it has told.
+   */
+  slots_total?: number;
+  /**
+   * What went wrong last, until it works again.
+   */
+  last_error?: string;
   last_exit?: ReplicaExit;
 }
 /**
@@ -1100,9 +1143,20 @@ export interface ReplicaHealth {
  */
 export interface ReplicaExit {
   /**
-   * `deaf` answers health checks but no longer decodes; `unreachable` no longer answers them.
+   * `exit` ended by itself with code 0; `oom` is of the host, `oom_device` and `device` of the accelerator; `deaf` answers health checks but no longer decodes; `unreachable` no longer answers them.
    */
-  cause: 'unload' | 'idle' | 'swap' | 'drain' | 'crash' | 'oom' | 'unreachable' | 'deaf';
+  cause:
+    | 'unload'
+    | 'idle'
+    | 'swap'
+    | 'drain'
+    | 'exit'
+    | 'crash'
+    | 'oom'
+    | 'oom_device'
+    | 'device'
+    | 'unreachable'
+    | 'deaf';
   /**
    * The same in words.
    */
@@ -1473,6 +1527,11 @@ export interface LlamacppPool {
   checksum?: string;
   ctx?: Ctx;
   slots: Slots;
+  replicas: Replicas;
+  devices: Devices;
+  memory_bytes?: MemoryBytes;
+  pinned: Pinned;
+  idle_ttl_ms?: IdleTtl;
   /**
    * Compute threads of the embedded engine; small models are fastest on one, large ones on one per core. Threads.
    */
@@ -1555,6 +1614,15 @@ export interface Provisioning {
     url: string;
     api_key?: ApiKey;
   };
+  /**
+   * Where the model comes from, where the pool's `model` is a name of its own.
+   */
+  model?: {
+    /**
+     * The model: the path of a GGUF file, or a reference to one that is fetched. `model` is then only what tasks call it, and stays when the pool is reloaded with another one.
+     */
+    ref: string;
+  };
 }
 /**
  * A pool whose engine is a server that somebody else runs.
@@ -1621,6 +1689,11 @@ export interface SyntheticPool {
   model: string;
   ctx?: Ctx;
   slots: Slots;
+  replicas: Replicas;
+  devices: Devices;
+  memory_bytes?: MemoryBytes;
+  pinned: Pinned;
+  idle_ttl_ms?: IdleTtl;
   preload: Preload;
   max_tokens_out?: MaxTokensOut;
   queue: PoolQueue;
@@ -1907,7 +1980,7 @@ export interface Config {
      */
     jitter: number;
     /**
-     * Restarts in a row before an engine is given up; its pool is then unready, and tries again by itself later. Restarts.
+     * Restarts within window_s after which an engine is not started again until its breaker lets a trial through. Restarts.
      */
     max_restarts: number;
     /**
@@ -1926,6 +1999,22 @@ export interface Config {
      * How long an engine may take to load its model. Milliseconds.
      */
     load_timeout_ms: number;
+    /**
+     * The window in which restarts are counted. Seconds.
+     */
+    window_s: number;
+    /**
+     * Failures in a row that open an engine's breaker; faults of the device are counted for themselves. Failures.
+     */
+    breaker_threshold: number;
+    /**
+     * How long an open breaker keeps an engine down before one trial; twice as long after each failed trial. Seconds.
+     */
+    breaker_open_s: number;
+    /**
+     * How long the engine of a trial has to work until its breaker is closed. Seconds.
+     */
+    trial_stable_s: number;
   };
   /**
    * The pools, at least one. The default is one pool with the bundled model.
@@ -1933,6 +2022,44 @@ export interface Config {
    * @minItems 1
    */
   pools: PoolConfig[];
+  /**
+   * What pools may take together, and how they take turns where it is not enough for all.
+   */
+  memory: {
+    /**
+     * Memory of this machine for engines without a device of their own. No default: as much as there is. Bytes.
+     */
+    host_bytes?: number;
+    /**
+     * Accelerators and what engines may take of each.
+     *
+     * @maxItems 64
+     *
+     * Items: One accelerator.
+     */
+    devices: {
+      /**
+       * Its ordinal, as in a pool's devices.
+       */
+      id: number;
+      /**
+       * Memory for engines on it. Bytes.
+       */
+      bytes: number;
+    }[];
+    /**
+     * How long a model stays at least once it is loaded, while it has work. Milliseconds.
+     */
+    min_residency_ms: number;
+    /**
+     * How long tasks of loaded models may go before a task that waits for another model. Milliseconds.
+     */
+    max_overtaken_ms: number;
+    /**
+     * Models that are loaded at a time, for each device. Models.
+     */
+    max_parallel_loads: number;
+  };
 }
 /**
  * The pool's queue.
@@ -1963,6 +2090,11 @@ export interface LlamacppPoolInput {
   checksum?: string;
   ctx?: Ctx;
   slots?: Slots;
+  replicas?: Replicas;
+  devices?: Devices;
+  memory_bytes?: MemoryBytes;
+  pinned?: Pinned;
+  idle_ttl_ms?: IdleTtl;
   /**
    * Compute threads of the embedded engine; small models are fastest on one, large ones on one per core. Threads.
    */
@@ -2045,6 +2177,15 @@ export interface ProvisioningInput {
     url: string;
     api_key?: ApiKey;
   };
+  /**
+   * Where the model comes from, where the pool's `model` is a name of its own.
+   */
+  model?: {
+    /**
+     * The model: the path of a GGUF file, or a reference to one that is fetched. `model` is then only what tasks call it, and stays when the pool is reloaded with another one.
+     */
+    ref: string;
+  };
 }
 /**
  * A pool whose engine is a server that somebody else runs.
@@ -2111,6 +2252,11 @@ export interface SyntheticPoolInput {
   model?: string;
   ctx?: Ctx;
   slots?: Slots;
+  replicas?: Replicas;
+  devices?: Devices;
+  memory_bytes?: MemoryBytes;
+  pinned?: Pinned;
+  idle_ttl_ms?: IdleTtl;
   preload?: Preload;
   max_tokens_out?: MaxTokensOut;
   queue?: PoolQueueInput;
@@ -2397,7 +2543,7 @@ export interface ConfigInput {
      */
     jitter?: number;
     /**
-     * Restarts in a row before an engine is given up; its pool is then unready, and tries again by itself later. Restarts.
+     * Restarts within window_s after which an engine is not started again until its breaker lets a trial through. Restarts.
      */
     max_restarts?: number;
     /**
@@ -2416,6 +2562,22 @@ export interface ConfigInput {
      * How long an engine may take to load its model. Milliseconds.
      */
     load_timeout_ms?: number;
+    /**
+     * The window in which restarts are counted. Seconds.
+     */
+    window_s?: number;
+    /**
+     * Failures in a row that open an engine's breaker; faults of the device are counted for themselves. Failures.
+     */
+    breaker_threshold?: number;
+    /**
+     * How long an open breaker keeps an engine down before one trial; twice as long after each failed trial. Seconds.
+     */
+    breaker_open_s?: number;
+    /**
+     * How long the engine of a trial has to work until its breaker is closed. Seconds.
+     */
+    trial_stable_s?: number;
   };
   /**
    * The pools, at least one. The default is one pool with the bundled model.
@@ -2423,4 +2585,42 @@ export interface ConfigInput {
    * @minItems 1
    */
   pools?: PoolConfigInput[];
+  /**
+   * What pools may take together, and how they take turns where it is not enough for all.
+   */
+  memory?: {
+    /**
+     * Memory of this machine for engines without a device of their own. No default: as much as there is. Bytes.
+     */
+    host_bytes?: number;
+    /**
+     * Accelerators and what engines may take of each.
+     *
+     * @maxItems 64
+     *
+     * Items: One accelerator.
+     */
+    devices?: {
+      /**
+       * Its ordinal, as in a pool's devices.
+       */
+      id: number;
+      /**
+       * Memory for engines on it. Bytes.
+       */
+      bytes: number;
+    }[];
+    /**
+     * How long a model stays at least once it is loaded, while it has work. Milliseconds.
+     */
+    min_residency_ms?: number;
+    /**
+     * How long tasks of loaded models may go before a task that waits for another model. Milliseconds.
+     */
+    max_overtaken_ms?: number;
+    /**
+     * Models that are loaded at a time, for each device. Models.
+     */
+    max_parallel_loads?: number;
+  };
 }

@@ -5,6 +5,7 @@ import type { Handler, HttpOptions } from '../handler.ts';
 
 export function controlRoutes({
   orchestrator,
+  clock,
   metrics,
 }: HttpOptions): Record<
   'getCapabilities' | 'listPools' | 'getPoolHealth' | 'getHealth' | 'getMetrics',
@@ -23,11 +24,11 @@ export function controlRoutes({
     },
 
     listPools(ctx) {
-      ctx.body = { pools: Array.from(orchestrator.pools.values(), poolSummary) };
+      ctx.body = { pools: Array.from(orchestrator.pools.values(), (pool) => poolSummary(pool, clock)) };
     },
 
     getPoolHealth(ctx) {
-      ctx.body = poolHealth(known(ctx['params'].id));
+      ctx.body = poolHealth(known(ctx['params'].id), clock);
     },
 
     getHealth(ctx) {

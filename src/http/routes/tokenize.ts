@@ -13,7 +13,7 @@ export function tokenizeRoutes({
     { model_ref, text, messages }: TokenizeRequest,
     state: ExchangeState,
   ): Promise<object> => {
-    const pools = [...orchestrator.pools.values()].filter(({ spec }) => spec.model === model_ref);
+    const pools = [...orchestrator.pools.values()].filter(({ model }) => model === model_ref);
     const pool = pools.find(({ isReady }) => isReady) ?? pools[0];
     if (!pool)
       throw new TaskchartError(
