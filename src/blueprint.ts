@@ -33,6 +33,7 @@ export function blueprintOf(pool: PoolConfig, config: Config, clock: Clock, mode
       rules: taskRules(pool, config),
       sampler_profile_version: pool.sampler_profile_version,
       preload: pool.preload,
+      reloadable: pool.engine === 'synthetic' || isEmbedded(pool),
     },
     models: isEmbedded(pool) ? models.source({ checksum: pool.checksum }) : remoteModels,
     engine: (model, replica_id) => (host) =>

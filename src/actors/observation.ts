@@ -22,6 +22,8 @@ export type Observation =
       bytes_total: number | undefined;
     }
   | { type: 'pool.moved'; pool_id: string; from: string; to: string; failure: Failure | undefined }
+  /** A reload is over: it worked where there is no failure. */
+  | { type: 'pool.reloaded'; pool_id: string; model_ref: string; failure: Failure | undefined }
   | {
       type: 'replica.moved';
       pool_id: string;

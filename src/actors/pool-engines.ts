@@ -25,6 +25,14 @@ export interface PoolWork {
   over(): void;
 }
 
+/** How a reload went; `at_ms` is when it was over, in epoch milliseconds. */
+export interface LastReload {
+  model_ref: string;
+  outcome: 'done' | 'failed';
+  message?: string;
+  at_ms: number;
+}
+
 export interface PoolEnginesOptions extends Omit<PoolOptions, 'tasks' | 'threads' | 'affinity'> {
   work: PoolWork;
   /** The load time is written here. */
@@ -40,7 +48,8 @@ export class PoolEngines {
   readonly #options: PoolEnginesOptions;
   readonly #actor: PoolActor;
   /** Who waits for the outcome of a reload. */
-  #reload: PromiseWithResolvers<void> | undefined;
+  #reload: (PromiseWithResolvers<void> & { model_ref: string }) | undefined;
+  #lastReload: LastReload | undefined;
   #state = 'cold';
 
   constructor(options: PoolEnginesOptions) {
@@ -131,11 +140,23 @@ export class PoolEngines {
   /**
    * Another model, or a fresh start of the same. Nothing that was accepted is lost.
    * @returns how it went: rejects with a TaskchartError once the pool is as it was before, or cannot be
-   * @throws TaskchartError POOL_UNREADY (409) where it cannot begin now, and what it is doing instead
+   * @throws TaskchartError INVALID_PARAMS for what is no reference, or a pool whose model is not ours to change (409);
+   * POOL_UNREADY (409) where it cannot begin now
    */
-  reload(model_ref: string, deadline_ms: number): Promise<void> {
+  reload(reference: string, deadline_ms: number): Promise<void> {
+    const { spec, models } = this.#options;
     const { snapshot } = this;
     const phase = outerState(snapshot);
+    if (!spec.reloadable)
+      throw new TaskchartError(
+        failure(
+          'INVALID_PARAMS',
+          `pool ${spec.id}: its model is loaded by a server that somebody else runs; reload it there`,
+          { pool_id: spec.id, engine: spec.engine },
+        ),
+        409,
+      );
+    const model_ref = models.nameOf(reference);
     if (phase === 'ready' && model_ref === this.model.ref) return Promise.resolve();
     if (!snapshot.can({ type: 'pool.reload', deadline_ms, finishes_queue: false }))
       throw new TaskchartError(
@@ -144,12 +165,17 @@ export class PoolEngines {
         }),
         409,
       );
-    this.#reload = Promise.withResolvers();
+    this.#reload = { ...Promise.withResolvers<void>(), model_ref };
     const { promise } = this.#reload;
     this.model.plan(model_ref);
     // What waits for a name gets what is behind it then; what waits for a reference gets that very model.
     this.send({ type: 'pool.reload', deadline_ms, finishes_queue: !this.model.isNamed });
     return promise;
+  }
+
+  /** How the last reload that is over went. */
+  get lastReload(): LastReload | undefined {
+    return this.#lastReload;
   }
 
   /** @param unfinished whether what is left then waits for the next process, or is told that it is over */
@@ -226,9 +252,21 @@ export class PoolEngines {
 
   #settleReload(failed: Failure | undefined): void {
     const reload = this.#reload;
+    if (!reload) return;
     this.#reload = undefined;
-    if (failed) reload?.reject(new TaskchartError(failed, 409));
-    else reload?.resolve();
+    const { model_ref } = reload;
+    const at_ms = Math.round(this.#options.clock.wall());
+    this.#lastReload = failed
+      ? { model_ref, outcome: 'failed', message: failed.message, at_ms }
+      : { model_ref, outcome: 'done', at_ms };
+    this.#options.observers.tell({
+      type: 'pool.reloaded',
+      pool_id: this.#options.spec.id,
+      model_ref,
+      failure: failed,
+    });
+    if (failed) reload.reject(new TaskchartError(failed, 409));
+    else reload.resolve();
   }
 
   #engineFor(name: string): EngineFactory {

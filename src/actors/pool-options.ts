@@ -37,6 +37,8 @@ export interface PoolSpec {
   rules: TaskRules;
   sampler_profile_version: string;
   preload: boolean;
+  /** Whether it can be given another model; a server that somebody else runs cannot. */
+  reloadable: boolean;
 }
 
 export interface PoolOptions {

@@ -230,6 +230,8 @@ export class Pool implements TaskHome, ForecastView {
 
   #dispatch(): void {
     const { snapshot } = this;
+    if (snapshot.hasTag('finishing queue') && this.queue.isEmpty)
+      return this.engines.send({ type: 'queue.emptied' });
     const ready = snapshot.hasTag('ready');
     const places = ready ? 'now' : snapshot.hasTag('accepting') ? 'soon' : 'never';
     const free = this.slots_free;

@@ -11,6 +11,8 @@ import { link } from './supervision.ts';
 
 /** Where models come from. Every step rejects with a TaskchartError that says what to do. */
 export interface ModelSource {
+  /** The one name of a model, however it was written. @throws TaskchartError INVALID_PARAMS: what is right */
+  nameOf(model_ref: string): string;
   /** The path of a model that is on this machine already, without asking anybody else; '' where it has none. */
   locate(model_ref: string): Promise<string | undefined>;
   resolve(model_ref: string, signal: AbortSignal): Promise<ResolvedModel>;

@@ -1,8 +1,20 @@
 import { failure, TaskchartError } from '../errors.ts';
 import { explain } from './explain.ts';
-import { taskRequestFields, tokenizeRequestFields, type Fields } from './generated/fields.js';
-import type { TaskRequest, TokenizeRequest } from './generated/types.ts';
-import { validateTaskRequest, validateTokenizeRequest, type Validate } from './generated/validators.js';
+import {
+  drainRequestFields,
+  reloadRequestFields,
+  taskRequestFields,
+  tokenizeRequestFields,
+  type Fields,
+} from './generated/fields.js';
+import type { DrainRequest, ReloadRequest, TaskRequest, TokenizeRequest } from './generated/types.ts';
+import {
+  validateDrainRequest,
+  validateReloadRequest,
+  validateTaskRequest,
+  validateTokenizeRequest,
+  type Validate,
+} from './generated/validators.js';
 
 /** Deeper schemas overflow stacks of engines, and of what compares or stores them. Nobody writes them by hand. */
 const MOST_LEVELS = 64;
@@ -21,6 +33,16 @@ export function parseTaskRequest(body: unknown): TaskRequest {
 /** The same for the body of a count. */
 export function parseTokenizeRequest(body: unknown): TokenizeRequest {
   return check(body, validateTokenizeRequest, tokenizeRequestFields);
+}
+
+/** The same for the body of a drain. */
+export function parseDrain(body: unknown): DrainRequest {
+  return check(body, validateDrainRequest, drainRequestFields);
+}
+
+/** The same for the body of a reload; whether there is such a model is not looked at. */
+export function parseReload(body: unknown): ReloadRequest {
+  return check(body, validateReloadRequest, reloadRequestFields);
 }
 
 function check<T>(body: unknown, validate: Validate<T>, fields: Fields): T {

@@ -7,6 +7,7 @@ import { errorExit } from './errors.ts';
 import type { Handler, HttpOptions } from './handler.ts';
 import { artifactRoutes } from './routes/artifacts.ts';
 import { controlRoutes } from './routes/control.ts';
+import { poolRoutes } from './routes/pools.ts';
 import { sessionRoutes } from './routes/sessions.ts';
 import { streamRoutes } from './routes/stream.ts';
 import { submissionRoutes } from './routes/submission.ts';
@@ -30,6 +31,7 @@ export function createHttpFace(options: HttpOptions): HttpFace {
     ...sessionRoutes(options),
     ...tokenizeRoutes(options),
     ...controlRoutes(options),
+    ...poolRoutes(options),
     ...artifactRoutes(options),
   };
   // A router tries each of its paths; those that only say "planned" are kept out of the others' way.

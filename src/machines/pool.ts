@@ -32,7 +32,7 @@ export const poolMachine = setup({
     isKeeping: ({ context }) => context.keeps,
     isModelRetriable: ({ context }) => context.fault === 'model' && context.last_error?.retriable === true,
     isRetriable: ({ context }) => context.last_error?.retriable === true,
-    finishesQueue: ({ context }) => context.finishes_queue,
+    finishesQueue: ({ context }) => context.finishes_queue && context.replicas_ready > 0,
   },
   actions: {
     prepareModel: emit({ type: 'model.prepare', which: 'current' }),

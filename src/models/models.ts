@@ -1,5 +1,12 @@
 import type { ModelLibrary, ModelLibraryOptions, ModelRequirements, TellProgress } from './library.ts';
-import { fileModels, isLocal, nameOf, type PreparedModel, type ResolvedModel } from './source.ts';
+import {
+  fileModels,
+  isLocal,
+  nameOf,
+  requestedName,
+  type PreparedModel,
+  type ResolvedModel,
+} from './source.ts';
 
 /**
  * Every model of this process. What fetches them is loaded with the first one that has to be fetched: a daemon
@@ -20,6 +27,7 @@ export class Models {
         ? fileModels
         : (await this.#load()).source(requirements);
     return {
+      nameOf: requestedName,
       locate: async (model_ref: string): Promise<string | undefined> =>
         (await stepsFor(model_ref)).locate(model_ref),
       resolve: async (model_ref: string, signal: AbortSignal): Promise<ResolvedModel> =>

@@ -1,6 +1,8 @@
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseModel, type ModelName, type RemoteModelName } from '../config/model.ts';
+import { modelId, parseModel, type ModelName, type RemoteModelName } from '../config/model.ts';
+import { showValue } from '../contract/explain.ts';
+import { failure, TaskchartError } from '../errors.ts';
 import type { ModelProgress, PreparedModel, ResolvedModel } from '../machines/provisioner.ts';
 import { unavailable, unobtainable } from './failures.ts';
 import { GgufError, readGgufHeader, type GgufHeader } from './gguf.ts';
@@ -11,6 +13,8 @@ const BUNDLED_PATH = fileURLToPath(new URL('../../models/storyteller/storyteller
 
 /** Models in files of this machine: the bundled one, `file:` references and plain paths. */
 export const fileModels = {
+  nameOf: requestedName,
+
   async locate(model_ref: string): Promise<string | undefined> {
     return localPath(nameOf(model_ref));
   },
@@ -41,6 +45,8 @@ export const fileModels = {
 
 /** For engines that bring their model themselves: a running server, or none at all. */
 export const remoteModels = {
+  nameOf: (model_ref: string): string => model_ref,
+
   async locate(): Promise<string | undefined> {
     return '';
   },
@@ -63,6 +69,15 @@ export function nameOf(model_ref: string): ModelName {
   const name = parseModel(model_ref);
   if (name.kind === 'mistake') throw unobtainable(`model "${model_ref}": must be ${name.expected}`);
   return name;
+}
+
+/** The one name of a model that a caller asks for. @throws TaskchartError INVALID_PARAMS */
+export function requestedName(model_ref: string): string {
+  const name = parseModel(model_ref);
+  if (name.kind !== 'mistake') return modelId(name, '.');
+  throw new TaskchartError(
+    failure('INVALID_PARAMS', `new_model_ref: must be ${name.expected}, got ${showValue(model_ref)}`),
+  );
 }
 
 /** Whether it is in a file of this machine whose place the reference tells. */

@@ -70,6 +70,20 @@ export function narrate(orchestrator: Orchestrator, logger: Logger): () => void 
               : `Pool ${pool_id} goes from ${from} to ${to}.`,
         });
       }
+      case 'pool.reloaded': {
+        const { pool_id, model_ref, failure } = observation;
+        return logger[failure ? 'error' : 'info']({
+          actor: 'pool',
+          action: failure ? 'reload failed' : 'reloaded',
+          target: pool_id,
+          pool_id,
+          model_ref,
+          last_error: failure?.message,
+          human: failure
+            ? `Pool ${pool_id} keeps its model: ${failure.message}.`
+            : `Pool ${pool_id} serves another model now.`,
+        });
+      }
       case 'replica.moved': {
         const { pool_id, replica_id, from, to, failure, exit } = observation;
         const isTrouble = to === 'lost' || to === 'failed' || to === 'backing off' || to === 'broken';

@@ -65,6 +65,7 @@ function startStoryteller() {
           },
           sampler_profile_version: 'v1',
           preload: true,
+          reloadable: true,
         },
         models: fileModels,
         engine: () => async (host) =>

@@ -94,6 +94,7 @@ export function createRig(options: RigOptions = {}): Rig {
     pinned: false,
     idle_ttl_ms: undefined,
     preload,
+    reloadable: true,
     ...options.spec,
   };
   const blueprint = (spec: PoolSpec): PoolBlueprint => ({

@@ -18,5 +18,7 @@ export type Fields = Readonly<Record<string, Field>>;
 
 export const taskRequestFields: Fields;
 export const tokenizeRequestFields: Fields;
+export const drainRequestFields: Fields;
+export const reloadRequestFields: Fields;
 export const artifactFields: Fields;
 export const configFields: Fields;

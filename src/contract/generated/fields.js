@@ -277,6 +277,37 @@ export const tokenizeRequestFields = {
  }
 };
 
+export const drainRequestFields = {
+ "": {
+  "type": "object",
+  "about": "how long to wait",
+  "expects": "an object"
+ },
+ "deadline_ms": {
+  "type": "integer",
+  "about": "how long what runs may go on",
+  "expects": "an integer ≥ 0"
+ }
+};
+
+export const reloadRequestFields = {
+ "": {
+  "type": "object",
+  "about": "the model to change to",
+  "expects": "an object"
+ },
+ "new_model_ref": {
+  "type": "string",
+  "about": "the model",
+  "expects": "a string"
+ },
+ "deadline_ms": {
+  "type": "integer",
+  "about": "how long what runs may take before the reload is given up",
+  "expects": "an integer ≥ 0"
+ }
+};
+
 export const artifactFields = {
  "": {
   "type": "object",

@@ -65,14 +65,14 @@ export const operations = [
     operationId: 'drainPool',
     method: 'post',
     path: '/v1/pools/:id/drain',
-    planned: true,
+    planned: false,
     file: 'control.yaml',
   },
   {
     operationId: 'reloadPool',
     method: 'post',
     path: '/v1/pools/:id/reload',
-    planned: true,
+    planned: false,
     file: 'control.yaml',
   },
   {

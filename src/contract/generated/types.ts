@@ -1015,6 +1015,27 @@ export interface PoolSummary {
    */
   ready: boolean;
   /**
+   * How the last reload went.
+   */
+  last_reload?: {
+    /**
+     * The model that was wanted.
+     */
+    model_ref: string;
+    /**
+     * How it went.
+     */
+    outcome: 'running' | 'done' | 'failed';
+    /**
+     * Why it failed, where it did.
+     */
+    message?: string;
+    /**
+     * When that was. Milliseconds since 1970-01-01T00:00Z.
+     */
+    at_ms: number;
+  };
+  /**
    * Whether it runs empty.
    */
   draining: boolean;
@@ -1187,6 +1208,10 @@ export interface ReloadRequest {
    * The model.
    */
   new_model_ref: string;
+  /**
+   * How long what runs may take before the reload is given up. Milliseconds.
+   */
+  deadline_ms?: number;
 }
 /**
  * What to delete.

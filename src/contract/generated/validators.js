@@ -1297,10 +1297,8 @@ return errors === 0;
 }
 validate22.evaluated = {"props":{"model_ref":true,"text":true,"messages":true},"dynamicProps":false,"dynamicItems":false};
 
-export const validateArtifact = validate23;
-const schema41 = {"type":"object","required":["kind","content"],"properties":{"kind":{"$ref":"#/$defs/ArtifactKind"},"content":{"type":"object","additionalProperties":true},"tags":{"type":"array","items":{"type":"string"}},"parent":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"metadata":{"type":"object","additionalProperties":true}}};
-const schema42 = {"type":"string","enum":["plan","summary","diff","trace","other"]};
-const pattern8 = new RegExp("^sha256:[0-9a-f]{64}$", "u");
+export const validateDrainRequest = validate23;
+const schema41 = {"type":"object","required":["deadline_ms"],"properties":{"deadline_ms":{"type":"integer","minimum":0}}};
 
 function validate23(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
@@ -1315,8 +1313,132 @@ evaluated0.items = undefined;
 if(errors === 0){
 if(data && typeof data == "object" && !Array.isArray(data)){
 let missing0;
-if(((data.kind === undefined) && (missing0 = "kind")) || ((data.content === undefined) && (missing0 = "content"))){
+if((data.deadline_ms === undefined) && (missing0 = "deadline_ms")){
 validate23.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+return false;
+}
+else {
+if(data.deadline_ms !== undefined){
+let data0 = data.deadline_ms;
+const _errs1 = errors;
+if(!(((typeof data0 == "number") && (!(data0 % 1) && !isNaN(data0))) && (isFinite(data0)))){
+validate23.errors = [{instancePath:instancePath+"/deadline_ms",schemaPath:"#/properties/deadline_ms/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs1){
+if((typeof data0 == "number") && (isFinite(data0))){
+if(data0 < 0 || isNaN(data0)){
+validate23.errors = [{instancePath:instancePath+"/deadline_ms",schemaPath:"#/properties/deadline_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
+}
+}
+}
+}
+}
+}
+else {
+validate23.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+validate23.errors = vErrors;
+return errors === 0;
+}
+validate23.evaluated = {"props":{"deadline_ms":true},"dynamicProps":false,"dynamicItems":false};
+
+export const validateReloadRequest = validate24;
+const schema42 = {"type":"object","required":["new_model_ref"],"properties":{"new_model_ref":{"type":"string","pattern":"\\S"},"deadline_ms":{"type":"integer","minimum":0,"default":60000}}};
+
+function validate24(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+let vErrors = null;
+let errors = 0;
+const evaluated0 = validate24.evaluated;
+if(evaluated0.dynamicProps){
+evaluated0.props = undefined;
+}
+if(evaluated0.dynamicItems){
+evaluated0.items = undefined;
+}
+if(errors === 0){
+if(data && typeof data == "object" && !Array.isArray(data)){
+if(data.deadline_ms === undefined){
+data.deadline_ms = 60000;
+}
+let missing0;
+if((data.new_model_ref === undefined) && (missing0 = "new_model_ref")){
+validate24.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+return false;
+}
+else {
+if(data.new_model_ref !== undefined){
+let data0 = data.new_model_ref;
+const _errs1 = errors;
+if(errors === _errs1){
+if(typeof data0 === "string"){
+if(!pattern4.test(data0)){
+validate24.errors = [{instancePath:instancePath+"/new_model_ref",schemaPath:"#/properties/new_model_ref/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+return false;
+}
+}
+else {
+validate24.errors = [{instancePath:instancePath+"/new_model_ref",schemaPath:"#/properties/new_model_ref/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid0 = _errs1 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+let data1 = data.deadline_ms;
+const _errs3 = errors;
+if(!(((typeof data1 == "number") && (!(data1 % 1) && !isNaN(data1))) && (isFinite(data1)))){
+validate24.errors = [{instancePath:instancePath+"/deadline_ms",schemaPath:"#/properties/deadline_ms/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs3){
+if((typeof data1 == "number") && (isFinite(data1))){
+if(data1 < 0 || isNaN(data1)){
+validate24.errors = [{instancePath:instancePath+"/deadline_ms",schemaPath:"#/properties/deadline_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
+}
+}
+}
+var valid0 = _errs3 === errors;
+}
+}
+}
+else {
+validate24.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+validate24.errors = vErrors;
+return errors === 0;
+}
+validate24.evaluated = {"props":{"new_model_ref":true,"deadline_ms":true},"dynamicProps":false,"dynamicItems":false};
+
+export const validateArtifact = validate25;
+const schema43 = {"type":"object","required":["kind","content"],"properties":{"kind":{"$ref":"#/$defs/ArtifactKind"},"content":{"type":"object","additionalProperties":true},"tags":{"type":"array","items":{"type":"string"}},"parent":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"metadata":{"type":"object","additionalProperties":true}}};
+const schema44 = {"type":"string","enum":["plan","summary","diff","trace","other"]};
+const pattern9 = new RegExp("^sha256:[0-9a-f]{64}$", "u");
+
+function validate25(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+let vErrors = null;
+let errors = 0;
+const evaluated0 = validate25.evaluated;
+if(evaluated0.dynamicProps){
+evaluated0.props = undefined;
+}
+if(evaluated0.dynamicItems){
+evaluated0.items = undefined;
+}
+if(errors === 0){
+if(data && typeof data == "object" && !Array.isArray(data)){
+let missing0;
+if(((data.kind === undefined) && (missing0 = "kind")) || ((data.content === undefined) && (missing0 = "content"))){
+validate25.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
@@ -1324,11 +1446,11 @@ if(data.kind !== undefined){
 let data0 = data.kind;
 const _errs1 = errors;
 if(typeof data0 !== "string"){
-validate23.errors = [{instancePath:instancePath+"/kind",schemaPath:"#/$defs/ArtifactKind/type",keyword:"type",params:{type: "string"}}];
+validate25.errors = [{instancePath:instancePath+"/kind",schemaPath:"#/$defs/ArtifactKind/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!(((((data0 === "plan") || (data0 === "summary")) || (data0 === "diff")) || (data0 === "trace")) || (data0 === "other"))){
-validate23.errors = [{instancePath:instancePath+"/kind",schemaPath:"#/$defs/ArtifactKind/enum",keyword:"enum",params:{allowedValues: schema42.enum}}];
+validate25.errors = [{instancePath:instancePath+"/kind",schemaPath:"#/$defs/ArtifactKind/enum",keyword:"enum",params:{allowedValues: schema44.enum}}];
 return false;
 }
 var valid0 = _errs1 === errors;
@@ -1344,7 +1466,7 @@ if(errors === _errs4){
 if(data1 && typeof data1 == "object" && !Array.isArray(data1)){
 }
 else {
-validate23.errors = [{instancePath:instancePath+"/content",schemaPath:"#/properties/content/type",keyword:"type",params:{type: "object"}}];
+validate25.errors = [{instancePath:instancePath+"/content",schemaPath:"#/properties/content/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -1364,7 +1486,7 @@ const len0 = data2.length;
 for(let i0=0; i0<len0; i0++){
 const _errs9 = errors;
 if(typeof data2[i0] !== "string"){
-validate23.errors = [{instancePath:instancePath+"/tags/" + i0,schemaPath:"#/properties/tags/items/type",keyword:"type",params:{type: "string"}}];
+validate25.errors = [{instancePath:instancePath+"/tags/" + i0,schemaPath:"#/properties/tags/items/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid2 = _errs9 === errors;
@@ -1374,7 +1496,7 @@ break;
 }
 }
 else {
-validate23.errors = [{instancePath:instancePath+"/tags",schemaPath:"#/properties/tags/type",keyword:"type",params:{type: "array"}}];
+validate25.errors = [{instancePath:instancePath+"/tags",schemaPath:"#/properties/tags/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -1389,13 +1511,13 @@ let data4 = data.parent;
 const _errs11 = errors;
 if(errors === _errs11){
 if(typeof data4 === "string"){
-if(!pattern8.test(data4)){
-validate23.errors = [{instancePath:instancePath+"/parent",schemaPath:"#/properties/parent/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
+if(!pattern9.test(data4)){
+validate25.errors = [{instancePath:instancePath+"/parent",schemaPath:"#/properties/parent/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
 return false;
 }
 }
 else {
-validate23.errors = [{instancePath:instancePath+"/parent",schemaPath:"#/properties/parent/type",keyword:"type",params:{type: "string"}}];
+validate25.errors = [{instancePath:instancePath+"/parent",schemaPath:"#/properties/parent/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -1412,7 +1534,7 @@ if(errors === _errs13){
 if(data5 && typeof data5 == "object" && !Array.isArray(data5)){
 }
 else {
-validate23.errors = [{instancePath:instancePath+"/metadata",schemaPath:"#/properties/metadata/type",keyword:"type",params:{type: "object"}}];
+validate25.errors = [{instancePath:instancePath+"/metadata",schemaPath:"#/properties/metadata/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -1428,40 +1550,40 @@ var valid0 = true;
 }
 }
 else {
-validate23.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate25.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate23.errors = vErrors;
+validate25.errors = vErrors;
 return errors === 0;
 }
-validate23.evaluated = {"props":{"kind":true,"content":true,"tags":true,"parent":true,"metadata":true},"dynamicProps":false,"dynamicItems":false};
+validate25.evaluated = {"props":{"kind":true,"content":true,"tags":true,"parent":true,"metadata":true},"dynamicProps":false,"dynamicItems":false};
 
-export const validateConfig = validate24;
-const schema43 = {"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","additionalProperties":false,"properties":{"server":{"type":"object","default":{},"additionalProperties":false,"properties":{"bind_addr":{"type":"string","default":"127.0.0.1:8080"},"body_limit_bytes":{"type":"integer","minimum":1024,"default":10485760},"shutdown_ms":{"type":"integer","minimum":0,"default":10000}}},"sse":{"type":"object","default":{},"additionalProperties":false,"properties":{"heartbeat_ms":{"type":"integer","minimum":0,"default":15000},"metrics_period_ms":{"type":"integer","minimum":10,"default":1000},"cancel_on_disconnect":{"type":"boolean","default":true},"disconnect_grace_ms":{"type":"integer","minimum":0,"default":10000},"narration_enabled":{"type":"boolean","default":false},"microbatch":{"type":"boolean","default":false},"microbatch_window_ms":{"type":"integer","minimum":1,"default":10,"maximum":1000}}},"admission":{"type":"object","default":{},"additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1,"default":256},"policy":{"$ref":"#/$defs/FullPolicy","default":"reject"},"idempotency_ttl_ms":{"type":"integer","minimum":0,"default":600000}}},"session":{"type":"object","default":{},"additionalProperties":false,"properties":{"ttl_ms":{"type":"integer","minimum":1,"default":600000},"max_turns":{"type":"integer","minimum":1},"budgets":{"type":"object","default":{},"additionalProperties":false,"properties":{"tokens":{"type":"integer","minimum":0},"time_ms":{"type":"integer","minimum":0},"cost":{"type":"number","minimum":0}}}}},"budget":{"type":"object","default":{},"additionalProperties":false,"properties":{"cost_per_output_token":{"type":"number","minimum":0,"default":0.000002}}},"placement":{"type":"object","default":{},"additionalProperties":false,"properties":{"allow_pin":{"type":"boolean","default":true}}},"retry":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_attempts":{"type":"integer","minimum":1,"default":3,"maximum":100},"continuations":{"type":"integer","minimum":0,"default":2,"maximum":100}}},"store":{"type":"object","default":{},"additionalProperties":false,"properties":{"kind":{"type":"string","enum":["sqlite","memory"]}}},"retention":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_tasks":{"type":"integer","minimum":0,"default":10000},"max_age_s":{"type":"integer","minimum":0,"default":86400}}},"artifacts":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_bytes":{"type":"integer","minimum":1,"default":268435456},"retention_days":{"type":"number","minimum":0,"default":30},"transcripts":{"type":"boolean","default":true}}},"runtime":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S","default":".runtime"}}},"models":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/models"},"max_bytes":{"type":"integer","minimum":1}}},"policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"offline":{"type":"boolean","default":false},"auto_fetch":{"type":"boolean","default":true},"allowlist":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}}}},"log":{"type":"object","default":{},"additionalProperties":false,"properties":{"level":{"type":"string","enum":["fatal","error","warn","info","debug","trace","silent"],"default":"info"},"format":{"type":"string","enum":["json","pretty","auto"],"default":"auto"}}},"supervision":{"type":"object","default":{},"additionalProperties":false,"properties":{"initial_ms":{"type":"integer","minimum":1,"default":1000},"max_ms":{"type":"integer","minimum":1,"default":60000},"factor":{"type":"number","minimum":1,"default":2},"jitter":{"type":"number","minimum":0,"maximum":1,"default":0.1},"max_restarts":{"type":"integer","minimum":1,"default":10},"stable_s":{"type":"integer","minimum":1,"default":300},"probe_interval_ms":{"type":"integer","minimum":10,"default":5000},"probe_fail":{"type":"integer","minimum":1,"default":3},"load_timeout_ms":{"type":"integer","minimum":1,"default":120000},"window_s":{"type":"integer","minimum":1,"default":60},"breaker_threshold":{"type":"integer","minimum":1,"default":5},"breaker_open_s":{"type":"integer","minimum":1,"default":300},"trial_stable_s":{"type":"integer","minimum":1,"default":60}}},"pools":{"type":"array","minItems":1,"default":[{"id":"storyteller","engine":"llamacpp","model":"storyteller"}],"items":{"$ref":"#/$defs/PoolConfig"}},"memory":{"type":"object","additionalProperties":false,"default":{},"properties":{"host_bytes":{"type":"integer","minimum":1},"devices":{"type":"array","default":[],"maxItems":64,"items":{"type":"object","additionalProperties":false,"required":["id","bytes"],"properties":{"id":{"type":"integer","minimum":0,"maximum":1023},"bytes":{"type":"integer","minimum":1}}}},"min_residency_ms":{"type":"integer","minimum":0,"default":5000},"max_overtaken_ms":{"type":"integer","minimum":0,"default":60000},"max_parallel_loads":{"type":"integer","minimum":1,"maximum":64,"default":1}}}},"$defs":{"FullPolicy":{"type":"string","enum":["reject","drop-lru","shed-low-priority"]},"PoolId":{"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"},"Slots":{"type":"integer","minimum":1,"maximum":1024},"Ctx":{"type":"integer","minimum":1,"maximum":2147483647},"MaxTokensOut":{"type":"integer","minimum":1,"maximum":2147483647},"Preload":{"type":"boolean"},"PoolQueue":{"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}},"PoolConfig":{"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]},"LlamacppPool":{"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}},"RemotePool":{"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}},"SyntheticPool":{"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}},"Provisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","external"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}}}},"RemoteProvisioning":{"type":"object","additionalProperties":false,"required":["external"],"properties":{"mode":{"type":"string","enum":["external"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"}}},"ExternalServer":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"ApiKey":{"type":"string","pattern":"^[\\x21-\\x7e]+$"},"SyntheticConfig":{"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}},"PriorityRules":{"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}},"PoolAdmission":{"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}},"Timeouts":{"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}},"Replicas":{"type":"integer","minimum":1,"maximum":64},"Devices":{"type":"array","maxItems":64,"uniqueItems":true,"items":{"type":"integer","minimum":0,"maximum":1023}},"MemoryBytes":{"type":"integer","minimum":0},"Pinned":{"type":"boolean"},"IdleTtl":{"type":"integer","minimum":1}}};
-const schema44 = {"type":"string","enum":["reject","drop-lru","shed-low-priority"]};
+export const validateConfig = validate26;
+const schema45 = {"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","additionalProperties":false,"properties":{"server":{"type":"object","default":{},"additionalProperties":false,"properties":{"bind_addr":{"type":"string","default":"127.0.0.1:8080"},"body_limit_bytes":{"type":"integer","minimum":1024,"default":10485760},"shutdown_ms":{"type":"integer","minimum":0,"default":10000}}},"sse":{"type":"object","default":{},"additionalProperties":false,"properties":{"heartbeat_ms":{"type":"integer","minimum":0,"default":15000},"metrics_period_ms":{"type":"integer","minimum":10,"default":1000},"cancel_on_disconnect":{"type":"boolean","default":true},"disconnect_grace_ms":{"type":"integer","minimum":0,"default":10000},"narration_enabled":{"type":"boolean","default":false},"microbatch":{"type":"boolean","default":false},"microbatch_window_ms":{"type":"integer","minimum":1,"default":10,"maximum":1000}}},"admission":{"type":"object","default":{},"additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1,"default":256},"policy":{"$ref":"#/$defs/FullPolicy","default":"reject"},"idempotency_ttl_ms":{"type":"integer","minimum":0,"default":600000}}},"session":{"type":"object","default":{},"additionalProperties":false,"properties":{"ttl_ms":{"type":"integer","minimum":1,"default":600000},"max_turns":{"type":"integer","minimum":1},"budgets":{"type":"object","default":{},"additionalProperties":false,"properties":{"tokens":{"type":"integer","minimum":0},"time_ms":{"type":"integer","minimum":0},"cost":{"type":"number","minimum":0}}}}},"budget":{"type":"object","default":{},"additionalProperties":false,"properties":{"cost_per_output_token":{"type":"number","minimum":0,"default":0.000002}}},"placement":{"type":"object","default":{},"additionalProperties":false,"properties":{"allow_pin":{"type":"boolean","default":true}}},"retry":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_attempts":{"type":"integer","minimum":1,"default":3,"maximum":100},"continuations":{"type":"integer","minimum":0,"default":2,"maximum":100}}},"store":{"type":"object","default":{},"additionalProperties":false,"properties":{"kind":{"type":"string","enum":["sqlite","memory"]}}},"retention":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_tasks":{"type":"integer","minimum":0,"default":10000},"max_age_s":{"type":"integer","minimum":0,"default":86400}}},"artifacts":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_bytes":{"type":"integer","minimum":1,"default":268435456},"retention_days":{"type":"number","minimum":0,"default":30},"transcripts":{"type":"boolean","default":true}}},"runtime":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S","default":".runtime"}}},"models":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/models"},"max_bytes":{"type":"integer","minimum":1}}},"policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"offline":{"type":"boolean","default":false},"auto_fetch":{"type":"boolean","default":true},"allowlist":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}}}},"log":{"type":"object","default":{},"additionalProperties":false,"properties":{"level":{"type":"string","enum":["fatal","error","warn","info","debug","trace","silent"],"default":"info"},"format":{"type":"string","enum":["json","pretty","auto"],"default":"auto"}}},"supervision":{"type":"object","default":{},"additionalProperties":false,"properties":{"initial_ms":{"type":"integer","minimum":1,"default":1000},"max_ms":{"type":"integer","minimum":1,"default":60000},"factor":{"type":"number","minimum":1,"default":2},"jitter":{"type":"number","minimum":0,"maximum":1,"default":0.1},"max_restarts":{"type":"integer","minimum":1,"default":10},"stable_s":{"type":"integer","minimum":1,"default":300},"probe_interval_ms":{"type":"integer","minimum":10,"default":5000},"probe_fail":{"type":"integer","minimum":1,"default":3},"load_timeout_ms":{"type":"integer","minimum":1,"default":120000},"window_s":{"type":"integer","minimum":1,"default":60},"breaker_threshold":{"type":"integer","minimum":1,"default":5},"breaker_open_s":{"type":"integer","minimum":1,"default":300},"trial_stable_s":{"type":"integer","minimum":1,"default":60}}},"pools":{"type":"array","minItems":1,"default":[{"id":"storyteller","engine":"llamacpp","model":"storyteller"}],"items":{"$ref":"#/$defs/PoolConfig"}},"memory":{"type":"object","additionalProperties":false,"default":{},"properties":{"host_bytes":{"type":"integer","minimum":1},"devices":{"type":"array","default":[],"maxItems":64,"items":{"type":"object","additionalProperties":false,"required":["id","bytes"],"properties":{"id":{"type":"integer","minimum":0,"maximum":1023},"bytes":{"type":"integer","minimum":1}}}},"min_residency_ms":{"type":"integer","minimum":0,"default":5000},"max_overtaken_ms":{"type":"integer","minimum":0,"default":60000},"max_parallel_loads":{"type":"integer","minimum":1,"maximum":64,"default":1}}}},"$defs":{"FullPolicy":{"type":"string","enum":["reject","drop-lru","shed-low-priority"]},"PoolId":{"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"},"Slots":{"type":"integer","minimum":1,"maximum":1024},"Ctx":{"type":"integer","minimum":1,"maximum":2147483647},"MaxTokensOut":{"type":"integer","minimum":1,"maximum":2147483647},"Preload":{"type":"boolean"},"PoolQueue":{"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}},"PoolConfig":{"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]},"LlamacppPool":{"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}},"RemotePool":{"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}},"SyntheticPool":{"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}},"Provisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","external"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}}}},"RemoteProvisioning":{"type":"object","additionalProperties":false,"required":["external"],"properties":{"mode":{"type":"string","enum":["external"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"}}},"ExternalServer":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"ApiKey":{"type":"string","pattern":"^[\\x21-\\x7e]+$"},"SyntheticConfig":{"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}},"PriorityRules":{"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}},"PoolAdmission":{"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}},"Timeouts":{"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}},"Replicas":{"type":"integer","minimum":1,"maximum":64},"Devices":{"type":"array","maxItems":64,"uniqueItems":true,"items":{"type":"integer","minimum":0,"maximum":1023}},"MemoryBytes":{"type":"integer","minimum":0},"Pinned":{"type":"boolean"},"IdleTtl":{"type":"integer","minimum":1}}};
+const schema46 = {"type":"string","enum":["reject","drop-lru","shed-low-priority"]};
 const func1 = Object.prototype.hasOwnProperty;
-const pattern11 = new RegExp("^[A-Za-z0-9.-]+(:\\d+)?$", "u");
-const schema45 = {"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]};
-const schema46 = {"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}};
-const schema47 = {"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"};
-const schema48 = {"type":"integer","minimum":1,"maximum":2147483647};
-const schema49 = {"type":"integer","minimum":1,"maximum":1024};
-const schema50 = {"type":"integer","minimum":1,"maximum":64};
-const schema51 = {"type":"array","maxItems":64,"uniqueItems":true,"items":{"type":"integer","minimum":0,"maximum":1023}};
-const schema52 = {"type":"integer","minimum":0};
-const schema53 = {"type":"boolean"};
-const schema54 = {"type":"integer","minimum":1};
+const pattern12 = new RegExp("^[A-Za-z0-9.-]+(:\\d+)?$", "u");
+const schema47 = {"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]};
+const schema48 = {"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}};
+const schema49 = {"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"};
+const schema50 = {"type":"integer","minimum":1,"maximum":2147483647};
+const schema51 = {"type":"integer","minimum":1,"maximum":1024};
+const schema52 = {"type":"integer","minimum":1,"maximum":64};
+const schema53 = {"type":"array","maxItems":64,"uniqueItems":true,"items":{"type":"integer","minimum":0,"maximum":1023}};
+const schema54 = {"type":"integer","minimum":0};
 const schema55 = {"type":"boolean"};
-const schema56 = {"type":"integer","minimum":1,"maximum":2147483647};
-const schema61 = {"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}};
-const pattern12 = new RegExp("^[A-Za-z0-9._-]{1,64}$", "u");
-const schema57 = {"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}};
+const schema56 = {"type":"integer","minimum":1};
+const schema57 = {"type":"boolean"};
+const schema58 = {"type":"integer","minimum":1,"maximum":2147483647};
+const schema63 = {"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}};
+const pattern13 = new RegExp("^[A-Za-z0-9._-]{1,64}$", "u");
+const schema59 = {"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}};
 
-function validate27(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate29(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate27.evaluated;
+const evaluated0 = validate29.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -1473,7 +1595,7 @@ if(data && typeof data == "object" && !Array.isArray(data)){
 const _errs1 = errors;
 for(const key0 in data){
 if(!((key0 === "capacity") || (key0 === "full_policy"))){
-validate27.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate29.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -1483,13 +1605,13 @@ if(data.capacity !== undefined){
 let data0 = data.capacity;
 const _errs2 = errors;
 if(!(((typeof data0 == "number") && (!(data0 % 1) && !isNaN(data0))) && (isFinite(data0)))){
-validate27.errors = [{instancePath:instancePath+"/capacity",schemaPath:"#/properties/capacity/type",keyword:"type",params:{type: "integer"}}];
+validate29.errors = [{instancePath:instancePath+"/capacity",schemaPath:"#/properties/capacity/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs2){
 if((typeof data0 == "number") && (isFinite(data0))){
 if(data0 < 1 || isNaN(data0)){
-validate27.errors = [{instancePath:instancePath+"/capacity",schemaPath:"#/properties/capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate29.errors = [{instancePath:instancePath+"/capacity",schemaPath:"#/properties/capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -1504,11 +1626,11 @@ if(data.full_policy !== undefined){
 let data1 = data.full_policy;
 const _errs4 = errors;
 if(typeof data1 !== "string"){
-validate27.errors = [{instancePath:instancePath+"/full_policy",schemaPath:"#/$defs/FullPolicy/type",keyword:"type",params:{type: "string"}}];
+validate29.errors = [{instancePath:instancePath+"/full_policy",schemaPath:"#/$defs/FullPolicy/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!(((data1 === "reject") || (data1 === "drop-lru")) || (data1 === "shed-low-priority"))){
-validate27.errors = [{instancePath:instancePath+"/full_policy",schemaPath:"#/$defs/FullPolicy/enum",keyword:"enum",params:{allowedValues: schema44.enum}}];
+validate29.errors = [{instancePath:instancePath+"/full_policy",schemaPath:"#/$defs/FullPolicy/enum",keyword:"enum",params:{allowedValues: schema46.enum}}];
 return false;
 }
 var valid0 = _errs4 === errors;
@@ -1520,22 +1642,22 @@ var valid0 = true;
 }
 }
 else {
-validate27.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate29.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate27.errors = vErrors;
+validate29.errors = vErrors;
 return errors === 0;
 }
-validate27.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate29.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
-const schema59 = {"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}};
-const schema60 = {"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}};
+const schema61 = {"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}};
+const schema62 = {"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}};
 
-function validate29(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate31(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate29.evaluated;
+const evaluated0 = validate31.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -1550,7 +1672,7 @@ data.priorities = [];
 const _errs1 = errors;
 for(const key0 in data){
 if(!(key0 === "priorities")){
-validate29.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate31.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -1561,7 +1683,7 @@ const _errs2 = errors;
 if(errors === _errs2){
 if(Array.isArray(data0)){
 if(data0.length > 2){
-validate29.errors = [{instancePath:instancePath+"/priorities",schemaPath:"#/properties/priorities/maxItems",keyword:"maxItems",params:{limit: 2}}];
+validate31.errors = [{instancePath:instancePath+"/priorities",schemaPath:"#/properties/priorities/maxItems",keyword:"maxItems",params:{limit: 2}}];
 return false;
 }
 else {
@@ -1575,14 +1697,14 @@ if(errors === _errs5){
 if(data1 && typeof data1 == "object" && !Array.isArray(data1)){
 let missing0;
 if((data1.name === undefined) && (missing0 = "name")){
-validate29.errors = [{instancePath:instancePath+"/priorities/" + i0,schemaPath:"#/$defs/PriorityRules/required",keyword:"required",params:{missingProperty: missing0}}];
+validate31.errors = [{instancePath:instancePath+"/priorities/" + i0,schemaPath:"#/$defs/PriorityRules/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs7 = errors;
 for(const key1 in data1){
 if(!((((key1 === "name") || (key1 === "queue_capacity")) || (key1 === "rate_limit_rps")) || (key1 === "weight"))){
-validate29.errors = [{instancePath:instancePath+"/priorities/" + i0,schemaPath:"#/$defs/PriorityRules/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate31.errors = [{instancePath:instancePath+"/priorities/" + i0,schemaPath:"#/$defs/PriorityRules/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -1592,11 +1714,11 @@ if(data1.name !== undefined){
 let data2 = data1.name;
 const _errs8 = errors;
 if(typeof data2 !== "string"){
-validate29.errors = [{instancePath:instancePath+"/priorities/" + i0+"/name",schemaPath:"#/$defs/PriorityRules/properties/name/type",keyword:"type",params:{type: "string"}}];
+validate31.errors = [{instancePath:instancePath+"/priorities/" + i0+"/name",schemaPath:"#/$defs/PriorityRules/properties/name/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!((data2 === "interactive") || (data2 === "batch"))){
-validate29.errors = [{instancePath:instancePath+"/priorities/" + i0+"/name",schemaPath:"#/$defs/PriorityRules/properties/name/enum",keyword:"enum",params:{allowedValues: schema60.properties.name.enum}}];
+validate31.errors = [{instancePath:instancePath+"/priorities/" + i0+"/name",schemaPath:"#/$defs/PriorityRules/properties/name/enum",keyword:"enum",params:{allowedValues: schema62.properties.name.enum}}];
 return false;
 }
 var valid3 = _errs8 === errors;
@@ -1609,13 +1731,13 @@ if(data1.queue_capacity !== undefined){
 let data3 = data1.queue_capacity;
 const _errs10 = errors;
 if(!(((typeof data3 == "number") && (!(data3 % 1) && !isNaN(data3))) && (isFinite(data3)))){
-validate29.errors = [{instancePath:instancePath+"/priorities/" + i0+"/queue_capacity",schemaPath:"#/$defs/PriorityRules/properties/queue_capacity/type",keyword:"type",params:{type: "integer"}}];
+validate31.errors = [{instancePath:instancePath+"/priorities/" + i0+"/queue_capacity",schemaPath:"#/$defs/PriorityRules/properties/queue_capacity/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs10){
 if((typeof data3 == "number") && (isFinite(data3))){
 if(data3 < 1 || isNaN(data3)){
-validate29.errors = [{instancePath:instancePath+"/priorities/" + i0+"/queue_capacity",schemaPath:"#/$defs/PriorityRules/properties/queue_capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate31.errors = [{instancePath:instancePath+"/priorities/" + i0+"/queue_capacity",schemaPath:"#/$defs/PriorityRules/properties/queue_capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -1632,12 +1754,12 @@ const _errs12 = errors;
 if(errors === _errs12){
 if((typeof data4 == "number") && (isFinite(data4))){
 if(data4 <= 0 || isNaN(data4)){
-validate29.errors = [{instancePath:instancePath+"/priorities/" + i0+"/rate_limit_rps",schemaPath:"#/$defs/PriorityRules/properties/rate_limit_rps/exclusiveMinimum",keyword:"exclusiveMinimum",params:{comparison: ">", limit: 0}}];
+validate31.errors = [{instancePath:instancePath+"/priorities/" + i0+"/rate_limit_rps",schemaPath:"#/$defs/PriorityRules/properties/rate_limit_rps/exclusiveMinimum",keyword:"exclusiveMinimum",params:{comparison: ">", limit: 0}}];
 return false;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/priorities/" + i0+"/rate_limit_rps",schemaPath:"#/$defs/PriorityRules/properties/rate_limit_rps/type",keyword:"type",params:{type: "number"}}];
+validate31.errors = [{instancePath:instancePath+"/priorities/" + i0+"/rate_limit_rps",schemaPath:"#/$defs/PriorityRules/properties/rate_limit_rps/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
@@ -1651,18 +1773,18 @@ if(data1.weight !== undefined){
 let data5 = data1.weight;
 const _errs14 = errors;
 if(!(((typeof data5 == "number") && (!(data5 % 1) && !isNaN(data5))) && (isFinite(data5)))){
-validate29.errors = [{instancePath:instancePath+"/priorities/" + i0+"/weight",schemaPath:"#/$defs/PriorityRules/properties/weight/type",keyword:"type",params:{type: "integer"}}];
+validate31.errors = [{instancePath:instancePath+"/priorities/" + i0+"/weight",schemaPath:"#/$defs/PriorityRules/properties/weight/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs14){
 if((typeof data5 == "number") && (isFinite(data5))){
 if(data5 > 1000 || isNaN(data5)){
-validate29.errors = [{instancePath:instancePath+"/priorities/" + i0+"/weight",schemaPath:"#/$defs/PriorityRules/properties/weight/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1000}}];
+validate31.errors = [{instancePath:instancePath+"/priorities/" + i0+"/weight",schemaPath:"#/$defs/PriorityRules/properties/weight/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1000}}];
 return false;
 }
 else {
 if(data5 < 1 || isNaN(data5)){
-validate29.errors = [{instancePath:instancePath+"/priorities/" + i0+"/weight",schemaPath:"#/$defs/PriorityRules/properties/weight/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate31.errors = [{instancePath:instancePath+"/priorities/" + i0+"/weight",schemaPath:"#/$defs/PriorityRules/properties/weight/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -1680,7 +1802,7 @@ var valid3 = true;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/priorities/" + i0,schemaPath:"#/$defs/PriorityRules/type",keyword:"type",params:{type: "object"}}];
+validate31.errors = [{instancePath:instancePath+"/priorities/" + i0,schemaPath:"#/$defs/PriorityRules/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -1692,31 +1814,31 @@ break;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/priorities",schemaPath:"#/properties/priorities/type",keyword:"type",params:{type: "array"}}];
+validate31.errors = [{instancePath:instancePath+"/priorities",schemaPath:"#/properties/priorities/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
 }
 }
 else {
-validate29.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate31.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate29.errors = vErrors;
+validate31.errors = vErrors;
 return errors === 0;
 }
-validate29.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate31.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
-const schema62 = {"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","external"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}}}};
-const schema63 = {"type":"string","pattern":"^[\\x21-\\x7e]+$"};
-const pattern16 = new RegExp("^https?://[^\\s/]+", "u");
-const pattern17 = new RegExp("^[\\x21-\\x7e]+$", "u");
+const schema64 = {"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","external"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}}}};
+const schema65 = {"type":"string","pattern":"^[\\x21-\\x7e]+$"};
+const pattern17 = new RegExp("^https?://[^\\s/]+", "u");
+const pattern18 = new RegExp("^[\\x21-\\x7e]+$", "u");
 
-function validate31(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate33(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate31.evaluated;
+const evaluated0 = validate33.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -1731,7 +1853,7 @@ data.mode = "embedded";
 const _errs1 = errors;
 for(const key0 in data){
 if(!(((key0 === "mode") || (key0 === "external")) || (key0 === "model"))){
-validate31.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate33.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -1740,11 +1862,11 @@ if(_errs1 === errors){
 let data0 = data.mode;
 const _errs2 = errors;
 if(typeof data0 !== "string"){
-validate31.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/type",keyword:"type",params:{type: "string"}}];
+validate33.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!((data0 === "embedded") || (data0 === "external"))){
-validate31.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/enum",keyword:"enum",params:{allowedValues: schema62.properties.mode.enum}}];
+validate33.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/enum",keyword:"enum",params:{allowedValues: schema64.properties.mode.enum}}];
 return false;
 }
 var valid0 = _errs2 === errors;
@@ -1756,14 +1878,14 @@ if(errors === _errs4){
 if(data1 && typeof data1 == "object" && !Array.isArray(data1)){
 let missing0;
 if((data1.url === undefined) && (missing0 = "url")){
-validate31.errors = [{instancePath:instancePath+"/external",schemaPath:"#/properties/external/required",keyword:"required",params:{missingProperty: missing0}}];
+validate33.errors = [{instancePath:instancePath+"/external",schemaPath:"#/properties/external/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs6 = errors;
 for(const key1 in data1){
 if(!((key1 === "url") || (key1 === "api_key"))){
-validate31.errors = [{instancePath:instancePath+"/external",schemaPath:"#/properties/external/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate33.errors = [{instancePath:instancePath+"/external",schemaPath:"#/properties/external/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -1774,13 +1896,13 @@ let data2 = data1.url;
 const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
-if(!pattern16.test(data2)){
-validate31.errors = [{instancePath:instancePath+"/external/url",schemaPath:"#/properties/external/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/]+"}}];
+if(!pattern17.test(data2)){
+validate33.errors = [{instancePath:instancePath+"/external/url",schemaPath:"#/properties/external/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/]+"}}];
 return false;
 }
 }
 else {
-validate31.errors = [{instancePath:instancePath+"/external/url",schemaPath:"#/properties/external/properties/url/type",keyword:"type",params:{type: "string"}}];
+validate33.errors = [{instancePath:instancePath+"/external/url",schemaPath:"#/properties/external/properties/url/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -1796,13 +1918,13 @@ const _errs9 = errors;
 const _errs10 = errors;
 if(errors === _errs10){
 if(typeof data3 === "string"){
-if(!pattern17.test(data3)){
-validate31.errors = [{instancePath:instancePath+"/external/api_key",schemaPath:"#/$defs/ApiKey/pattern",keyword:"pattern",params:{pattern: "^[\\x21-\\x7e]+$"}}];
+if(!pattern18.test(data3)){
+validate33.errors = [{instancePath:instancePath+"/external/api_key",schemaPath:"#/$defs/ApiKey/pattern",keyword:"pattern",params:{pattern: "^[\\x21-\\x7e]+$"}}];
 return false;
 }
 }
 else {
-validate31.errors = [{instancePath:instancePath+"/external/api_key",schemaPath:"#/$defs/ApiKey/type",keyword:"type",params:{type: "string"}}];
+validate33.errors = [{instancePath:instancePath+"/external/api_key",schemaPath:"#/$defs/ApiKey/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -1816,7 +1938,7 @@ var valid1 = true;
 }
 }
 else {
-validate31.errors = [{instancePath:instancePath+"/external",schemaPath:"#/properties/external/type",keyword:"type",params:{type: "object"}}];
+validate33.errors = [{instancePath:instancePath+"/external",schemaPath:"#/properties/external/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -1833,14 +1955,14 @@ if(errors === _errs12){
 if(data4 && typeof data4 == "object" && !Array.isArray(data4)){
 let missing1;
 if((data4.ref === undefined) && (missing1 = "ref")){
-validate31.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/required",keyword:"required",params:{missingProperty: missing1}}];
+validate33.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/required",keyword:"required",params:{missingProperty: missing1}}];
 return false;
 }
 else {
 const _errs14 = errors;
 for(const key2 in data4){
 if(!(key2 === "ref")){
-validate31.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
+validate33.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
 return false;
 break;
 }
@@ -1852,12 +1974,12 @@ const _errs15 = errors;
 if(errors === _errs15){
 if(typeof data5 === "string"){
 if(!pattern4.test(data5)){
-validate31.errors = [{instancePath:instancePath+"/model/ref",schemaPath:"#/properties/model/properties/ref/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate33.errors = [{instancePath:instancePath+"/model/ref",schemaPath:"#/properties/model/properties/ref/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate31.errors = [{instancePath:instancePath+"/model/ref",schemaPath:"#/properties/model/properties/ref/type",keyword:"type",params:{type: "string"}}];
+validate33.errors = [{instancePath:instancePath+"/model/ref",schemaPath:"#/properties/model/properties/ref/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -1866,7 +1988,7 @@ return false;
 }
 }
 else {
-validate31.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "object"}}];
+validate33.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -1880,20 +2002,20 @@ var valid0 = true;
 }
 }
 else {
-validate31.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate33.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate31.errors = vErrors;
+validate33.errors = vErrors;
 return errors === 0;
 }
-validate31.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate33.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
 
-function validate26(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate28(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate26.evaluated;
+const evaluated0 = validate28.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -1937,14 +2059,14 @@ data.provisioning = {};
 }
 let missing0;
 if((((data.id === undefined) && (missing0 = "id")) || ((data.engine === undefined) && (missing0 = "engine"))) || ((data.model === undefined) && (missing0 = "model"))){
-validate26.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate28.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
-if(!(func1.call(schema46.properties, key0))){
-validate26.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+if(!(func1.call(schema48.properties, key0))){
+validate28.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -1956,13 +2078,13 @@ const _errs2 = errors;
 const _errs3 = errors;
 if(errors === _errs3){
 if(typeof data0 === "string"){
-if(!pattern12.test(data0)){
-validate26.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
+if(!pattern13.test(data0)){
+validate28.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
 return false;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
+validate28.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -1976,11 +2098,11 @@ if(data.engine !== undefined){
 let data1 = data.engine;
 const _errs5 = errors;
 if(typeof data1 !== "string"){
-validate26.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
+validate28.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if("llamacpp" !== data1){
-validate26.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/const",keyword:"const",params:{allowedValue: "llamacpp"}}];
+validate28.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/const",keyword:"const",params:{allowedValue: "llamacpp"}}];
 return false;
 }
 var valid0 = _errs5 === errors;
@@ -1995,12 +2117,12 @@ const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
 if(!pattern4.test(data2)){
-validate26.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate28.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
+validate28.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2015,13 +2137,13 @@ let data3 = data.checksum;
 const _errs9 = errors;
 if(errors === _errs9){
 if(typeof data3 === "string"){
-if(!pattern8.test(data3)){
-validate26.errors = [{instancePath:instancePath+"/checksum",schemaPath:"#/properties/checksum/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
+if(!pattern9.test(data3)){
+validate28.errors = [{instancePath:instancePath+"/checksum",schemaPath:"#/properties/checksum/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
 return false;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/checksum",schemaPath:"#/properties/checksum/type",keyword:"type",params:{type: "string"}}];
+validate28.errors = [{instancePath:instancePath+"/checksum",schemaPath:"#/properties/checksum/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2036,18 +2158,18 @@ let data4 = data.ctx;
 const _errs11 = errors;
 const _errs12 = errors;
 if(!(((typeof data4 == "number") && (!(data4 % 1) && !isNaN(data4))) && (isFinite(data4)))){
-validate26.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs12){
 if((typeof data4 == "number") && (isFinite(data4))){
 if(data4 > 2147483647 || isNaN(data4)){
-validate26.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate28.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data4 < 1 || isNaN(data4)){
-validate26.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate28.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2063,18 +2185,18 @@ let data5 = data.slots;
 const _errs14 = errors;
 const _errs15 = errors;
 if(!(((typeof data5 == "number") && (!(data5 % 1) && !isNaN(data5))) && (isFinite(data5)))){
-validate26.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs15){
 if((typeof data5 == "number") && (isFinite(data5))){
 if(data5 > 1024 || isNaN(data5)){
-validate26.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
+validate28.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
 return false;
 }
 else {
 if(data5 < 1 || isNaN(data5)){
-validate26.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate28.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2086,18 +2208,18 @@ let data6 = data.replicas;
 const _errs17 = errors;
 const _errs18 = errors;
 if(!(((typeof data6 == "number") && (!(data6 % 1) && !isNaN(data6))) && (isFinite(data6)))){
-validate26.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs18){
 if((typeof data6 == "number") && (isFinite(data6))){
 if(data6 > 64 || isNaN(data6)){
-validate26.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
+validate28.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
 return false;
 }
 else {
 if(data6 < 1 || isNaN(data6)){
-validate26.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate28.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2111,7 +2233,7 @@ const _errs21 = errors;
 if(errors === _errs21){
 if(Array.isArray(data7)){
 if(data7.length > 64){
-validate26.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
+validate28.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
 return false;
 }
 else {
@@ -2121,18 +2243,18 @@ for(let i0=0; i0<len0; i0++){
 let data8 = data7[i0];
 const _errs23 = errors;
 if(!(((typeof data8 == "number") && (!(data8 % 1) && !isNaN(data8))) && (isFinite(data8)))){
-validate26.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs23){
 if((typeof data8 == "number") && (isFinite(data8))){
 if(data8 > 1023 || isNaN(data8)){
-validate26.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
+validate28.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
 return false;
 }
 else {
 if(data8 < 0 || isNaN(data8)){
-validate26.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate28.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -2155,7 +2277,7 @@ continue;
 }
 if(typeof indices0[item0] == "number"){
 j0 = indices0[item0];
-validate26.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/uniqueItems",keyword:"uniqueItems",params:{i: i1, j: j0}}];
+validate28.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/uniqueItems",keyword:"uniqueItems",params:{i: i1, j: j0}}];
 return false;
 break;
 }
@@ -2166,7 +2288,7 @@ indices0[item0] = i1;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/type",keyword:"type",params:{type: "array"}}];
+validate28.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -2177,13 +2299,13 @@ let data9 = data.memory_bytes;
 const _errs25 = errors;
 const _errs26 = errors;
 if(!(((typeof data9 == "number") && (!(data9 % 1) && !isNaN(data9))) && (isFinite(data9)))){
-validate26.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs26){
 if((typeof data9 == "number") && (isFinite(data9))){
 if(data9 < 0 || isNaN(data9)){
-validate26.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate28.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -2196,7 +2318,7 @@ var valid0 = true;
 if(valid0){
 const _errs28 = errors;
 if(typeof data.pinned !== "boolean"){
-validate26.errors = [{instancePath:instancePath+"/pinned",schemaPath:"#/$defs/Pinned/type",keyword:"type",params:{type: "boolean"}}];
+validate28.errors = [{instancePath:instancePath+"/pinned",schemaPath:"#/$defs/Pinned/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid0 = _errs28 === errors;
@@ -2206,13 +2328,13 @@ let data11 = data.idle_ttl_ms;
 const _errs31 = errors;
 const _errs32 = errors;
 if(!(((typeof data11 == "number") && (!(data11 % 1) && !isNaN(data11))) && (isFinite(data11)))){
-validate26.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs32){
 if((typeof data11 == "number") && (isFinite(data11))){
 if(data11 < 1 || isNaN(data11)){
-validate26.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate28.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2226,18 +2348,18 @@ if(valid0){
 let data12 = data.threads;
 const _errs34 = errors;
 if(!(((typeof data12 == "number") && (!(data12 % 1) && !isNaN(data12))) && (isFinite(data12)))){
-validate26.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs34){
 if((typeof data12 == "number") && (isFinite(data12))){
 if(data12 > 1024 || isNaN(data12)){
-validate26.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
+validate28.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
 return false;
 }
 else {
 if(data12 < 1 || isNaN(data12)){
-validate26.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate28.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2247,7 +2369,7 @@ var valid0 = _errs34 === errors;
 if(valid0){
 const _errs36 = errors;
 if(typeof data.preload !== "boolean"){
-validate26.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
+validate28.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid0 = _errs36 === errors;
@@ -2257,18 +2379,18 @@ let data14 = data.max_tokens_out;
 const _errs39 = errors;
 const _errs40 = errors;
 if(!(((typeof data14 == "number") && (!(data14 % 1) && !isNaN(data14))) && (isFinite(data14)))){
-validate26.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs40){
 if((typeof data14 == "number") && (isFinite(data14))){
 if(data14 > 2147483647 || isNaN(data14)){
-validate26.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate28.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data14 < 1 || isNaN(data14)){
-validate26.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate28.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2281,15 +2403,15 @@ var valid0 = true;
 }
 if(valid0){
 const _errs42 = errors;
-if(!(validate27(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate27.errors : vErrors.concat(validate27.errors);
+if(!(validate29(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate29.errors : vErrors.concat(validate29.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs42 === errors;
 if(valid0){
 const _errs43 = errors;
-if(!(validate29(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate29.errors : vErrors.concat(validate29.errors);
+if(!(validate31(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate31.errors : vErrors.concat(validate31.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs43 === errors;
@@ -2308,7 +2430,7 @@ data17.idle_ms = 30000;
 const _errs47 = errors;
 for(const key1 in data17){
 if(!(((key1 === "first_token_ms") || (key1 === "idle_ms")) || (key1 === "wall_ms"))){
-validate26.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate28.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -2317,13 +2439,13 @@ if(_errs47 === errors){
 let data18 = data17.first_token_ms;
 const _errs48 = errors;
 if(!(((typeof data18 == "number") && (!(data18 % 1) && !isNaN(data18))) && (isFinite(data18)))){
-validate26.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs48){
 if((typeof data18 == "number") && (isFinite(data18))){
 if(data18 < 1 || isNaN(data18)){
-validate26.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate28.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2333,13 +2455,13 @@ if(valid14){
 let data19 = data17.idle_ms;
 const _errs50 = errors;
 if(!(((typeof data19 == "number") && (!(data19 % 1) && !isNaN(data19))) && (isFinite(data19)))){
-validate26.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs50){
 if((typeof data19 == "number") && (isFinite(data19))){
 if(data19 < 1 || isNaN(data19)){
-validate26.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate28.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2350,13 +2472,13 @@ if(data17.wall_ms !== undefined){
 let data20 = data17.wall_ms;
 const _errs52 = errors;
 if(!(((typeof data20 == "number") && (!(data20 % 1) && !isNaN(data20))) && (isFinite(data20)))){
-validate26.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs52){
 if((typeof data20 == "number") && (isFinite(data20))){
 if(data20 < 1 || isNaN(data20)){
-validate26.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate28.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2371,7 +2493,7 @@ var valid14 = true;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
+validate28.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -2382,20 +2504,20 @@ const _errs54 = errors;
 if(errors === _errs54){
 if(typeof data21 === "string"){
 if(!pattern4.test(data21)){
-validate26.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate28.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
+validate28.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
 var valid0 = _errs54 === errors;
 if(valid0){
 const _errs56 = errors;
-if(!(validate31(data.provisioning, {instancePath:instancePath+"/provisioning",parentData:data,parentDataProperty:"provisioning",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate31.errors : vErrors.concat(validate31.errors);
+if(!(validate33(data.provisioning, {instancePath:instancePath+"/provisioning",parentData:data,parentDataProperty:"provisioning",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate33.errors : vErrors.concat(validate33.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs56 === errors;
@@ -2421,23 +2543,23 @@ var valid0 = _errs56 === errors;
 }
 }
 else {
-validate26.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate28.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate26.errors = vErrors;
+validate28.errors = vErrors;
 return errors === 0;
 }
-validate26.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate28.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
-const schema64 = {"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}};
-const schema71 = {"type":"object","additionalProperties":false,"required":["external"],"properties":{"mode":{"type":"string","enum":["external"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"}}};
-const schema72 = {"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}};
+const schema66 = {"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}};
+const schema73 = {"type":"object","additionalProperties":false,"required":["external"],"properties":{"mode":{"type":"string","enum":["external"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"}}};
+const schema74 = {"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}};
 
-function validate37(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate39(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate37.evaluated;
+const evaluated0 = validate39.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -2448,14 +2570,14 @@ if(errors === 0){
 if(data && typeof data == "object" && !Array.isArray(data)){
 let missing0;
 if((data.url === undefined) && (missing0 = "url")){
-validate37.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate39.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
 if(!(((key0 === "url") || (key0 === "model")) || (key0 === "api_key"))){
-validate37.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate39.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -2466,13 +2588,13 @@ let data0 = data.url;
 const _errs2 = errors;
 if(errors === _errs2){
 if(typeof data0 === "string"){
-if(!pattern16.test(data0)){
-validate37.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/]+"}}];
+if(!pattern17.test(data0)){
+validate39.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/]+"}}];
 return false;
 }
 }
 else {
-validate37.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/type",keyword:"type",params:{type: "string"}}];
+validate39.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2488,12 +2610,12 @@ const _errs4 = errors;
 if(errors === _errs4){
 if(typeof data1 === "string"){
 if(!pattern4.test(data1)){
-validate37.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate39.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate37.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
+validate39.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2509,13 +2631,13 @@ const _errs6 = errors;
 const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
-if(!pattern17.test(data2)){
-validate37.errors = [{instancePath:instancePath+"/api_key",schemaPath:"#/$defs/ApiKey/pattern",keyword:"pattern",params:{pattern: "^[\\x21-\\x7e]+$"}}];
+if(!pattern18.test(data2)){
+validate39.errors = [{instancePath:instancePath+"/api_key",schemaPath:"#/$defs/ApiKey/pattern",keyword:"pattern",params:{pattern: "^[\\x21-\\x7e]+$"}}];
 return false;
 }
 }
 else {
-validate37.errors = [{instancePath:instancePath+"/api_key",schemaPath:"#/$defs/ApiKey/type",keyword:"type",params:{type: "string"}}];
+validate39.errors = [{instancePath:instancePath+"/api_key",schemaPath:"#/$defs/ApiKey/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2530,20 +2652,20 @@ var valid0 = true;
 }
 }
 else {
-validate37.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate39.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate37.errors = vErrors;
+validate39.errors = vErrors;
 return errors === 0;
 }
-validate37.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate39.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
 
-function validate36(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate38(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate36.evaluated;
+const evaluated0 = validate38.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -2557,14 +2679,14 @@ data.mode = "external";
 }
 let missing0;
 if((data.external === undefined) && (missing0 = "external")){
-validate36.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate38.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
 if(!((key0 === "mode") || (key0 === "external"))){
-validate36.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate38.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -2573,19 +2695,19 @@ if(_errs1 === errors){
 let data0 = data.mode;
 const _errs2 = errors;
 if(typeof data0 !== "string"){
-validate36.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/type",keyword:"type",params:{type: "string"}}];
+validate38.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!(data0 === "external")){
-validate36.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/enum",keyword:"enum",params:{allowedValues: schema71.properties.mode.enum}}];
+validate38.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/enum",keyword:"enum",params:{allowedValues: schema73.properties.mode.enum}}];
 return false;
 }
 var valid0 = _errs2 === errors;
 if(valid0){
 if(data.external !== undefined){
 const _errs4 = errors;
-if(!(validate37(data.external, {instancePath:instancePath+"/external",parentData:data,parentDataProperty:"external",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate37.errors : vErrors.concat(validate37.errors);
+if(!(validate39(data.external, {instancePath:instancePath+"/external",parentData:data,parentDataProperty:"external",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate39.errors : vErrors.concat(validate39.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs4 === errors;
@@ -2598,20 +2720,20 @@ var valid0 = true;
 }
 }
 else {
-validate36.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate38.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate36.errors = vErrors;
+validate38.errors = vErrors;
 return errors === 0;
 }
-validate36.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate38.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
 
-function validate33(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate35(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate33.evaluated;
+const evaluated0 = validate35.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -2640,14 +2762,14 @@ data.sampler_profile_version = "v1";
 }
 let missing0;
 if(((((data.id === undefined) && (missing0 = "id")) || ((data.engine === undefined) && (missing0 = "engine"))) || ((data.model === undefined) && (missing0 = "model"))) || ((data.provisioning === undefined) && (missing0 = "provisioning"))){
-validate33.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate35.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
-if(!(func1.call(schema64.properties, key0))){
-validate33.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+if(!(func1.call(schema66.properties, key0))){
+validate35.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -2659,13 +2781,13 @@ const _errs2 = errors;
 const _errs3 = errors;
 if(errors === _errs3){
 if(typeof data0 === "string"){
-if(!pattern12.test(data0)){
-validate33.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
+if(!pattern13.test(data0)){
+validate35.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
 return false;
 }
 }
 else {
-validate33.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
+validate35.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2679,11 +2801,11 @@ if(data.engine !== undefined){
 let data1 = data.engine;
 const _errs5 = errors;
 if(typeof data1 !== "string"){
-validate33.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
+validate35.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!((((data1 === "vllm") || (data1 === "tgi")) || (data1 === "triton")) || (data1 === "openai"))){
-validate33.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/enum",keyword:"enum",params:{allowedValues: schema64.properties.engine.enum}}];
+validate35.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/enum",keyword:"enum",params:{allowedValues: schema66.properties.engine.enum}}];
 return false;
 }
 var valid0 = _errs5 === errors;
@@ -2698,12 +2820,12 @@ const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
 if(!pattern4.test(data2)){
-validate33.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate35.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate33.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
+validate35.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2718,18 +2840,18 @@ let data3 = data.ctx;
 const _errs9 = errors;
 const _errs10 = errors;
 if(!(((typeof data3 == "number") && (!(data3 % 1) && !isNaN(data3))) && (isFinite(data3)))){
-validate33.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
+validate35.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs10){
 if((typeof data3 == "number") && (isFinite(data3))){
 if(data3 > 2147483647 || isNaN(data3)){
-validate33.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate35.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data3 < 1 || isNaN(data3)){
-validate33.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate35.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2745,18 +2867,18 @@ let data4 = data.slots;
 const _errs12 = errors;
 const _errs13 = errors;
 if(!(((typeof data4 == "number") && (!(data4 % 1) && !isNaN(data4))) && (isFinite(data4)))){
-validate33.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
+validate35.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs13){
 if((typeof data4 == "number") && (isFinite(data4))){
 if(data4 > 1024 || isNaN(data4)){
-validate33.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
+validate35.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
 return false;
 }
 else {
 if(data4 < 1 || isNaN(data4)){
-validate33.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate35.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2766,7 +2888,7 @@ var valid0 = _errs12 === errors;
 if(valid0){
 const _errs15 = errors;
 if(typeof data.preload !== "boolean"){
-validate33.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
+validate35.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid0 = _errs15 === errors;
@@ -2776,18 +2898,18 @@ let data6 = data.max_tokens_out;
 const _errs18 = errors;
 const _errs19 = errors;
 if(!(((typeof data6 == "number") && (!(data6 % 1) && !isNaN(data6))) && (isFinite(data6)))){
-validate33.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
+validate35.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs19){
 if((typeof data6 == "number") && (isFinite(data6))){
 if(data6 > 2147483647 || isNaN(data6)){
-validate33.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate35.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data6 < 1 || isNaN(data6)){
-validate33.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate35.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2800,15 +2922,15 @@ var valid0 = true;
 }
 if(valid0){
 const _errs21 = errors;
-if(!(validate27(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate27.errors : vErrors.concat(validate27.errors);
+if(!(validate29(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate29.errors : vErrors.concat(validate29.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs21 === errors;
 if(valid0){
 const _errs22 = errors;
-if(!(validate29(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate29.errors : vErrors.concat(validate29.errors);
+if(!(validate31(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate31.errors : vErrors.concat(validate31.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs22 === errors;
@@ -2827,7 +2949,7 @@ data9.idle_ms = 30000;
 const _errs26 = errors;
 for(const key1 in data9){
 if(!(((key1 === "first_token_ms") || (key1 === "idle_ms")) || (key1 === "wall_ms"))){
-validate33.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate35.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -2836,13 +2958,13 @@ if(_errs26 === errors){
 let data10 = data9.first_token_ms;
 const _errs27 = errors;
 if(!(((typeof data10 == "number") && (!(data10 % 1) && !isNaN(data10))) && (isFinite(data10)))){
-validate33.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
+validate35.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs27){
 if((typeof data10 == "number") && (isFinite(data10))){
 if(data10 < 1 || isNaN(data10)){
-validate33.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate35.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2852,13 +2974,13 @@ if(valid7){
 let data11 = data9.idle_ms;
 const _errs29 = errors;
 if(!(((typeof data11 == "number") && (!(data11 % 1) && !isNaN(data11))) && (isFinite(data11)))){
-validate33.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
+validate35.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs29){
 if((typeof data11 == "number") && (isFinite(data11))){
 if(data11 < 1 || isNaN(data11)){
-validate33.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate35.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2869,13 +2991,13 @@ if(data9.wall_ms !== undefined){
 let data12 = data9.wall_ms;
 const _errs31 = errors;
 if(!(((typeof data12 == "number") && (!(data12 % 1) && !isNaN(data12))) && (isFinite(data12)))){
-validate33.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
+validate35.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs31){
 if((typeof data12 == "number") && (isFinite(data12))){
 if(data12 < 1 || isNaN(data12)){
-validate33.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate35.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2890,7 +3012,7 @@ var valid7 = true;
 }
 }
 else {
-validate33.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
+validate35.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -2901,12 +3023,12 @@ const _errs33 = errors;
 if(errors === _errs33){
 if(typeof data13 === "string"){
 if(!pattern4.test(data13)){
-validate33.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate35.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate33.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
+validate35.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2914,8 +3036,8 @@ var valid0 = _errs33 === errors;
 if(valid0){
 if(data.provisioning !== undefined){
 const _errs35 = errors;
-if(!(validate36(data.provisioning, {instancePath:instancePath+"/provisioning",parentData:data,parentDataProperty:"provisioning",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate36.errors : vErrors.concat(validate36.errors);
+if(!(validate38(data.provisioning, {instancePath:instancePath+"/provisioning",parentData:data,parentDataProperty:"provisioning",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate38.errors : vErrors.concat(validate38.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs35 === errors;
@@ -2938,22 +3060,22 @@ var valid0 = true;
 }
 }
 else {
-validate33.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate35.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate33.errors = vErrors;
+validate35.errors = vErrors;
 return errors === 0;
 }
-validate33.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate35.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
-const schema74 = {"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}};
-const schema86 = {"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}};
+const schema76 = {"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}};
+const schema88 = {"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}};
 
-function validate40(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate42(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate40.evaluated;
+const evaluated0 = validate42.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -2997,14 +3119,14 @@ data.synthetic = {};
 }
 let missing0;
 if(((data.id === undefined) && (missing0 = "id")) || ((data.engine === undefined) && (missing0 = "engine"))){
-validate40.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate42.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
-if(!(func1.call(schema74.properties, key0))){
-validate40.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+if(!(func1.call(schema76.properties, key0))){
+validate42.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -3016,13 +3138,13 @@ const _errs2 = errors;
 const _errs3 = errors;
 if(errors === _errs3){
 if(typeof data0 === "string"){
-if(!pattern12.test(data0)){
-validate40.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
+if(!pattern13.test(data0)){
+validate42.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
 return false;
 }
 }
 else {
-validate40.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
+validate42.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3036,11 +3158,11 @@ if(data.engine !== undefined){
 let data1 = data.engine;
 const _errs5 = errors;
 if(typeof data1 !== "string"){
-validate40.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
+validate42.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if("synthetic" !== data1){
-validate40.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/const",keyword:"const",params:{allowedValue: "synthetic"}}];
+validate42.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/const",keyword:"const",params:{allowedValue: "synthetic"}}];
 return false;
 }
 var valid0 = _errs5 === errors;
@@ -3054,12 +3176,12 @@ const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
 if(!pattern4.test(data2)){
-validate40.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate42.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate40.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
+validate42.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3070,18 +3192,18 @@ let data3 = data.ctx;
 const _errs9 = errors;
 const _errs10 = errors;
 if(!(((typeof data3 == "number") && (!(data3 % 1) && !isNaN(data3))) && (isFinite(data3)))){
-validate40.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
+validate42.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs10){
 if((typeof data3 == "number") && (isFinite(data3))){
 if(data3 > 2147483647 || isNaN(data3)){
-validate40.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate42.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data3 < 1 || isNaN(data3)){
-validate40.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate42.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3097,18 +3219,18 @@ let data4 = data.slots;
 const _errs12 = errors;
 const _errs13 = errors;
 if(!(((typeof data4 == "number") && (!(data4 % 1) && !isNaN(data4))) && (isFinite(data4)))){
-validate40.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
+validate42.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs13){
 if((typeof data4 == "number") && (isFinite(data4))){
 if(data4 > 1024 || isNaN(data4)){
-validate40.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
+validate42.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
 return false;
 }
 else {
 if(data4 < 1 || isNaN(data4)){
-validate40.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate42.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3120,18 +3242,18 @@ let data5 = data.replicas;
 const _errs15 = errors;
 const _errs16 = errors;
 if(!(((typeof data5 == "number") && (!(data5 % 1) && !isNaN(data5))) && (isFinite(data5)))){
-validate40.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/type",keyword:"type",params:{type: "integer"}}];
+validate42.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs16){
 if((typeof data5 == "number") && (isFinite(data5))){
 if(data5 > 64 || isNaN(data5)){
-validate40.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
+validate42.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
 return false;
 }
 else {
 if(data5 < 1 || isNaN(data5)){
-validate40.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate42.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3145,7 +3267,7 @@ const _errs19 = errors;
 if(errors === _errs19){
 if(Array.isArray(data6)){
 if(data6.length > 64){
-validate40.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
+validate42.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
 return false;
 }
 else {
@@ -3155,18 +3277,18 @@ for(let i0=0; i0<len0; i0++){
 let data7 = data6[i0];
 const _errs21 = errors;
 if(!(((typeof data7 == "number") && (!(data7 % 1) && !isNaN(data7))) && (isFinite(data7)))){
-validate40.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/type",keyword:"type",params:{type: "integer"}}];
+validate42.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs21){
 if((typeof data7 == "number") && (isFinite(data7))){
 if(data7 > 1023 || isNaN(data7)){
-validate40.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
+validate42.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
 return false;
 }
 else {
 if(data7 < 0 || isNaN(data7)){
-validate40.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate42.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -3189,7 +3311,7 @@ continue;
 }
 if(typeof indices0[item0] == "number"){
 j0 = indices0[item0];
-validate40.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/uniqueItems",keyword:"uniqueItems",params:{i: i1, j: j0}}];
+validate42.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/uniqueItems",keyword:"uniqueItems",params:{i: i1, j: j0}}];
 return false;
 break;
 }
@@ -3200,7 +3322,7 @@ indices0[item0] = i1;
 }
 }
 else {
-validate40.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/type",keyword:"type",params:{type: "array"}}];
+validate42.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -3211,13 +3333,13 @@ let data8 = data.memory_bytes;
 const _errs23 = errors;
 const _errs24 = errors;
 if(!(((typeof data8 == "number") && (!(data8 % 1) && !isNaN(data8))) && (isFinite(data8)))){
-validate40.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/type",keyword:"type",params:{type: "integer"}}];
+validate42.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs24){
 if((typeof data8 == "number") && (isFinite(data8))){
 if(data8 < 0 || isNaN(data8)){
-validate40.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate42.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -3230,7 +3352,7 @@ var valid0 = true;
 if(valid0){
 const _errs26 = errors;
 if(typeof data.pinned !== "boolean"){
-validate40.errors = [{instancePath:instancePath+"/pinned",schemaPath:"#/$defs/Pinned/type",keyword:"type",params:{type: "boolean"}}];
+validate42.errors = [{instancePath:instancePath+"/pinned",schemaPath:"#/$defs/Pinned/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid0 = _errs26 === errors;
@@ -3240,13 +3362,13 @@ let data10 = data.idle_ttl_ms;
 const _errs29 = errors;
 const _errs30 = errors;
 if(!(((typeof data10 == "number") && (!(data10 % 1) && !isNaN(data10))) && (isFinite(data10)))){
-validate40.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/type",keyword:"type",params:{type: "integer"}}];
+validate42.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs30){
 if((typeof data10 == "number") && (isFinite(data10))){
 if(data10 < 1 || isNaN(data10)){
-validate40.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate42.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3259,7 +3381,7 @@ var valid0 = true;
 if(valid0){
 const _errs32 = errors;
 if(typeof data.preload !== "boolean"){
-validate40.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
+validate42.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid0 = _errs32 === errors;
@@ -3269,18 +3391,18 @@ let data12 = data.max_tokens_out;
 const _errs35 = errors;
 const _errs36 = errors;
 if(!(((typeof data12 == "number") && (!(data12 % 1) && !isNaN(data12))) && (isFinite(data12)))){
-validate40.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
+validate42.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs36){
 if((typeof data12 == "number") && (isFinite(data12))){
 if(data12 > 2147483647 || isNaN(data12)){
-validate40.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate42.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data12 < 1 || isNaN(data12)){
-validate40.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate42.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3293,15 +3415,15 @@ var valid0 = true;
 }
 if(valid0){
 const _errs38 = errors;
-if(!(validate27(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate27.errors : vErrors.concat(validate27.errors);
+if(!(validate29(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate29.errors : vErrors.concat(validate29.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs38 === errors;
 if(valid0){
 const _errs39 = errors;
-if(!(validate29(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate29.errors : vErrors.concat(validate29.errors);
+if(!(validate31(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate31.errors : vErrors.concat(validate31.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs39 === errors;
@@ -3320,7 +3442,7 @@ data15.idle_ms = 30000;
 const _errs43 = errors;
 for(const key1 in data15){
 if(!(((key1 === "first_token_ms") || (key1 === "idle_ms")) || (key1 === "wall_ms"))){
-validate40.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate42.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -3329,13 +3451,13 @@ if(_errs43 === errors){
 let data16 = data15.first_token_ms;
 const _errs44 = errors;
 if(!(((typeof data16 == "number") && (!(data16 % 1) && !isNaN(data16))) && (isFinite(data16)))){
-validate40.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
+validate42.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs44){
 if((typeof data16 == "number") && (isFinite(data16))){
 if(data16 < 1 || isNaN(data16)){
-validate40.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate42.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3345,13 +3467,13 @@ if(valid14){
 let data17 = data15.idle_ms;
 const _errs46 = errors;
 if(!(((typeof data17 == "number") && (!(data17 % 1) && !isNaN(data17))) && (isFinite(data17)))){
-validate40.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
+validate42.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs46){
 if((typeof data17 == "number") && (isFinite(data17))){
 if(data17 < 1 || isNaN(data17)){
-validate40.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate42.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3362,13 +3484,13 @@ if(data15.wall_ms !== undefined){
 let data18 = data15.wall_ms;
 const _errs48 = errors;
 if(!(((typeof data18 == "number") && (!(data18 % 1) && !isNaN(data18))) && (isFinite(data18)))){
-validate40.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
+validate42.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs48){
 if((typeof data18 == "number") && (isFinite(data18))){
 if(data18 < 1 || isNaN(data18)){
-validate40.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate42.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3383,7 +3505,7 @@ var valid14 = true;
 }
 }
 else {
-validate40.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
+validate42.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -3394,12 +3516,12 @@ const _errs50 = errors;
 if(errors === _errs50){
 if(typeof data19 === "string"){
 if(!pattern4.test(data19)){
-validate40.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate42.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate40.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
+validate42.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3428,7 +3550,7 @@ data20.fail = "never";
 const _errs55 = errors;
 for(const key2 in data20){
 if(!(((((key2 === "load_ms") || (key2 === "first_token_ms")) || (key2 === "tokens_per_second")) || (key2 === "memory_bytes")) || (key2 === "fail"))){
-validate40.errors = [{instancePath:instancePath+"/synthetic",schemaPath:"#/$defs/SyntheticConfig/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
+validate42.errors = [{instancePath:instancePath+"/synthetic",schemaPath:"#/$defs/SyntheticConfig/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
 return false;
 break;
 }
@@ -3437,13 +3559,13 @@ if(_errs55 === errors){
 let data21 = data20.load_ms;
 const _errs56 = errors;
 if(!(((typeof data21 == "number") && (!(data21 % 1) && !isNaN(data21))) && (isFinite(data21)))){
-validate40.errors = [{instancePath:instancePath+"/synthetic/load_ms",schemaPath:"#/$defs/SyntheticConfig/properties/load_ms/type",keyword:"type",params:{type: "integer"}}];
+validate42.errors = [{instancePath:instancePath+"/synthetic/load_ms",schemaPath:"#/$defs/SyntheticConfig/properties/load_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs56){
 if((typeof data21 == "number") && (isFinite(data21))){
 if(data21 < 0 || isNaN(data21)){
-validate40.errors = [{instancePath:instancePath+"/synthetic/load_ms",schemaPath:"#/$defs/SyntheticConfig/properties/load_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate42.errors = [{instancePath:instancePath+"/synthetic/load_ms",schemaPath:"#/$defs/SyntheticConfig/properties/load_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -3453,13 +3575,13 @@ if(valid16){
 let data22 = data20.first_token_ms;
 const _errs58 = errors;
 if(!(((typeof data22 == "number") && (!(data22 % 1) && !isNaN(data22))) && (isFinite(data22)))){
-validate40.errors = [{instancePath:instancePath+"/synthetic/first_token_ms",schemaPath:"#/$defs/SyntheticConfig/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
+validate42.errors = [{instancePath:instancePath+"/synthetic/first_token_ms",schemaPath:"#/$defs/SyntheticConfig/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs58){
 if((typeof data22 == "number") && (isFinite(data22))){
 if(data22 < 0 || isNaN(data22)){
-validate40.errors = [{instancePath:instancePath+"/synthetic/first_token_ms",schemaPath:"#/$defs/SyntheticConfig/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate42.errors = [{instancePath:instancePath+"/synthetic/first_token_ms",schemaPath:"#/$defs/SyntheticConfig/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -3471,12 +3593,12 @@ const _errs60 = errors;
 if(errors === _errs60){
 if((typeof data23 == "number") && (isFinite(data23))){
 if(data23 < 0 || isNaN(data23)){
-validate40.errors = [{instancePath:instancePath+"/synthetic/tokens_per_second",schemaPath:"#/$defs/SyntheticConfig/properties/tokens_per_second/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate42.errors = [{instancePath:instancePath+"/synthetic/tokens_per_second",schemaPath:"#/$defs/SyntheticConfig/properties/tokens_per_second/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 else {
-validate40.errors = [{instancePath:instancePath+"/synthetic/tokens_per_second",schemaPath:"#/$defs/SyntheticConfig/properties/tokens_per_second/type",keyword:"type",params:{type: "number"}}];
+validate42.errors = [{instancePath:instancePath+"/synthetic/tokens_per_second",schemaPath:"#/$defs/SyntheticConfig/properties/tokens_per_second/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
@@ -3485,13 +3607,13 @@ if(valid16){
 let data24 = data20.memory_bytes;
 const _errs62 = errors;
 if(!(((typeof data24 == "number") && (!(data24 % 1) && !isNaN(data24))) && (isFinite(data24)))){
-validate40.errors = [{instancePath:instancePath+"/synthetic/memory_bytes",schemaPath:"#/$defs/SyntheticConfig/properties/memory_bytes/type",keyword:"type",params:{type: "integer"}}];
+validate42.errors = [{instancePath:instancePath+"/synthetic/memory_bytes",schemaPath:"#/$defs/SyntheticConfig/properties/memory_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs62){
 if((typeof data24 == "number") && (isFinite(data24))){
 if(data24 < 0 || isNaN(data24)){
-validate40.errors = [{instancePath:instancePath+"/synthetic/memory_bytes",schemaPath:"#/$defs/SyntheticConfig/properties/memory_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate42.errors = [{instancePath:instancePath+"/synthetic/memory_bytes",schemaPath:"#/$defs/SyntheticConfig/properties/memory_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -3515,7 +3637,7 @@ vErrors.push(err0);
 errors++;
 }
 if(!((data25 === "never") || (data25 === "load"))){
-const err1 = {instancePath:instancePath+"/synthetic/fail",schemaPath:"#/$defs/SyntheticConfig/properties/fail/oneOf/0/enum",keyword:"enum",params:{allowedValues: schema86.properties.fail.oneOf[0].enum}};
+const err1 = {instancePath:instancePath+"/synthetic/fail",schemaPath:"#/$defs/SyntheticConfig/properties/fail/oneOf/0/enum",keyword:"enum",params:{allowedValues: schema88.properties.fail.oneOf[0].enum}};
 if(vErrors === null){
 vErrors = [err1];
 }
@@ -3621,7 +3743,7 @@ else {
 vErrors.push(err7);
 }
 errors++;
-validate40.errors = vErrors;
+validate42.errors = vErrors;
 return false;
 }
 else {
@@ -3643,7 +3765,7 @@ var valid16 = _errs64 === errors;
 }
 }
 else {
-validate40.errors = [{instancePath:instancePath+"/synthetic",schemaPath:"#/$defs/SyntheticConfig/type",keyword:"type",params:{type: "object"}}];
+validate42.errors = [{instancePath:instancePath+"/synthetic",schemaPath:"#/$defs/SyntheticConfig/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -3668,20 +3790,20 @@ var valid0 = _errs52 === errors;
 }
 }
 else {
-validate40.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate42.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate40.errors = vErrors;
+validate42.errors = vErrors;
 return errors === 0;
 }
-validate40.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate42.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
 
-function validate25(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate27(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate25.evaluated;
+const evaluated0 = validate27.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -3692,22 +3814,22 @@ if(errors === 0){
 if(data && typeof data == "object" && !Array.isArray(data)){
 let missing0;
 if((data.engine === undefined) && (missing0 = "engine")){
-validate25.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate27.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const tag0 = data.engine;
 if(typeof tag0 == "string"){
 if(tag0 === "llamacpp"){
-if(!(validate26(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate26.errors : vErrors.concat(validate26.errors);
+if(!(validate28(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate28.errors : vErrors.concat(validate28.errors);
 errors = vErrors.length;
 }
 var props0 = true;
 }
 else if(tag0 === "vllm"){
-if(!(validate33(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate33.errors : vErrors.concat(validate33.errors);
+if(!(validate35(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate35.errors : vErrors.concat(validate35.errors);
 errors = vErrors.length;
 }
 if(props0 !== true){
@@ -3715,8 +3837,8 @@ props0 = true;
 }
 }
 else if(tag0 === "tgi"){
-if(!(validate33(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate33.errors : vErrors.concat(validate33.errors);
+if(!(validate35(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate35.errors : vErrors.concat(validate35.errors);
 errors = vErrors.length;
 }
 if(props0 !== true){
@@ -3724,8 +3846,8 @@ props0 = true;
 }
 }
 else if(tag0 === "triton"){
-if(!(validate33(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate33.errors : vErrors.concat(validate33.errors);
+if(!(validate35(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate35.errors : vErrors.concat(validate35.errors);
 errors = vErrors.length;
 }
 if(props0 !== true){
@@ -3733,8 +3855,8 @@ props0 = true;
 }
 }
 else if(tag0 === "openai"){
-if(!(validate33(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate33.errors : vErrors.concat(validate33.errors);
+if(!(validate35(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate35.errors : vErrors.concat(validate35.errors);
 errors = vErrors.length;
 }
 if(props0 !== true){
@@ -3742,8 +3864,8 @@ props0 = true;
 }
 }
 else if(tag0 === "synthetic"){
-if(!(validate40(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate40.errors : vErrors.concat(validate40.errors);
+if(!(validate42(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate42.errors : vErrors.concat(validate42.errors);
 errors = vErrors.length;
 }
 if(props0 !== true){
@@ -3751,32 +3873,32 @@ props0 = true;
 }
 }
 else {
-validate25.errors = [{instancePath,schemaPath:"#/discriminator",keyword:"discriminator",params:{error: "mapping", tag: "engine", tagValue: tag0}}];
+validate27.errors = [{instancePath,schemaPath:"#/discriminator",keyword:"discriminator",params:{error: "mapping", tag: "engine", tagValue: tag0}}];
 return false;
 }
 }
 else {
-validate25.errors = [{instancePath,schemaPath:"#/discriminator",keyword:"discriminator",params:{error: "tag", tag: "engine", tagValue: tag0}}];
+validate27.errors = [{instancePath,schemaPath:"#/discriminator",keyword:"discriminator",params:{error: "tag", tag: "engine", tagValue: tag0}}];
 return false;
 }
 }
 }
 else {
-validate25.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate27.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate25.errors = vErrors;
+validate27.errors = vErrors;
 evaluated0.props = props0;
 return errors === 0;
 }
-validate25.evaluated = {"dynamicProps":true,"dynamicItems":false};
+validate27.evaluated = {"dynamicProps":true,"dynamicItems":false};
 
 
-function validate24(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate26(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate24.evaluated;
+const evaluated0 = validate26.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -3838,8 +3960,8 @@ data.memory = {};
 }
 const _errs1 = errors;
 for(const key0 in data){
-if(!(func1.call(schema43.properties, key0))){
-validate24.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+if(!(func1.call(schema45.properties, key0))){
+validate26.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -3861,7 +3983,7 @@ data0.shutdown_ms = 10000;
 const _errs4 = errors;
 for(const key1 in data0){
 if(!(((key1 === "bind_addr") || (key1 === "body_limit_bytes")) || (key1 === "shutdown_ms"))){
-validate24.errors = [{instancePath:instancePath+"/server",schemaPath:"#/properties/server/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate26.errors = [{instancePath:instancePath+"/server",schemaPath:"#/properties/server/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -3869,7 +3991,7 @@ break;
 if(_errs4 === errors){
 const _errs5 = errors;
 if(typeof data0.bind_addr !== "string"){
-validate24.errors = [{instancePath:instancePath+"/server/bind_addr",schemaPath:"#/properties/server/properties/bind_addr/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/server/bind_addr",schemaPath:"#/properties/server/properties/bind_addr/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid1 = _errs5 === errors;
@@ -3877,13 +3999,13 @@ if(valid1){
 let data2 = data0.body_limit_bytes;
 const _errs7 = errors;
 if(!(((typeof data2 == "number") && (!(data2 % 1) && !isNaN(data2))) && (isFinite(data2)))){
-validate24.errors = [{instancePath:instancePath+"/server/body_limit_bytes",schemaPath:"#/properties/server/properties/body_limit_bytes/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/server/body_limit_bytes",schemaPath:"#/properties/server/properties/body_limit_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs7){
 if((typeof data2 == "number") && (isFinite(data2))){
 if(data2 < 1024 || isNaN(data2)){
-validate24.errors = [{instancePath:instancePath+"/server/body_limit_bytes",schemaPath:"#/properties/server/properties/body_limit_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1024}}];
+validate26.errors = [{instancePath:instancePath+"/server/body_limit_bytes",schemaPath:"#/properties/server/properties/body_limit_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1024}}];
 return false;
 }
 }
@@ -3893,13 +4015,13 @@ if(valid1){
 let data3 = data0.shutdown_ms;
 const _errs9 = errors;
 if(!(((typeof data3 == "number") && (!(data3 % 1) && !isNaN(data3))) && (isFinite(data3)))){
-validate24.errors = [{instancePath:instancePath+"/server/shutdown_ms",schemaPath:"#/properties/server/properties/shutdown_ms/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/server/shutdown_ms",schemaPath:"#/properties/server/properties/shutdown_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs9){
 if((typeof data3 == "number") && (isFinite(data3))){
 if(data3 < 0 || isNaN(data3)){
-validate24.errors = [{instancePath:instancePath+"/server/shutdown_ms",schemaPath:"#/properties/server/properties/shutdown_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate26.errors = [{instancePath:instancePath+"/server/shutdown_ms",schemaPath:"#/properties/server/properties/shutdown_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -3910,7 +4032,7 @@ var valid1 = _errs9 === errors;
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/server",schemaPath:"#/properties/server/type",keyword:"type",params:{type: "object"}}];
+validate26.errors = [{instancePath:instancePath+"/server",schemaPath:"#/properties/server/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -3944,7 +4066,7 @@ data4.microbatch_window_ms = 10;
 const _errs13 = errors;
 for(const key2 in data4){
 if(!(((((((key2 === "heartbeat_ms") || (key2 === "metrics_period_ms")) || (key2 === "cancel_on_disconnect")) || (key2 === "disconnect_grace_ms")) || (key2 === "narration_enabled")) || (key2 === "microbatch")) || (key2 === "microbatch_window_ms"))){
-validate24.errors = [{instancePath:instancePath+"/sse",schemaPath:"#/properties/sse/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
+validate26.errors = [{instancePath:instancePath+"/sse",schemaPath:"#/properties/sse/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
 return false;
 break;
 }
@@ -3953,13 +4075,13 @@ if(_errs13 === errors){
 let data5 = data4.heartbeat_ms;
 const _errs14 = errors;
 if(!(((typeof data5 == "number") && (!(data5 % 1) && !isNaN(data5))) && (isFinite(data5)))){
-validate24.errors = [{instancePath:instancePath+"/sse/heartbeat_ms",schemaPath:"#/properties/sse/properties/heartbeat_ms/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/sse/heartbeat_ms",schemaPath:"#/properties/sse/properties/heartbeat_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs14){
 if((typeof data5 == "number") && (isFinite(data5))){
 if(data5 < 0 || isNaN(data5)){
-validate24.errors = [{instancePath:instancePath+"/sse/heartbeat_ms",schemaPath:"#/properties/sse/properties/heartbeat_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate26.errors = [{instancePath:instancePath+"/sse/heartbeat_ms",schemaPath:"#/properties/sse/properties/heartbeat_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -3969,13 +4091,13 @@ if(valid2){
 let data6 = data4.metrics_period_ms;
 const _errs16 = errors;
 if(!(((typeof data6 == "number") && (!(data6 % 1) && !isNaN(data6))) && (isFinite(data6)))){
-validate24.errors = [{instancePath:instancePath+"/sse/metrics_period_ms",schemaPath:"#/properties/sse/properties/metrics_period_ms/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/sse/metrics_period_ms",schemaPath:"#/properties/sse/properties/metrics_period_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs16){
 if((typeof data6 == "number") && (isFinite(data6))){
 if(data6 < 10 || isNaN(data6)){
-validate24.errors = [{instancePath:instancePath+"/sse/metrics_period_ms",schemaPath:"#/properties/sse/properties/metrics_period_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
+validate26.errors = [{instancePath:instancePath+"/sse/metrics_period_ms",schemaPath:"#/properties/sse/properties/metrics_period_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
 return false;
 }
 }
@@ -3984,7 +4106,7 @@ var valid2 = _errs16 === errors;
 if(valid2){
 const _errs18 = errors;
 if(typeof data4.cancel_on_disconnect !== "boolean"){
-validate24.errors = [{instancePath:instancePath+"/sse/cancel_on_disconnect",schemaPath:"#/properties/sse/properties/cancel_on_disconnect/type",keyword:"type",params:{type: "boolean"}}];
+validate26.errors = [{instancePath:instancePath+"/sse/cancel_on_disconnect",schemaPath:"#/properties/sse/properties/cancel_on_disconnect/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid2 = _errs18 === errors;
@@ -3992,13 +4114,13 @@ if(valid2){
 let data8 = data4.disconnect_grace_ms;
 const _errs20 = errors;
 if(!(((typeof data8 == "number") && (!(data8 % 1) && !isNaN(data8))) && (isFinite(data8)))){
-validate24.errors = [{instancePath:instancePath+"/sse/disconnect_grace_ms",schemaPath:"#/properties/sse/properties/disconnect_grace_ms/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/sse/disconnect_grace_ms",schemaPath:"#/properties/sse/properties/disconnect_grace_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs20){
 if((typeof data8 == "number") && (isFinite(data8))){
 if(data8 < 0 || isNaN(data8)){
-validate24.errors = [{instancePath:instancePath+"/sse/disconnect_grace_ms",schemaPath:"#/properties/sse/properties/disconnect_grace_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate26.errors = [{instancePath:instancePath+"/sse/disconnect_grace_ms",schemaPath:"#/properties/sse/properties/disconnect_grace_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -4007,14 +4129,14 @@ var valid2 = _errs20 === errors;
 if(valid2){
 const _errs22 = errors;
 if(typeof data4.narration_enabled !== "boolean"){
-validate24.errors = [{instancePath:instancePath+"/sse/narration_enabled",schemaPath:"#/properties/sse/properties/narration_enabled/type",keyword:"type",params:{type: "boolean"}}];
+validate26.errors = [{instancePath:instancePath+"/sse/narration_enabled",schemaPath:"#/properties/sse/properties/narration_enabled/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid2 = _errs22 === errors;
 if(valid2){
 const _errs24 = errors;
 if(typeof data4.microbatch !== "boolean"){
-validate24.errors = [{instancePath:instancePath+"/sse/microbatch",schemaPath:"#/properties/sse/properties/microbatch/type",keyword:"type",params:{type: "boolean"}}];
+validate26.errors = [{instancePath:instancePath+"/sse/microbatch",schemaPath:"#/properties/sse/properties/microbatch/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid2 = _errs24 === errors;
@@ -4022,18 +4144,18 @@ if(valid2){
 let data11 = data4.microbatch_window_ms;
 const _errs26 = errors;
 if(!(((typeof data11 == "number") && (!(data11 % 1) && !isNaN(data11))) && (isFinite(data11)))){
-validate24.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs26){
 if((typeof data11 == "number") && (isFinite(data11))){
 if(data11 > 1000 || isNaN(data11)){
-validate24.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1000}}];
+validate26.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1000}}];
 return false;
 }
 else {
 if(data11 < 1 || isNaN(data11)){
-validate24.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate26.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4049,7 +4171,7 @@ var valid2 = _errs26 === errors;
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/sse",schemaPath:"#/properties/sse/type",keyword:"type",params:{type: "object"}}];
+validate26.errors = [{instancePath:instancePath+"/sse",schemaPath:"#/properties/sse/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4071,7 +4193,7 @@ data12.idempotency_ttl_ms = 600000;
 const _errs30 = errors;
 for(const key3 in data12){
 if(!(((key3 === "capacity") || (key3 === "policy")) || (key3 === "idempotency_ttl_ms"))){
-validate24.errors = [{instancePath:instancePath+"/admission",schemaPath:"#/properties/admission/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key3}}];
+validate26.errors = [{instancePath:instancePath+"/admission",schemaPath:"#/properties/admission/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key3}}];
 return false;
 break;
 }
@@ -4080,13 +4202,13 @@ if(_errs30 === errors){
 let data13 = data12.capacity;
 const _errs31 = errors;
 if(!(((typeof data13 == "number") && (!(data13 % 1) && !isNaN(data13))) && (isFinite(data13)))){
-validate24.errors = [{instancePath:instancePath+"/admission/capacity",schemaPath:"#/properties/admission/properties/capacity/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/admission/capacity",schemaPath:"#/properties/admission/properties/capacity/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs31){
 if((typeof data13 == "number") && (isFinite(data13))){
 if(data13 < 1 || isNaN(data13)){
-validate24.errors = [{instancePath:instancePath+"/admission/capacity",schemaPath:"#/properties/admission/properties/capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate26.errors = [{instancePath:instancePath+"/admission/capacity",schemaPath:"#/properties/admission/properties/capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4096,11 +4218,11 @@ if(valid3){
 let data14 = data12.policy;
 const _errs33 = errors;
 if(typeof data14 !== "string"){
-validate24.errors = [{instancePath:instancePath+"/admission/policy",schemaPath:"#/$defs/FullPolicy/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/admission/policy",schemaPath:"#/$defs/FullPolicy/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!(((data14 === "reject") || (data14 === "drop-lru")) || (data14 === "shed-low-priority"))){
-validate24.errors = [{instancePath:instancePath+"/admission/policy",schemaPath:"#/$defs/FullPolicy/enum",keyword:"enum",params:{allowedValues: schema44.enum}}];
+validate26.errors = [{instancePath:instancePath+"/admission/policy",schemaPath:"#/$defs/FullPolicy/enum",keyword:"enum",params:{allowedValues: schema46.enum}}];
 return false;
 }
 var valid3 = _errs33 === errors;
@@ -4108,13 +4230,13 @@ if(valid3){
 let data15 = data12.idempotency_ttl_ms;
 const _errs36 = errors;
 if(!(((typeof data15 == "number") && (!(data15 % 1) && !isNaN(data15))) && (isFinite(data15)))){
-validate24.errors = [{instancePath:instancePath+"/admission/idempotency_ttl_ms",schemaPath:"#/properties/admission/properties/idempotency_ttl_ms/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/admission/idempotency_ttl_ms",schemaPath:"#/properties/admission/properties/idempotency_ttl_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs36){
 if((typeof data15 == "number") && (isFinite(data15))){
 if(data15 < 0 || isNaN(data15)){
-validate24.errors = [{instancePath:instancePath+"/admission/idempotency_ttl_ms",schemaPath:"#/properties/admission/properties/idempotency_ttl_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate26.errors = [{instancePath:instancePath+"/admission/idempotency_ttl_ms",schemaPath:"#/properties/admission/properties/idempotency_ttl_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -4125,7 +4247,7 @@ var valid3 = _errs36 === errors;
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/admission",schemaPath:"#/properties/admission/type",keyword:"type",params:{type: "object"}}];
+validate26.errors = [{instancePath:instancePath+"/admission",schemaPath:"#/properties/admission/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4144,7 +4266,7 @@ data16.budgets = {};
 const _errs40 = errors;
 for(const key4 in data16){
 if(!(((key4 === "ttl_ms") || (key4 === "max_turns")) || (key4 === "budgets"))){
-validate24.errors = [{instancePath:instancePath+"/session",schemaPath:"#/properties/session/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key4}}];
+validate26.errors = [{instancePath:instancePath+"/session",schemaPath:"#/properties/session/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key4}}];
 return false;
 break;
 }
@@ -4153,13 +4275,13 @@ if(_errs40 === errors){
 let data17 = data16.ttl_ms;
 const _errs41 = errors;
 if(!(((typeof data17 == "number") && (!(data17 % 1) && !isNaN(data17))) && (isFinite(data17)))){
-validate24.errors = [{instancePath:instancePath+"/session/ttl_ms",schemaPath:"#/properties/session/properties/ttl_ms/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/session/ttl_ms",schemaPath:"#/properties/session/properties/ttl_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs41){
 if((typeof data17 == "number") && (isFinite(data17))){
 if(data17 < 1 || isNaN(data17)){
-validate24.errors = [{instancePath:instancePath+"/session/ttl_ms",schemaPath:"#/properties/session/properties/ttl_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate26.errors = [{instancePath:instancePath+"/session/ttl_ms",schemaPath:"#/properties/session/properties/ttl_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4170,13 +4292,13 @@ if(data16.max_turns !== undefined){
 let data18 = data16.max_turns;
 const _errs43 = errors;
 if(!(((typeof data18 == "number") && (!(data18 % 1) && !isNaN(data18))) && (isFinite(data18)))){
-validate24.errors = [{instancePath:instancePath+"/session/max_turns",schemaPath:"#/properties/session/properties/max_turns/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/session/max_turns",schemaPath:"#/properties/session/properties/max_turns/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs43){
 if((typeof data18 == "number") && (isFinite(data18))){
 if(data18 < 1 || isNaN(data18)){
-validate24.errors = [{instancePath:instancePath+"/session/max_turns",schemaPath:"#/properties/session/properties/max_turns/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate26.errors = [{instancePath:instancePath+"/session/max_turns",schemaPath:"#/properties/session/properties/max_turns/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4194,7 +4316,7 @@ if(data19 && typeof data19 == "object" && !Array.isArray(data19)){
 const _errs47 = errors;
 for(const key5 in data19){
 if(!(((key5 === "tokens") || (key5 === "time_ms")) || (key5 === "cost"))){
-validate24.errors = [{instancePath:instancePath+"/session/budgets",schemaPath:"#/properties/session/properties/budgets/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key5}}];
+validate26.errors = [{instancePath:instancePath+"/session/budgets",schemaPath:"#/properties/session/properties/budgets/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key5}}];
 return false;
 break;
 }
@@ -4204,13 +4326,13 @@ if(data19.tokens !== undefined){
 let data20 = data19.tokens;
 const _errs48 = errors;
 if(!(((typeof data20 == "number") && (!(data20 % 1) && !isNaN(data20))) && (isFinite(data20)))){
-validate24.errors = [{instancePath:instancePath+"/session/budgets/tokens",schemaPath:"#/properties/session/properties/budgets/properties/tokens/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/session/budgets/tokens",schemaPath:"#/properties/session/properties/budgets/properties/tokens/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs48){
 if((typeof data20 == "number") && (isFinite(data20))){
 if(data20 < 0 || isNaN(data20)){
-validate24.errors = [{instancePath:instancePath+"/session/budgets/tokens",schemaPath:"#/properties/session/properties/budgets/properties/tokens/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate26.errors = [{instancePath:instancePath+"/session/budgets/tokens",schemaPath:"#/properties/session/properties/budgets/properties/tokens/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -4225,13 +4347,13 @@ if(data19.time_ms !== undefined){
 let data21 = data19.time_ms;
 const _errs50 = errors;
 if(!(((typeof data21 == "number") && (!(data21 % 1) && !isNaN(data21))) && (isFinite(data21)))){
-validate24.errors = [{instancePath:instancePath+"/session/budgets/time_ms",schemaPath:"#/properties/session/properties/budgets/properties/time_ms/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/session/budgets/time_ms",schemaPath:"#/properties/session/properties/budgets/properties/time_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs50){
 if((typeof data21 == "number") && (isFinite(data21))){
 if(data21 < 0 || isNaN(data21)){
-validate24.errors = [{instancePath:instancePath+"/session/budgets/time_ms",schemaPath:"#/properties/session/properties/budgets/properties/time_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate26.errors = [{instancePath:instancePath+"/session/budgets/time_ms",schemaPath:"#/properties/session/properties/budgets/properties/time_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -4248,12 +4370,12 @@ const _errs52 = errors;
 if(errors === _errs52){
 if((typeof data22 == "number") && (isFinite(data22))){
 if(data22 < 0 || isNaN(data22)){
-validate24.errors = [{instancePath:instancePath+"/session/budgets/cost",schemaPath:"#/properties/session/properties/budgets/properties/cost/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate26.errors = [{instancePath:instancePath+"/session/budgets/cost",schemaPath:"#/properties/session/properties/budgets/properties/cost/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/session/budgets/cost",schemaPath:"#/properties/session/properties/budgets/properties/cost/type",keyword:"type",params:{type: "number"}}];
+validate26.errors = [{instancePath:instancePath+"/session/budgets/cost",schemaPath:"#/properties/session/properties/budgets/properties/cost/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
@@ -4267,7 +4389,7 @@ var valid6 = true;
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/session/budgets",schemaPath:"#/properties/session/properties/budgets/type",keyword:"type",params:{type: "object"}}];
+validate26.errors = [{instancePath:instancePath+"/session/budgets",schemaPath:"#/properties/session/properties/budgets/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4277,7 +4399,7 @@ var valid5 = _errs45 === errors;
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/session",schemaPath:"#/properties/session/type",keyword:"type",params:{type: "object"}}];
+validate26.errors = [{instancePath:instancePath+"/session",schemaPath:"#/properties/session/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4293,7 +4415,7 @@ data23.cost_per_output_token = 0.000002;
 const _errs56 = errors;
 for(const key6 in data23){
 if(!(key6 === "cost_per_output_token")){
-validate24.errors = [{instancePath:instancePath+"/budget",schemaPath:"#/properties/budget/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key6}}];
+validate26.errors = [{instancePath:instancePath+"/budget",schemaPath:"#/properties/budget/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key6}}];
 return false;
 break;
 }
@@ -4304,19 +4426,19 @@ const _errs57 = errors;
 if(errors === _errs57){
 if((typeof data24 == "number") && (isFinite(data24))){
 if(data24 < 0 || isNaN(data24)){
-validate24.errors = [{instancePath:instancePath+"/budget/cost_per_output_token",schemaPath:"#/properties/budget/properties/cost_per_output_token/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate26.errors = [{instancePath:instancePath+"/budget/cost_per_output_token",schemaPath:"#/properties/budget/properties/cost_per_output_token/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/budget/cost_per_output_token",schemaPath:"#/properties/budget/properties/cost_per_output_token/type",keyword:"type",params:{type: "number"}}];
+validate26.errors = [{instancePath:instancePath+"/budget/cost_per_output_token",schemaPath:"#/properties/budget/properties/cost_per_output_token/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/budget",schemaPath:"#/properties/budget/type",keyword:"type",params:{type: "object"}}];
+validate26.errors = [{instancePath:instancePath+"/budget",schemaPath:"#/properties/budget/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4332,20 +4454,20 @@ data25.allow_pin = true;
 const _errs61 = errors;
 for(const key7 in data25){
 if(!(key7 === "allow_pin")){
-validate24.errors = [{instancePath:instancePath+"/placement",schemaPath:"#/properties/placement/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key7}}];
+validate26.errors = [{instancePath:instancePath+"/placement",schemaPath:"#/properties/placement/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key7}}];
 return false;
 break;
 }
 }
 if(_errs61 === errors){
 if(typeof data25.allow_pin !== "boolean"){
-validate24.errors = [{instancePath:instancePath+"/placement/allow_pin",schemaPath:"#/properties/placement/properties/allow_pin/type",keyword:"type",params:{type: "boolean"}}];
+validate26.errors = [{instancePath:instancePath+"/placement/allow_pin",schemaPath:"#/properties/placement/properties/allow_pin/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/placement",schemaPath:"#/properties/placement/type",keyword:"type",params:{type: "object"}}];
+validate26.errors = [{instancePath:instancePath+"/placement",schemaPath:"#/properties/placement/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4364,7 +4486,7 @@ data27.continuations = 2;
 const _errs66 = errors;
 for(const key8 in data27){
 if(!((key8 === "max_attempts") || (key8 === "continuations"))){
-validate24.errors = [{instancePath:instancePath+"/retry",schemaPath:"#/properties/retry/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key8}}];
+validate26.errors = [{instancePath:instancePath+"/retry",schemaPath:"#/properties/retry/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key8}}];
 return false;
 break;
 }
@@ -4373,18 +4495,18 @@ if(_errs66 === errors){
 let data28 = data27.max_attempts;
 const _errs67 = errors;
 if(!(((typeof data28 == "number") && (!(data28 % 1) && !isNaN(data28))) && (isFinite(data28)))){
-validate24.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs67){
 if((typeof data28 == "number") && (isFinite(data28))){
 if(data28 > 100 || isNaN(data28)){
-validate24.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/maximum",keyword:"maximum",params:{comparison: "<=", limit: 100}}];
+validate26.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/maximum",keyword:"maximum",params:{comparison: "<=", limit: 100}}];
 return false;
 }
 else {
 if(data28 < 1 || isNaN(data28)){
-validate24.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate26.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4395,18 +4517,18 @@ if(valid9){
 let data29 = data27.continuations;
 const _errs69 = errors;
 if(!(((typeof data29 == "number") && (!(data29 % 1) && !isNaN(data29))) && (isFinite(data29)))){
-validate24.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs69){
 if((typeof data29 == "number") && (isFinite(data29))){
 if(data29 > 100 || isNaN(data29)){
-validate24.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/maximum",keyword:"maximum",params:{comparison: "<=", limit: 100}}];
+validate26.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/maximum",keyword:"maximum",params:{comparison: "<=", limit: 100}}];
 return false;
 }
 else {
 if(data29 < 0 || isNaN(data29)){
-validate24.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate26.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -4417,7 +4539,7 @@ var valid9 = _errs69 === errors;
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/retry",schemaPath:"#/properties/retry/type",keyword:"type",params:{type: "object"}}];
+validate26.errors = [{instancePath:instancePath+"/retry",schemaPath:"#/properties/retry/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4430,7 +4552,7 @@ if(data30 && typeof data30 == "object" && !Array.isArray(data30)){
 const _errs73 = errors;
 for(const key9 in data30){
 if(!(key9 === "kind")){
-validate24.errors = [{instancePath:instancePath+"/store",schemaPath:"#/properties/store/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key9}}];
+validate26.errors = [{instancePath:instancePath+"/store",schemaPath:"#/properties/store/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key9}}];
 return false;
 break;
 }
@@ -4439,18 +4561,18 @@ if(_errs73 === errors){
 if(data30.kind !== undefined){
 let data31 = data30.kind;
 if(typeof data31 !== "string"){
-validate24.errors = [{instancePath:instancePath+"/store/kind",schemaPath:"#/properties/store/properties/kind/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/store/kind",schemaPath:"#/properties/store/properties/kind/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!((data31 === "sqlite") || (data31 === "memory"))){
-validate24.errors = [{instancePath:instancePath+"/store/kind",schemaPath:"#/properties/store/properties/kind/enum",keyword:"enum",params:{allowedValues: schema43.properties.store.properties.kind.enum}}];
+validate26.errors = [{instancePath:instancePath+"/store/kind",schemaPath:"#/properties/store/properties/kind/enum",keyword:"enum",params:{allowedValues: schema45.properties.store.properties.kind.enum}}];
 return false;
 }
 }
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/store",schemaPath:"#/properties/store/type",keyword:"type",params:{type: "object"}}];
+validate26.errors = [{instancePath:instancePath+"/store",schemaPath:"#/properties/store/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4469,7 +4591,7 @@ data32.max_age_s = 86400;
 const _errs78 = errors;
 for(const key10 in data32){
 if(!((key10 === "max_tasks") || (key10 === "max_age_s"))){
-validate24.errors = [{instancePath:instancePath+"/retention",schemaPath:"#/properties/retention/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key10}}];
+validate26.errors = [{instancePath:instancePath+"/retention",schemaPath:"#/properties/retention/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key10}}];
 return false;
 break;
 }
@@ -4478,13 +4600,13 @@ if(_errs78 === errors){
 let data33 = data32.max_tasks;
 const _errs79 = errors;
 if(!(((typeof data33 == "number") && (!(data33 % 1) && !isNaN(data33))) && (isFinite(data33)))){
-validate24.errors = [{instancePath:instancePath+"/retention/max_tasks",schemaPath:"#/properties/retention/properties/max_tasks/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/retention/max_tasks",schemaPath:"#/properties/retention/properties/max_tasks/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs79){
 if((typeof data33 == "number") && (isFinite(data33))){
 if(data33 < 0 || isNaN(data33)){
-validate24.errors = [{instancePath:instancePath+"/retention/max_tasks",schemaPath:"#/properties/retention/properties/max_tasks/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate26.errors = [{instancePath:instancePath+"/retention/max_tasks",schemaPath:"#/properties/retention/properties/max_tasks/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -4494,13 +4616,13 @@ if(valid11){
 let data34 = data32.max_age_s;
 const _errs81 = errors;
 if(!(((typeof data34 == "number") && (!(data34 % 1) && !isNaN(data34))) && (isFinite(data34)))){
-validate24.errors = [{instancePath:instancePath+"/retention/max_age_s",schemaPath:"#/properties/retention/properties/max_age_s/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/retention/max_age_s",schemaPath:"#/properties/retention/properties/max_age_s/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs81){
 if((typeof data34 == "number") && (isFinite(data34))){
 if(data34 < 0 || isNaN(data34)){
-validate24.errors = [{instancePath:instancePath+"/retention/max_age_s",schemaPath:"#/properties/retention/properties/max_age_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate26.errors = [{instancePath:instancePath+"/retention/max_age_s",schemaPath:"#/properties/retention/properties/max_age_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -4510,7 +4632,7 @@ var valid11 = _errs81 === errors;
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/retention",schemaPath:"#/properties/retention/type",keyword:"type",params:{type: "object"}}];
+validate26.errors = [{instancePath:instancePath+"/retention",schemaPath:"#/properties/retention/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4532,7 +4654,7 @@ data35.transcripts = true;
 const _errs85 = errors;
 for(const key11 in data35){
 if(!(((key11 === "max_bytes") || (key11 === "retention_days")) || (key11 === "transcripts"))){
-validate24.errors = [{instancePath:instancePath+"/artifacts",schemaPath:"#/properties/artifacts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key11}}];
+validate26.errors = [{instancePath:instancePath+"/artifacts",schemaPath:"#/properties/artifacts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key11}}];
 return false;
 break;
 }
@@ -4541,13 +4663,13 @@ if(_errs85 === errors){
 let data36 = data35.max_bytes;
 const _errs86 = errors;
 if(!(((typeof data36 == "number") && (!(data36 % 1) && !isNaN(data36))) && (isFinite(data36)))){
-validate24.errors = [{instancePath:instancePath+"/artifacts/max_bytes",schemaPath:"#/properties/artifacts/properties/max_bytes/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/artifacts/max_bytes",schemaPath:"#/properties/artifacts/properties/max_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs86){
 if((typeof data36 == "number") && (isFinite(data36))){
 if(data36 < 1 || isNaN(data36)){
-validate24.errors = [{instancePath:instancePath+"/artifacts/max_bytes",schemaPath:"#/properties/artifacts/properties/max_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate26.errors = [{instancePath:instancePath+"/artifacts/max_bytes",schemaPath:"#/properties/artifacts/properties/max_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4559,12 +4681,12 @@ const _errs88 = errors;
 if(errors === _errs88){
 if((typeof data37 == "number") && (isFinite(data37))){
 if(data37 < 0 || isNaN(data37)){
-validate24.errors = [{instancePath:instancePath+"/artifacts/retention_days",schemaPath:"#/properties/artifacts/properties/retention_days/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate26.errors = [{instancePath:instancePath+"/artifacts/retention_days",schemaPath:"#/properties/artifacts/properties/retention_days/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/artifacts/retention_days",schemaPath:"#/properties/artifacts/properties/retention_days/type",keyword:"type",params:{type: "number"}}];
+validate26.errors = [{instancePath:instancePath+"/artifacts/retention_days",schemaPath:"#/properties/artifacts/properties/retention_days/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
@@ -4572,7 +4694,7 @@ var valid12 = _errs88 === errors;
 if(valid12){
 const _errs90 = errors;
 if(typeof data35.transcripts !== "boolean"){
-validate24.errors = [{instancePath:instancePath+"/artifacts/transcripts",schemaPath:"#/properties/artifacts/properties/transcripts/type",keyword:"type",params:{type: "boolean"}}];
+validate26.errors = [{instancePath:instancePath+"/artifacts/transcripts",schemaPath:"#/properties/artifacts/properties/transcripts/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid12 = _errs90 === errors;
@@ -4581,7 +4703,7 @@ var valid12 = _errs90 === errors;
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/artifacts",schemaPath:"#/properties/artifacts/type",keyword:"type",params:{type: "object"}}];
+validate26.errors = [{instancePath:instancePath+"/artifacts",schemaPath:"#/properties/artifacts/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4597,7 +4719,7 @@ data39.dir = ".runtime";
 const _errs94 = errors;
 for(const key12 in data39){
 if(!(key12 === "dir")){
-validate24.errors = [{instancePath:instancePath+"/runtime",schemaPath:"#/properties/runtime/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key12}}];
+validate26.errors = [{instancePath:instancePath+"/runtime",schemaPath:"#/properties/runtime/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key12}}];
 return false;
 break;
 }
@@ -4608,19 +4730,19 @@ const _errs95 = errors;
 if(errors === _errs95){
 if(typeof data40 === "string"){
 if(!pattern4.test(data40)){
-validate24.errors = [{instancePath:instancePath+"/runtime/dir",schemaPath:"#/properties/runtime/properties/dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate26.errors = [{instancePath:instancePath+"/runtime/dir",schemaPath:"#/properties/runtime/properties/dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/runtime/dir",schemaPath:"#/properties/runtime/properties/dir/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/runtime/dir",schemaPath:"#/properties/runtime/properties/dir/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/runtime",schemaPath:"#/properties/runtime/type",keyword:"type",params:{type: "object"}}];
+validate26.errors = [{instancePath:instancePath+"/runtime",schemaPath:"#/properties/runtime/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4636,7 +4758,7 @@ data41.cache_dir = "~/.cache/models";
 const _errs99 = errors;
 for(const key13 in data41){
 if(!((key13 === "cache_dir") || (key13 === "max_bytes"))){
-validate24.errors = [{instancePath:instancePath+"/models",schemaPath:"#/properties/models/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key13}}];
+validate26.errors = [{instancePath:instancePath+"/models",schemaPath:"#/properties/models/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key13}}];
 return false;
 break;
 }
@@ -4647,12 +4769,12 @@ const _errs100 = errors;
 if(errors === _errs100){
 if(typeof data42 === "string"){
 if(!pattern4.test(data42)){
-validate24.errors = [{instancePath:instancePath+"/models/cache_dir",schemaPath:"#/properties/models/properties/cache_dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate26.errors = [{instancePath:instancePath+"/models/cache_dir",schemaPath:"#/properties/models/properties/cache_dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/models/cache_dir",schemaPath:"#/properties/models/properties/cache_dir/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/models/cache_dir",schemaPath:"#/properties/models/properties/cache_dir/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -4662,13 +4784,13 @@ if(data41.max_bytes !== undefined){
 let data43 = data41.max_bytes;
 const _errs102 = errors;
 if(!(((typeof data43 == "number") && (!(data43 % 1) && !isNaN(data43))) && (isFinite(data43)))){
-validate24.errors = [{instancePath:instancePath+"/models/max_bytes",schemaPath:"#/properties/models/properties/max_bytes/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/models/max_bytes",schemaPath:"#/properties/models/properties/max_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs102){
 if((typeof data43 == "number") && (isFinite(data43))){
 if(data43 < 1 || isNaN(data43)){
-validate24.errors = [{instancePath:instancePath+"/models/max_bytes",schemaPath:"#/properties/models/properties/max_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate26.errors = [{instancePath:instancePath+"/models/max_bytes",schemaPath:"#/properties/models/properties/max_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4682,7 +4804,7 @@ var valid14 = true;
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/models",schemaPath:"#/properties/models/type",keyword:"type",params:{type: "object"}}];
+validate26.errors = [{instancePath:instancePath+"/models",schemaPath:"#/properties/models/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4704,7 +4826,7 @@ data44.allowlist = [];
 const _errs106 = errors;
 for(const key14 in data44){
 if(!(((key14 === "offline") || (key14 === "auto_fetch")) || (key14 === "allowlist"))){
-validate24.errors = [{instancePath:instancePath+"/policy",schemaPath:"#/properties/policy/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key14}}];
+validate26.errors = [{instancePath:instancePath+"/policy",schemaPath:"#/properties/policy/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key14}}];
 return false;
 break;
 }
@@ -4712,14 +4834,14 @@ break;
 if(_errs106 === errors){
 const _errs107 = errors;
 if(typeof data44.offline !== "boolean"){
-validate24.errors = [{instancePath:instancePath+"/policy/offline",schemaPath:"#/properties/policy/properties/offline/type",keyword:"type",params:{type: "boolean"}}];
+validate26.errors = [{instancePath:instancePath+"/policy/offline",schemaPath:"#/properties/policy/properties/offline/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid15 = _errs107 === errors;
 if(valid15){
 const _errs109 = errors;
 if(typeof data44.auto_fetch !== "boolean"){
-validate24.errors = [{instancePath:instancePath+"/policy/auto_fetch",schemaPath:"#/properties/policy/properties/auto_fetch/type",keyword:"type",params:{type: "boolean"}}];
+validate26.errors = [{instancePath:instancePath+"/policy/auto_fetch",schemaPath:"#/properties/policy/properties/auto_fetch/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid15 = _errs109 === errors;
@@ -4735,13 +4857,13 @@ let data48 = data47[i0];
 const _errs113 = errors;
 if(errors === _errs113){
 if(typeof data48 === "string"){
-if(!pattern11.test(data48)){
-validate24.errors = [{instancePath:instancePath+"/policy/allowlist/" + i0,schemaPath:"#/properties/policy/properties/allowlist/items/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9.-]+(:\\d+)?$"}}];
+if(!pattern12.test(data48)){
+validate26.errors = [{instancePath:instancePath+"/policy/allowlist/" + i0,schemaPath:"#/properties/policy/properties/allowlist/items/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9.-]+(:\\d+)?$"}}];
 return false;
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/policy/allowlist/" + i0,schemaPath:"#/properties/policy/properties/allowlist/items/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/policy/allowlist/" + i0,schemaPath:"#/properties/policy/properties/allowlist/items/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -4752,7 +4874,7 @@ break;
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/policy/allowlist",schemaPath:"#/properties/policy/properties/allowlist/type",keyword:"type",params:{type: "array"}}];
+validate26.errors = [{instancePath:instancePath+"/policy/allowlist",schemaPath:"#/properties/policy/properties/allowlist/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -4762,7 +4884,7 @@ var valid15 = _errs111 === errors;
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/policy",schemaPath:"#/properties/policy/type",keyword:"type",params:{type: "object"}}];
+validate26.errors = [{instancePath:instancePath+"/policy",schemaPath:"#/properties/policy/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4781,7 +4903,7 @@ data49.format = "auto";
 const _errs117 = errors;
 for(const key15 in data49){
 if(!((key15 === "level") || (key15 === "format"))){
-validate24.errors = [{instancePath:instancePath+"/log",schemaPath:"#/properties/log/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key15}}];
+validate26.errors = [{instancePath:instancePath+"/log",schemaPath:"#/properties/log/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key15}}];
 return false;
 break;
 }
@@ -4790,11 +4912,11 @@ if(_errs117 === errors){
 let data50 = data49.level;
 const _errs118 = errors;
 if(typeof data50 !== "string"){
-validate24.errors = [{instancePath:instancePath+"/log/level",schemaPath:"#/properties/log/properties/level/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/log/level",schemaPath:"#/properties/log/properties/level/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!(((((((data50 === "fatal") || (data50 === "error")) || (data50 === "warn")) || (data50 === "info")) || (data50 === "debug")) || (data50 === "trace")) || (data50 === "silent"))){
-validate24.errors = [{instancePath:instancePath+"/log/level",schemaPath:"#/properties/log/properties/level/enum",keyword:"enum",params:{allowedValues: schema43.properties.log.properties.level.enum}}];
+validate26.errors = [{instancePath:instancePath+"/log/level",schemaPath:"#/properties/log/properties/level/enum",keyword:"enum",params:{allowedValues: schema45.properties.log.properties.level.enum}}];
 return false;
 }
 var valid17 = _errs118 === errors;
@@ -4802,11 +4924,11 @@ if(valid17){
 let data51 = data49.format;
 const _errs120 = errors;
 if(typeof data51 !== "string"){
-validate24.errors = [{instancePath:instancePath+"/log/format",schemaPath:"#/properties/log/properties/format/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/log/format",schemaPath:"#/properties/log/properties/format/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!(((data51 === "json") || (data51 === "pretty")) || (data51 === "auto"))){
-validate24.errors = [{instancePath:instancePath+"/log/format",schemaPath:"#/properties/log/properties/format/enum",keyword:"enum",params:{allowedValues: schema43.properties.log.properties.format.enum}}];
+validate26.errors = [{instancePath:instancePath+"/log/format",schemaPath:"#/properties/log/properties/format/enum",keyword:"enum",params:{allowedValues: schema45.properties.log.properties.format.enum}}];
 return false;
 }
 var valid17 = _errs120 === errors;
@@ -4814,7 +4936,7 @@ var valid17 = _errs120 === errors;
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/log",schemaPath:"#/properties/log/type",keyword:"type",params:{type: "object"}}];
+validate26.errors = [{instancePath:instancePath+"/log",schemaPath:"#/properties/log/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4865,8 +4987,8 @@ data52.trial_stable_s = 60;
 }
 const _errs124 = errors;
 for(const key16 in data52){
-if(!(func1.call(schema43.properties.supervision.properties, key16))){
-validate24.errors = [{instancePath:instancePath+"/supervision",schemaPath:"#/properties/supervision/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key16}}];
+if(!(func1.call(schema45.properties.supervision.properties, key16))){
+validate26.errors = [{instancePath:instancePath+"/supervision",schemaPath:"#/properties/supervision/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key16}}];
 return false;
 break;
 }
@@ -4875,13 +4997,13 @@ if(_errs124 === errors){
 let data53 = data52.initial_ms;
 const _errs125 = errors;
 if(!(((typeof data53 == "number") && (!(data53 % 1) && !isNaN(data53))) && (isFinite(data53)))){
-validate24.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs125){
 if((typeof data53 == "number") && (isFinite(data53))){
 if(data53 < 1 || isNaN(data53)){
-validate24.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4891,13 +5013,13 @@ if(valid18){
 let data54 = data52.max_ms;
 const _errs127 = errors;
 if(!(((typeof data54 == "number") && (!(data54 % 1) && !isNaN(data54))) && (isFinite(data54)))){
-validate24.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs127){
 if((typeof data54 == "number") && (isFinite(data54))){
 if(data54 < 1 || isNaN(data54)){
-validate24.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4909,12 +5031,12 @@ const _errs129 = errors;
 if(errors === _errs129){
 if((typeof data55 == "number") && (isFinite(data55))){
 if(data55 < 1 || isNaN(data55)){
-validate24.errors = [{instancePath:instancePath+"/supervision/factor",schemaPath:"#/properties/supervision/properties/factor/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/factor",schemaPath:"#/properties/supervision/properties/factor/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/supervision/factor",schemaPath:"#/properties/supervision/properties/factor/type",keyword:"type",params:{type: "number"}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/factor",schemaPath:"#/properties/supervision/properties/factor/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
@@ -4925,18 +5047,18 @@ const _errs131 = errors;
 if(errors === _errs131){
 if((typeof data56 == "number") && (isFinite(data56))){
 if(data56 > 1 || isNaN(data56)){
-validate24.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1}}];
 return false;
 }
 else {
 if(data56 < 0 || isNaN(data56)){
-validate24.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/type",keyword:"type",params:{type: "number"}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
@@ -4945,13 +5067,13 @@ if(valid18){
 let data57 = data52.max_restarts;
 const _errs133 = errors;
 if(!(((typeof data57 == "number") && (!(data57 % 1) && !isNaN(data57))) && (isFinite(data57)))){
-validate24.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs133){
 if((typeof data57 == "number") && (isFinite(data57))){
 if(data57 < 1 || isNaN(data57)){
-validate24.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4961,13 +5083,13 @@ if(valid18){
 let data58 = data52.stable_s;
 const _errs135 = errors;
 if(!(((typeof data58 == "number") && (!(data58 % 1) && !isNaN(data58))) && (isFinite(data58)))){
-validate24.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs135){
 if((typeof data58 == "number") && (isFinite(data58))){
 if(data58 < 1 || isNaN(data58)){
-validate24.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4977,13 +5099,13 @@ if(valid18){
 let data59 = data52.probe_interval_ms;
 const _errs137 = errors;
 if(!(((typeof data59 == "number") && (!(data59 % 1) && !isNaN(data59))) && (isFinite(data59)))){
-validate24.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs137){
 if((typeof data59 == "number") && (isFinite(data59))){
 if(data59 < 10 || isNaN(data59)){
-validate24.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
 return false;
 }
 }
@@ -4993,13 +5115,13 @@ if(valid18){
 let data60 = data52.probe_fail;
 const _errs139 = errors;
 if(!(((typeof data60 == "number") && (!(data60 % 1) && !isNaN(data60))) && (isFinite(data60)))){
-validate24.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs139){
 if((typeof data60 == "number") && (isFinite(data60))){
 if(data60 < 1 || isNaN(data60)){
-validate24.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -5009,13 +5131,13 @@ if(valid18){
 let data61 = data52.load_timeout_ms;
 const _errs141 = errors;
 if(!(((typeof data61 == "number") && (!(data61 % 1) && !isNaN(data61))) && (isFinite(data61)))){
-validate24.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs141){
 if((typeof data61 == "number") && (isFinite(data61))){
 if(data61 < 1 || isNaN(data61)){
-validate24.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -5025,13 +5147,13 @@ if(valid18){
 let data62 = data52.window_s;
 const _errs143 = errors;
 if(!(((typeof data62 == "number") && (!(data62 % 1) && !isNaN(data62))) && (isFinite(data62)))){
-validate24.errors = [{instancePath:instancePath+"/supervision/window_s",schemaPath:"#/properties/supervision/properties/window_s/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/window_s",schemaPath:"#/properties/supervision/properties/window_s/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs143){
 if((typeof data62 == "number") && (isFinite(data62))){
 if(data62 < 1 || isNaN(data62)){
-validate24.errors = [{instancePath:instancePath+"/supervision/window_s",schemaPath:"#/properties/supervision/properties/window_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/window_s",schemaPath:"#/properties/supervision/properties/window_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -5041,13 +5163,13 @@ if(valid18){
 let data63 = data52.breaker_threshold;
 const _errs145 = errors;
 if(!(((typeof data63 == "number") && (!(data63 % 1) && !isNaN(data63))) && (isFinite(data63)))){
-validate24.errors = [{instancePath:instancePath+"/supervision/breaker_threshold",schemaPath:"#/properties/supervision/properties/breaker_threshold/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/breaker_threshold",schemaPath:"#/properties/supervision/properties/breaker_threshold/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs145){
 if((typeof data63 == "number") && (isFinite(data63))){
 if(data63 < 1 || isNaN(data63)){
-validate24.errors = [{instancePath:instancePath+"/supervision/breaker_threshold",schemaPath:"#/properties/supervision/properties/breaker_threshold/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/breaker_threshold",schemaPath:"#/properties/supervision/properties/breaker_threshold/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -5057,13 +5179,13 @@ if(valid18){
 let data64 = data52.breaker_open_s;
 const _errs147 = errors;
 if(!(((typeof data64 == "number") && (!(data64 % 1) && !isNaN(data64))) && (isFinite(data64)))){
-validate24.errors = [{instancePath:instancePath+"/supervision/breaker_open_s",schemaPath:"#/properties/supervision/properties/breaker_open_s/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/breaker_open_s",schemaPath:"#/properties/supervision/properties/breaker_open_s/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs147){
 if((typeof data64 == "number") && (isFinite(data64))){
 if(data64 < 1 || isNaN(data64)){
-validate24.errors = [{instancePath:instancePath+"/supervision/breaker_open_s",schemaPath:"#/properties/supervision/properties/breaker_open_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/breaker_open_s",schemaPath:"#/properties/supervision/properties/breaker_open_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -5073,13 +5195,13 @@ if(valid18){
 let data65 = data52.trial_stable_s;
 const _errs149 = errors;
 if(!(((typeof data65 == "number") && (!(data65 % 1) && !isNaN(data65))) && (isFinite(data65)))){
-validate24.errors = [{instancePath:instancePath+"/supervision/trial_stable_s",schemaPath:"#/properties/supervision/properties/trial_stable_s/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/trial_stable_s",schemaPath:"#/properties/supervision/properties/trial_stable_s/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs149){
 if((typeof data65 == "number") && (isFinite(data65))){
 if(data65 < 1 || isNaN(data65)){
-validate24.errors = [{instancePath:instancePath+"/supervision/trial_stable_s",schemaPath:"#/properties/supervision/properties/trial_stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate26.errors = [{instancePath:instancePath+"/supervision/trial_stable_s",schemaPath:"#/properties/supervision/properties/trial_stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -5100,7 +5222,7 @@ var valid18 = _errs149 === errors;
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/supervision",schemaPath:"#/properties/supervision/type",keyword:"type",params:{type: "object"}}];
+validate26.errors = [{instancePath:instancePath+"/supervision",schemaPath:"#/properties/supervision/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -5111,7 +5233,7 @@ const _errs151 = errors;
 if(errors === _errs151){
 if(Array.isArray(data66)){
 if(data66.length < 1){
-validate24.errors = [{instancePath:instancePath+"/pools",schemaPath:"#/properties/pools/minItems",keyword:"minItems",params:{limit: 1}}];
+validate26.errors = [{instancePath:instancePath+"/pools",schemaPath:"#/properties/pools/minItems",keyword:"minItems",params:{limit: 1}}];
 return false;
 }
 else {
@@ -5119,8 +5241,8 @@ var valid19 = true;
 const len1 = data66.length;
 for(let i1=0; i1<len1; i1++){
 const _errs153 = errors;
-if(!(validate25(data66[i1], {instancePath:instancePath+"/pools/" + i1,parentData:data66,parentDataProperty:i1,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate25.errors : vErrors.concat(validate25.errors);
+if(!(validate27(data66[i1], {instancePath:instancePath+"/pools/" + i1,parentData:data66,parentDataProperty:i1,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate27.errors : vErrors.concat(validate27.errors);
 errors = vErrors.length;
 }
 var valid19 = _errs153 === errors;
@@ -5131,7 +5253,7 @@ break;
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/pools",schemaPath:"#/properties/pools/type",keyword:"type",params:{type: "array"}}];
+validate26.errors = [{instancePath:instancePath+"/pools",schemaPath:"#/properties/pools/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -5156,7 +5278,7 @@ data68.max_parallel_loads = 1;
 const _errs156 = errors;
 for(const key17 in data68){
 if(!(((((key17 === "host_bytes") || (key17 === "devices")) || (key17 === "min_residency_ms")) || (key17 === "max_overtaken_ms")) || (key17 === "max_parallel_loads"))){
-validate24.errors = [{instancePath:instancePath+"/memory",schemaPath:"#/properties/memory/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key17}}];
+validate26.errors = [{instancePath:instancePath+"/memory",schemaPath:"#/properties/memory/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key17}}];
 return false;
 break;
 }
@@ -5166,13 +5288,13 @@ if(data68.host_bytes !== undefined){
 let data69 = data68.host_bytes;
 const _errs157 = errors;
 if(!(((typeof data69 == "number") && (!(data69 % 1) && !isNaN(data69))) && (isFinite(data69)))){
-validate24.errors = [{instancePath:instancePath+"/memory/host_bytes",schemaPath:"#/properties/memory/properties/host_bytes/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/memory/host_bytes",schemaPath:"#/properties/memory/properties/host_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs157){
 if((typeof data69 == "number") && (isFinite(data69))){
 if(data69 < 1 || isNaN(data69)){
-validate24.errors = [{instancePath:instancePath+"/memory/host_bytes",schemaPath:"#/properties/memory/properties/host_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate26.errors = [{instancePath:instancePath+"/memory/host_bytes",schemaPath:"#/properties/memory/properties/host_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -5188,7 +5310,7 @@ const _errs159 = errors;
 if(errors === _errs159){
 if(Array.isArray(data70)){
 if(data70.length > 64){
-validate24.errors = [{instancePath:instancePath+"/memory/devices",schemaPath:"#/properties/memory/properties/devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
+validate26.errors = [{instancePath:instancePath+"/memory/devices",schemaPath:"#/properties/memory/properties/devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
 return false;
 }
 else {
@@ -5201,14 +5323,14 @@ if(errors === _errs161){
 if(data71 && typeof data71 == "object" && !Array.isArray(data71)){
 let missing0;
 if(((data71.id === undefined) && (missing0 = "id")) || ((data71.bytes === undefined) && (missing0 = "bytes"))){
-validate24.errors = [{instancePath:instancePath+"/memory/devices/" + i2,schemaPath:"#/properties/memory/properties/devices/items/required",keyword:"required",params:{missingProperty: missing0}}];
+validate26.errors = [{instancePath:instancePath+"/memory/devices/" + i2,schemaPath:"#/properties/memory/properties/devices/items/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs163 = errors;
 for(const key18 in data71){
 if(!((key18 === "id") || (key18 === "bytes"))){
-validate24.errors = [{instancePath:instancePath+"/memory/devices/" + i2,schemaPath:"#/properties/memory/properties/devices/items/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key18}}];
+validate26.errors = [{instancePath:instancePath+"/memory/devices/" + i2,schemaPath:"#/properties/memory/properties/devices/items/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key18}}];
 return false;
 break;
 }
@@ -5218,18 +5340,18 @@ if(data71.id !== undefined){
 let data72 = data71.id;
 const _errs164 = errors;
 if(!(((typeof data72 == "number") && (!(data72 % 1) && !isNaN(data72))) && (isFinite(data72)))){
-validate24.errors = [{instancePath:instancePath+"/memory/devices/" + i2+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/memory/devices/" + i2+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs164){
 if((typeof data72 == "number") && (isFinite(data72))){
 if(data72 > 1023 || isNaN(data72)){
-validate24.errors = [{instancePath:instancePath+"/memory/devices/" + i2+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
+validate26.errors = [{instancePath:instancePath+"/memory/devices/" + i2+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
 return false;
 }
 else {
 if(data72 < 0 || isNaN(data72)){
-validate24.errors = [{instancePath:instancePath+"/memory/devices/" + i2+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate26.errors = [{instancePath:instancePath+"/memory/devices/" + i2+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -5245,13 +5367,13 @@ if(data71.bytes !== undefined){
 let data73 = data71.bytes;
 const _errs166 = errors;
 if(!(((typeof data73 == "number") && (!(data73 % 1) && !isNaN(data73))) && (isFinite(data73)))){
-validate24.errors = [{instancePath:instancePath+"/memory/devices/" + i2+"/bytes",schemaPath:"#/properties/memory/properties/devices/items/properties/bytes/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/memory/devices/" + i2+"/bytes",schemaPath:"#/properties/memory/properties/devices/items/properties/bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs166){
 if((typeof data73 == "number") && (isFinite(data73))){
 if(data73 < 1 || isNaN(data73)){
-validate24.errors = [{instancePath:instancePath+"/memory/devices/" + i2+"/bytes",schemaPath:"#/properties/memory/properties/devices/items/properties/bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate26.errors = [{instancePath:instancePath+"/memory/devices/" + i2+"/bytes",schemaPath:"#/properties/memory/properties/devices/items/properties/bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -5266,7 +5388,7 @@ var valid22 = true;
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/memory/devices/" + i2,schemaPath:"#/properties/memory/properties/devices/items/type",keyword:"type",params:{type: "object"}}];
+validate26.errors = [{instancePath:instancePath+"/memory/devices/" + i2,schemaPath:"#/properties/memory/properties/devices/items/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -5278,7 +5400,7 @@ break;
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/memory/devices",schemaPath:"#/properties/memory/properties/devices/type",keyword:"type",params:{type: "array"}}];
+validate26.errors = [{instancePath:instancePath+"/memory/devices",schemaPath:"#/properties/memory/properties/devices/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -5287,13 +5409,13 @@ if(valid20){
 let data74 = data68.min_residency_ms;
 const _errs168 = errors;
 if(!(((typeof data74 == "number") && (!(data74 % 1) && !isNaN(data74))) && (isFinite(data74)))){
-validate24.errors = [{instancePath:instancePath+"/memory/min_residency_ms",schemaPath:"#/properties/memory/properties/min_residency_ms/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/memory/min_residency_ms",schemaPath:"#/properties/memory/properties/min_residency_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs168){
 if((typeof data74 == "number") && (isFinite(data74))){
 if(data74 < 0 || isNaN(data74)){
-validate24.errors = [{instancePath:instancePath+"/memory/min_residency_ms",schemaPath:"#/properties/memory/properties/min_residency_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate26.errors = [{instancePath:instancePath+"/memory/min_residency_ms",schemaPath:"#/properties/memory/properties/min_residency_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -5303,13 +5425,13 @@ if(valid20){
 let data75 = data68.max_overtaken_ms;
 const _errs170 = errors;
 if(!(((typeof data75 == "number") && (!(data75 % 1) && !isNaN(data75))) && (isFinite(data75)))){
-validate24.errors = [{instancePath:instancePath+"/memory/max_overtaken_ms",schemaPath:"#/properties/memory/properties/max_overtaken_ms/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/memory/max_overtaken_ms",schemaPath:"#/properties/memory/properties/max_overtaken_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs170){
 if((typeof data75 == "number") && (isFinite(data75))){
 if(data75 < 0 || isNaN(data75)){
-validate24.errors = [{instancePath:instancePath+"/memory/max_overtaken_ms",schemaPath:"#/properties/memory/properties/max_overtaken_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate26.errors = [{instancePath:instancePath+"/memory/max_overtaken_ms",schemaPath:"#/properties/memory/properties/max_overtaken_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -5319,18 +5441,18 @@ if(valid20){
 let data76 = data68.max_parallel_loads;
 const _errs172 = errors;
 if(!(((typeof data76 == "number") && (!(data76 % 1) && !isNaN(data76))) && (isFinite(data76)))){
-validate24.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs172){
 if((typeof data76 == "number") && (isFinite(data76))){
 if(data76 > 64 || isNaN(data76)){
-validate24.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
+validate26.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
 return false;
 }
 else {
 if(data76 < 1 || isNaN(data76)){
-validate24.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate26.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -5344,7 +5466,7 @@ var valid20 = _errs172 === errors;
 }
 }
 else {
-validate24.errors = [{instancePath:instancePath+"/memory",schemaPath:"#/properties/memory/type",keyword:"type",params:{type: "object"}}];
+validate26.errors = [{instancePath:instancePath+"/memory",schemaPath:"#/properties/memory/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -5368,11 +5490,11 @@ var valid0 = _errs154 === errors;
 }
 }
 else {
-validate24.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate26.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate24.errors = vErrors;
+validate26.errors = vErrors;
 return errors === 0;
 }
-validate24.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate26.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};

@@ -93,7 +93,7 @@ test('progress comes through the provisioner, until it has been canceled', async
   const facts: unknown[] = [];
   const cancel = startProvisioner(
     REFERENCE,
-    library().source(),
+    { ...library().source(), nameOf: (model_ref) => model_ref },
     (fact) => facts.push(fact),
     (progress) => told.push(progress),
   );
