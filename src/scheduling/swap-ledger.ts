@@ -35,7 +35,7 @@ export class SwapLedger {
   }
 
   /** Whether a load may begin on every device that it needs. */
-  hasTurnToLoad(pool: SwapPool): boolean {
+  mayLoad(pool: SwapPool): boolean {
     return this.#of(pool).every(([{ loads }]) => loads > 0);
   }
 

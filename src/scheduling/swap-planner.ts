@@ -1,10 +1,12 @@
 import { SwapLedger } from './swap-ledger.ts';
+import type { LastCall, SwapPlan, SwapStep, SwapWait, SwapWaitReason, TurnOver, Weighed } from './swap-plan.ts';
 import { chooseVictims, isIdle } from './swap-victims.ts';
 import {
+  compete,
   DEFAULT_SWAP_RULES,
   loadTime,
   neverFits,
-  overdueSince,
+  overdueIn,
   unloadTime,
   urge,
   waited,
@@ -13,243 +15,191 @@ import {
   type SwapView,
 } from './swap-view.ts';
 
-/** Why a pool that was loaded stays so no longer. */
-export type TurnOver =
-  /** It has no work. */
-  | 'idle'
-  /** Others wait with more work, or longer, than swapping costs; see {@link planSwaps}. */
-  | 'outweighed'
-  /** Another was passed over for `max_overtaken_ms`. */
-  | 'overdue';
-
-interface Step {
-  pool_id: string;
-  /** One sentence for people. */
-  human: string;
-}
-
-export interface LoadStep extends Step {
-  do: 'load';
-  /** `fits`: there is room. `overdue`: there is room, and it goes before all others. */
-  reason: 'fits' | 'overdue';
-  /** Milliseconds for which its oldest task has waited. */
-  waited_ms: number;
-}
-
-export interface UnloadStep extends Step {
-  do: 'unload';
-  /** `idle`: nobody wanted it for its idle time. `swap`: another needs its memory. */
-  reason: 'idle' | 'swap';
-  turn_over: TurnOver;
-  /** Who needs its memory; undefined where nobody does. */
-  for_pool_id: string | undefined;
-  /** Milliseconds that the other's urge counts, and what it was weighed against; only where it was `outweighed`. */
-  weighed?: { urge_ms: number; against_ms: number };
-}
-
-export type SwapStep = LoadStep | UnloadStep;
-
-/** Why a pool with waiting tasks is not loaded now. */
-export type SwapWaitReason =
-  /** It takes more than its device has beside what is pinned there. */
-  | 'never_fits'
-  /** The executor says that it must not be loaded. */
-  | 'held'
-  | 'loading'
-  /** It is on its way out, and is asked for again when it has gone. */
-  | 'unloading'
-  /** There is room, but as many loads as may run at the same time are under way or go first. */
-  | 'load_slot'
-  /** Others are on their way out to make room. */
-  | 'memory_freeing'
-  /** What it needs is held by pools that are loading, or whose overdue turn has just begun. */
-  | 'others_first'
-  /** Others are in the minimum residency. */
-  | 'residency'
-  /** Others go on serving their queues: a swap does not pay yet. */
-  | 'turn';
-
-export interface SwapWait {
-  pool_id: string;
-  reason: SwapWaitReason;
-  /** One sentence for people. */
-  human: string;
-  /** Whom it waits for, by id. */
-  blocked_by: string[];
-  /** Milliseconds until it is overdue; 0 when it is, undefined while nobody has passed it. */
-  overdue_in_ms: number | undefined;
-}
-
-export interface SwapPlan {
-  /** To be begun now, all of them. An `unload` of a pool with leases lets them end and gives no new ones. */
-  steps: SwapStep[];
-  /** Every pool with waiting tasks that is not loaded and is not told to load now. */
-  waiting: SwapWait[];
-  /** Milliseconds after which to ask again though nothing has happened; undefined: only when something has. */
-  look_again_in_ms: number | undefined;
-}
-
 /**
- * Who is loaded and who is unloaded, now. Pure, total and deterministic.
+ * Which pools are loaded and unloaded, now. Pure, total and deterministic: the same view gives the same plan, in
+ * whatever order its pools come. To be asked after every change and before leases are given; whoever then gave some
+ * asks again.
+ *
+ * 1. Pools with waiting tasks that are not loaded are looked at one after the other: the overdue ones first, by the age
+ *    of their oldest task, then the others by {@link urge} less load time. What one is promised, none after it gets.
+ * 2. Where there is room, it loads.
+ * 3. An overdue pool takes its room. Who stands in its way, the least useful first, is told to unload; but while tasks
+ *    wait there that are older than the oldest of the overdue pool, it gives those leases first, and only those.
+ * 4. Any other pool gets the room of who has no work. A pool that has a queue goes on serving it, since most of what a
+ *    load costs is saved by using it long. It makes room only after `min_residency_ms`, and if the urge of the other
+ *    is at least `payback` times the price: both loads, the unloading, and the urge of the pool that makes room.
+ * 5. Who had no work for its idle time is unloaded, though nobody wants its room.
+ *
+ * What the bound promises. Of two pools that cannot be loaded together, the one gives no lease to a task that was
+ * accepted after a waiting task of the other, once that task has been passed so for `max_overtaken_ms`. So that task
+ * waits, from then on, only for tasks that are older than itself, for what runs, and for unloading and loading: with
+ * one other pool, at most for the work of the older tasks there, its longest running task, its unload and its own load.
+ * Among more than two, also for the turns of overdue pools with older tasks. A task waits no longer than
+ * `max_overtaken_ms` and loads make it than it would where tasks start in the order in which they were accepted.
+ *
+ * Nobody waits for ever: a pool gets all that it needs at once, so none holds a part of it while it waits for the rest.
  */
 export function planSwaps(view: SwapView, rules: SwapRules = DEFAULT_SWAP_RULES): SwapPlan {
   return new Planner(view, rules).plan();
 }
 
 class Planner {
-  readonly #now: number;
   readonly #view: SwapView;
   readonly #rules: SwapRules;
   readonly #ledger: SwapLedger;
-  /** Loaded pools that nobody has asked to go yet. */
-  readonly #staying = new Set<SwapPool>();
+  /** Loaded pools that nobody has asked to make room. */
+  readonly #staying: Set<SwapPool>;
   readonly #steps: SwapStep[] = [];
+  readonly #lastCalls: LastCall[] = [];
   readonly #waiting: SwapWait[] = [];
   #lookAgainIn = Infinity;
 
   constructor(view: SwapView, rules: SwapRules) {
-    this.#now = view.now;
-    this.#view = view;
+    this.#view = { ...view, pools: view.pools.toSorted((a, b) => (a.id < b.id ? -1 : 1)) };
     this.#rules = rules;
     this.#ledger = new SwapLedger(view, rules);
-    for (const pool of view.pools) if (pool.state === 'loaded') this.#staying.add(pool);
+    this.#staying = new Set(this.#view.pools.filter(({ state }) => state === 'loaded'));
   }
 
   plan(): SwapPlan {
-    const candidates = this.#view.pools.filter((pool) => pool.waiting > 0 && pool.state !== 'loaded');
+    const candidates = this.#view.pools.filter(({ state, waiting }) => waiting > 0 && state !== 'loaded');
     for (const pool of candidates.toSorted((a, b) => this.#compare(a, b))) this.#serve(pool);
-    for (const pool of this.#view.pools) this.#idle(pool);
+    for (const pool of this.#staying) this.#idle(pool);
     return {
       steps: this.#steps,
+      last_calls: this.#lastCalls,
       waiting: this.#waiting,
       look_again_in_ms: Number.isFinite(this.#lookAgainIn) ? this.#lookAgainIn : undefined,
     };
   }
 
-  /** The overdue first, by since when they were passed over; then those whose turn is worth most beyond its load. */
   #compare(a: SwapPool, b: SwapPool): number {
-    const [overdue_a, overdue_b] = [this.#isOverdue(a), this.#isOverdue(b)];
-    if (overdue_a !== overdue_b) return overdue_a ? -1 : 1;
-    return (overdue_a ? bySince(a, b) : this.#worth(b) - this.#worth(a)) || byAge(a, b);
+    const first = Number(this.#isOverdue(b)) - Number(this.#isOverdue(a));
+    if (first !== 0) return first;
+    return (this.#isOverdue(a) ? 0 : this.#worth(b) - this.#worth(a)) || byAge(a, b);
   }
 
   #worth(pool: SwapPool): number {
-    return urge(pool, this.#now, this.#rules) - loadTime(pool);
+    return this.#urge(pool) - loadTime(pool);
+  }
+
+  #urge(pool: SwapPool): number {
+    return urge(pool, this.#view.now, this.#rules);
   }
 
   #isOverdue(pool: SwapPool): boolean {
-    return overdueSince(pool, this.#now, this.#rules) !== undefined;
+    return overdueIn(pool, this.#view.now, this.#rules) === 0;
   }
 
   #serve(pool: SwapPool): void {
-    const ledger = this.#ledger;
+    const { id, state } = pool;
     const device = neverFits(this.#view, pool);
     if (device !== undefined)
-      return this.#wait(pool, 'never_fits', [], `Pool ${pool.id} never fits device ${device} beside what is pinned.`);
-    if (pool.state === 'loading') return this.#wait(pool, 'loading', [], `Pool ${pool.id} is loading.`);
-    if (!pool.can_load) return this.#wait(pool, 'held', [], `Pool ${pool.id} must not be loaded now.`);
-    if (pool.state === 'unloading')
-      return this.#wait(pool, 'unloading', [], `Pool ${pool.id} is being unloaded before it can load again.`);
-    if (ledger.fitsNow(pool)) {
-      if (ledger.hasTurnToLoad(pool)) this.#load(pool);
-      else this.#wait(pool, 'load_slot', this.#in('loading', pool), `Pool ${pool.id} loads after others.`);
-      return ledger.promise(pool);
+      return this.#wait(pool, 'never_fits', `Pool ${id} never fits device ${device} beside what is pinned there.`);
+    if (state === 'loading') return this.#wait(pool, 'loading', `Pool ${id} is loading.`);
+    if (!pool.can_load) return this.#wait(pool, 'held', `Pool ${id} must not be loaded now.`);
+    if (state === 'unloading')
+      return this.#wait(pool, 'unloading', `Pool ${id} is unloaded before it loads again.`);
+    if (!this.#ledger.fitsSoon(pool)) {
+      const isMade = this.#isOverdue(pool) ? this.#takeRoom(pool) : this.#askForRoom(pool);
+      if (!isMade) return;
     }
-    if (!ledger.fitsSoon(pool) && !this.#makeRoom(pool)) return;
-    ledger.promise(pool);
-    const leaving = this.#in('unloading', pool);
-    this.#wait(pool, 'memory_freeing', leaving, `Pool ${pool.id} waits until ${listed(leaving)} is unloaded.`);
-  }
-
-  #makeRoom(pool: SwapPool): boolean {
-    return this.#isOverdue(pool) ? this.#takeRoom(pool) : this.#askForRoom(pool);
-  }
-
-  /** Everybody in its way goes, but for who is loading or has not been served in an earlier overdue turn. */
-  #takeRoom(pool: SwapPool): boolean {
-    const mayGo = [...this.#staying].filter((other) => !other.pinned && !this.#isStillDue(other, pool));
-    const { pools, suffice } = chooseVictims(this.#ledger.missing(pool), mayGo, this.#now, this.#rules);
-    for (const other of pools) this.#unload(other, isIdle(other) ? 'idle' : 'overdue', pool);
-    if (suffice) return true;
-    // What it needs is kept for it meanwhile.
+    if (!this.#ledger.fitsNow(pool)) this.#awaitMemory(pool);
+    else if (this.#ledger.mayLoad(pool)) this.#load(pool);
+    else this.#wait(pool, 'load_slot', `Pool ${id} loads when another has loaded.`, this.#becoming('load', pool));
     this.#ledger.promise(pool);
-    this.#wait(pool, 'others_first', [], `Pool ${pool.id} is overdue and goes after those that are before it.`);
+  }
+
+  /** Everybody in its way makes room, but for who is pinned or still loading: those are asked when they have loaded. */
+  #takeRoom(pool: SwapPool): boolean {
+    const mayGo = [...this.#staying].filter(({ pinned }) => !pinned);
+    const { pools, suffice } = this.#victims(pool, mayGo);
+    for (const other of pools)
+      if (isIdle(other)) this.#unload(other, 'idle', pool);
+      else if (hasOlder(other, pool)) this.#callLast(other, pool);
+      else this.#unload(other, 'overdue', pool);
+    if (suffice) return true;
+    this.#wait(pool, 'others_first', `Pool ${pool.id} is overdue and goes after what is loading now.`);
+    // What is free meanwhile is kept for it.
+    this.#ledger.promise(pool);
     return false;
   }
 
-  #isStillDue(other: SwapPool, pool: SwapPool): boolean {
-    return other.waiting > 0 && other.passed_over_since !== undefined && bySince(other, pool) < 0;
-  }
-
-  /** Who is idle goes; who has a queue goes if its residency is over and a swap pays. */
   #askForRoom(pool: SwapPool): boolean {
-    const missing = this.#ledger.missing(pool);
-    const may = [...this.#staying].filter((other) => !other.pinned);
-    const free = may.filter((other) => isIdle(other) || (EXPLORE.served && other.waiting === 0) || (other.waiting > 0 && this.#residency(other) <= 0));
-    const { pools, suffice } = chooseVictims(missing, free, this.#now, this.#rules);
+    const movable = [...this.#staying].filter(({ pinned }) => !pinned);
+    const mayGo = movable.filter(
+      (other) => isIdle(other) || (other.waiting > 0 && this.#residency(other) <= 0),
+    );
+    const { pools, suffice } = this.#victims(pool, mayGo);
     if (!suffice) {
-      const all = chooseVictims(missing, may, this.#now, this.#rules);
-      const inResidency = all.pools.filter((other) => !free.includes(other));
-      if (!all.suffice)
-        this.#wait(pool, 'others_first', [], `Pool ${pool.id} waits until others have loaded.`);
-      else {
-        for (const other of inResidency) this.#lookAgain(this.#residency(other));
-        const ids = inResidency.map(({ id }) => id);
-        this.#wait(pool, 'residency', ids, `Pool ${pool.id} waits while ${listed(ids)} stays.`);
-      }
+      this.#waitForTurn(pool, movable, mayGo);
       return false;
     }
-    const inUse = pools.filter((other) => !isIdle(other));
-    const urge_ms = urge(pool, this.#now, this.#rules);
-    const against_ms = inUse.length === 0 ? 0 : this.#price(pool, pools);
-    if (urge_ms < against_ms) {
-      const ids = inUse.map(({ id }) => id);
-      this.#wait(pool, 'turn', ids, `Pool ${pool.id} waits while ${listed(ids)} serves its queue.`);
+    const ids = pools.filter((other) => !isIdle(other)).map(({ id }) => id);
+    const weighed = ids.length === 0 ? undefined : { urge_ms: this.#urge(pool), needed_ms: this.#price(pool, pools) };
+    if (weighed && weighed.urge_ms < weighed.needed_ms) {
+      this.#wait(pool, 'turn', `Pool ${pool.id} waits while ${listed(ids)} serves its queue.`, ids, weighed);
       return false;
     }
     for (const other of pools)
       if (isIdle(other)) this.#unload(other, 'idle', pool);
-      else this.#unload(other, 'outweighed', pool, { urge_ms, against_ms });
+      else this.#unload(other, 'outweighed', pool, weighed);
     return true;
   }
 
-  /** What must be gained: what the others want, their unloading, this load, and the loads by which they come back. */
+  /** Those that may go are not enough: says who is in the way. */
+  #waitForTurn(pool: SwapPool, movable: readonly SwapPool[], mayGo: readonly SwapPool[]): void {
+    const { pools, suffice } = this.#victims(pool, movable);
+    if (!suffice)
+      return this.#wait(pool, 'others_first', `Pool ${pool.id} waits for memory that others were promised first.`);
+    const staying = pools.filter((other) => !mayGo.includes(other));
+    const ids = staying.map(({ id }) => id);
+    const young = staying.filter(({ waiting }) => waiting > 0);
+    if (young.length === 0)
+      return this.#wait(pool, 'turn', `Pool ${pool.id} waits while ${listed(ids)} runs its last tasks.`, ids);
+    for (const other of young) this.#lookAgain(this.#residency(other));
+    this.#wait(pool, 'residency', `Pool ${pool.id} waits while ${listed(ids)} is newly loaded.`, ids);
+  }
+
+  #victims(pool: SwapPool, candidates: readonly SwapPool[]): ReturnType<typeof chooseVictims> {
+    return chooseVictims(this.#ledger.missing(pool), candidates, this.#view.now, this.#rules);
+  }
+
+  /** This load, and for each that makes room its unloading; for those that have to come back also their load and urge. */
   #price(pool: SwapPool, victims: readonly SwapPool[]): number {
-    let price = loadTime(pool);
-    for (const other of victims) {
-      price += unloadTime(other);
-      if (other.waiting > 0) price += EXPLORE.own * urge(other, this.#now, this.#rules) + loadTime(other);
-    }
-    return price * EXPLORE.pay;
+    let price_ms = loadTime(pool);
+    for (const other of victims)
+      price_ms += unloadTime(other) + (other.waiting > 0 ? this.#urge(other) + loadTime(other) : 0);
+    return price_ms * this.#rules.payback;
   }
 
-  /** Milliseconds for which it stays though others want its memory. */
+  /** Milliseconds for which it stays though another has more to do. */
   #residency(pool: SwapPool): number {
-    return pool.since + this.#rules.min_residency_ms - this.#now;
+    return pool.since + this.#rules.min_residency_ms - this.#view.now;
   }
 
-  /** Who has had no work for its idle time goes. */
   #idle(pool: SwapPool): void {
     const ttl_ms = pool.idle_ttl_ms ?? this.#rules.idle_ttl_ms;
-    if (!this.#staying.has(pool) || pool.pinned || ttl_ms <= 0 || !isIdle(pool)) return;
-    const left_ms = (pool.idle_since ?? pool.since) + ttl_ms - this.#now;
+    if (pool.pinned || ttl_ms <= 0 || !isIdle(pool)) return;
+    const left_ms = (pool.idle_since ?? pool.since) + ttl_ms - this.#view.now;
     if (left_ms > 0) this.#lookAgain(left_ms);
     else this.#unload(pool, 'idle');
   }
 
   #load(pool: SwapPool): void {
-    const isOverdue = this.#isOverdue(pool);
-    const waited_ms = waited(pool, this.#now);
+    const waited_ms = waited(pool, this.#view.now);
+    const reason = this.#isOverdue(pool) ? 'overdue' : 'room';
+    const rank = reason === 'overdue' ? ' before others' : '';
     this.#steps.push({
       pool_id: pool.id,
       do: 'load',
-      reason: isOverdue ? 'overdue' : 'fits',
-      human: `Pool ${pool.id} loads${isOverdue ? ' before all others' : ''}: a task has waited ${Math.round(waited_ms)} ms.`,
+      reason,
       waited_ms,
+      human: `Pool ${pool.id} loads${rank}: its oldest task has waited ${Math.round(waited_ms)} ms.`,
     });
   }
 
-  #unload(pool: SwapPool, turn_over: TurnOver, other?: SwapPool, weighed?: UnloadStep['weighed']): void {
+  #unload(pool: SwapPool, turn_over: TurnOver, other?: SwapPool, weighed?: Weighed): void {
     this.#staying.delete(pool);
     this.#ledger.release(pool);
     this.#steps.push({
@@ -258,36 +208,45 @@ class Planner {
       reason: other ? 'swap' : 'idle',
       turn_over,
       for_pool_id: other?.id,
-      human: sentence(pool.id, turn_over, other?.id),
-      ...(weighed ? { weighed } : {}),
+      weighed,
+      human: unloadSentence(pool.id, turn_over, other?.id),
     });
   }
 
-  #wait(pool: SwapPool, reason: SwapWaitReason, blocked_by: string[], human: string): void {
-    const passed = pool.passed_over_since;
-    const overdue_in_ms =
-      passed === undefined ? undefined : Math.max(0, passed + this.#rules.max_overtaken_ms - this.#now);
-    if (reason !== 'never_fits' && reason !== 'loading') this.#lookAgain(overdue_in_ms ?? 0);
-    this.#waiting.push({ pool_id: pool.id, reason, human, blocked_by, overdue_in_ms });
+  #callLast(pool: SwapPool, other: SwapPool): void {
+    this.#staying.delete(pool);
+    this.#ledger.release(pool);
+    this.#lastCalls.push({
+      pool_id: pool.id,
+      accepted_before: other.oldest_accepted_at ?? this.#view.now,
+      for_pool_id: other.id,
+      human: `Pool ${pool.id} takes only older tasks before it makes room for pool ${other.id}.`,
+    });
   }
 
-  /** Those of a state that hold memory on a device of this pool, and those that this plan brings into it. */
-  #in(state: 'loading' | 'unloading', pool: SwapPool): string[] {
-    const begun = new Set(
-      this.#steps
-        .filter((step) => step.do === (state === 'loading' ? 'load' : 'unload'))
-        .map(({ pool_id }) => pool_id),
-    );
+  #awaitMemory(pool: SwapPool): void {
+    const leaving = this.#becoming('unload', pool);
+    if (leaving.length > 0)
+      return this.#wait(pool, 'memory_freeing', `Pool ${pool.id} waits until ${listed(leaving)} is unloaded.`, leaving);
+    const called = this.#lastCalls.filter(({ for_pool_id }) => for_pool_id === pool.id).map(({ pool_id }) => pool_id);
+    if (called.length > 0)
+      return this.#wait(pool, 'last_call', `Pool ${pool.id} waits for older tasks of ${listed(called)}.`, called);
+    this.#wait(pool, 'others_first', `Pool ${pool.id} waits for memory that others were promised first.`);
+  }
+
+  #wait(pool: SwapPool, reason: SwapWaitReason, human: string, blocked_by: string[] = [], weighed?: Weighed): void {
+    const overdue_in_ms = overdueIn(pool, this.#view.now, this.#rules);
+    if (pool.state === 'cold' && reason !== 'never_fits' && reason !== 'held') this.#lookAgain(overdue_in_ms ?? 0);
+    this.#waiting.push({ pool_id: pool.id, reason, human, blocked_by, overdue_in_ms, weighed });
+  }
+
+  /** Those on its devices that are on their way in or out, by this plan or an earlier one. */
+  #becoming(step: SwapStep['do'], pool: SwapPool): string[] {
+    const begun = new Set(this.#steps.filter((one) => one.do === step).map(({ pool_id }) => pool_id));
+    const state = `${step}ing`;
     return this.#view.pools
-      .filter(
-        (other) =>
-          (other.state === state || begun.has(other.id)) &&
-          Object.entries(pool.memory_bytes).some(
-            ([device, bytes]) => bytes > 0 && (other.memory_bytes[device] ?? 0) > 0,
-          ),
-      )
-      .map(({ id }) => id)
-      .toSorted();
+      .filter((other) => (other.state === state || begun.has(other.id)) && compete(other, pool))
+      .map(({ id }) => id);
   }
 
   #lookAgain(in_ms: number): void {
@@ -295,10 +254,9 @@ class Planner {
   }
 }
 
-export const EXPLORE = { served: false, own: 1, pay: 1 };
-
-function bySince(a: SwapPool, b: SwapPool): number {
-  return (a.passed_over_since ?? Infinity) - (b.passed_over_since ?? Infinity) || byAge(a, b);
+/** Whether a task waits there that is older than all of the other. */
+function hasOlder(pool: SwapPool, other: SwapPool): boolean {
+  return (pool.oldest_accepted_at ?? Infinity) < (other.oldest_accepted_at ?? Infinity);
 }
 
 function byAge(a: SwapPool, b: SwapPool): number {
@@ -306,13 +264,14 @@ function byAge(a: SwapPool, b: SwapPool): number {
 }
 
 function listed(ids: readonly string[]): string {
-  return ids.length > 2 ? `${ids.length} pools` : ids.join(' and ');
+  if (ids.length > 2) return `each of ${ids.length} pools`;
+  return `pool ${ids.join(' or ')}`;
 }
 
-function sentence(id: string, turn_over: TurnOver, other: string | undefined): string {
-  if (other === undefined) return `Pool ${id} is unloaded: nobody wants it for its idle time.`;
+function unloadSentence(id: string, turn_over: TurnOver, other: string | undefined): string {
+  if (other === undefined) return `Pool ${id} is unloaded: it had no work for its idle time.`;
   if (turn_over === 'idle') return `Pool ${id} has no work and makes room for pool ${other}.`;
   return turn_over === 'outweighed'
-    ? `Pool ${id} makes room for pool ${other}, whose turn pays more now.`
+    ? `Pool ${id} makes room for pool ${other}, whose turn is worth more.`
     : `Pool ${id} makes room for pool ${other}, which is overdue.`;
 }

@@ -32,8 +32,7 @@ export interface SwapPool {
   /** Milliseconds until the last of the running tasks is expected to end; 0 where none runs. Only `predictLoad` asks. */
   running_ms: number;
   /**
-   * Since when others pass its waiting tasks, on the same clock: the first lease that {@link passedOverBy} named it
-   * for. Undefined again as soon as it is given a lease itself, or nobody waits.
+   * Since when others pass its oldest waiting task, on the same clock; undefined where nobody does. `Passes` keeps it.
    */
   passed_over_since: number | undefined;
   /** When its last lease ended with nobody waiting, or its load did, on the same clock; undefined while it is in use. */
@@ -61,24 +60,39 @@ export interface SwapView {
 }
 
 export interface SwapRules {
-  /** Milliseconds without work after which a pool is unloaded though nobody wants its memory; 0: never. */
+  /** Milliseconds without work after which a pool is unloaded though nobody wants its memory; 0: never. @default 0 */
   idle_ttl_ms: number;
-  /** Milliseconds that a pool with waiting tasks stays loaded at least, unless another is overdue. */
+  /**
+   * Milliseconds that a pool with waiting tasks stays loaded at least, unless another is overdue. A pool without work
+   * makes room at once. @default 5000
+   */
   min_residency_ms: number;
-  /** Milliseconds for which a pool that is not loaded may be passed over; then it is overdue. */
+  /**
+   * Milliseconds for which a waiting task may be passed by tasks that were accepted after it, of pools that cannot be
+   * loaded beside its own; then its pool is overdue. Less than ten times the load times of the pools that share a
+   * device costs throughput: where all of them have more to do than they can, they load about once in that time for
+   * each. Infinity: no bound. @default 180000
+   */
   max_overtaken_ms: number;
-  /** Loads at the same time on one device, at least 1. */
+  /** Loads at the same time on one device, at least 1. @default 1 */
   max_parallel_loads: number;
-  /** Milliseconds of work that a millisecond of waiting counts as; 0: only work counts. */
+  /** Milliseconds of waiting work that a millisecond of waiting counts as; 0: only work counts. @default 1 */
   ageing: number;
+  /**
+   * How many times more the urge of a pool must be than all that its swap costs others, before a pool that still has
+   * a queue makes room for it. Infinity: it never does before the other is overdue. @default 8
+   */
+  payback: number;
 }
 
+/** What a row of simulated traces was best served with; `npm run bench -- swap` shows it. */
 export const DEFAULT_SWAP_RULES: SwapRules = {
   idle_ttl_ms: 0,
   min_residency_ms: 5000,
-  max_overtaken_ms: 60_000,
+  max_overtaken_ms: 180_000,
   max_parallel_loads: 1,
   ageing: 1,
+  payback: 8,
 };
 
 /** Stand in for what was not measured: a process that starts, and a file that is read at 2 GB/s. */
@@ -109,38 +123,19 @@ export function urge(pool: SwapPool, now: number, { ageing }: SwapRules): number
   return pool.waiting === 0 ? 0 : pool.waiting_work_ms + ageing * waited(pool, now);
 }
 
-/** Since when it waits for its turn though the bound is over; undefined where it is not overdue. */
-export function overdueSince(pool: SwapPool, now: number, rules: SwapRules): number | undefined {
+/** Milliseconds until it is overdue; 0 when it is, undefined while nobody has passed its oldest task. */
+export function overdueIn(pool: SwapPool, now: number, { max_overtaken_ms }: SwapRules): number | undefined {
   if (pool.waiting === 0 || pool.passed_over_since === undefined) return undefined;
-  const due_at = pool.passed_over_since + rules.max_overtaken_ms;
-  return now >= due_at ? due_at : undefined;
+  return Math.max(0, pool.passed_over_since + max_overtaken_ms - now);
 }
 
+type Holder = Pick<SwapPool, 'memory_bytes'>;
+
 /** Whether both take memory of the same device. */
-export function compete(one: SwapPool, other: SwapPool): boolean {
+export function compete(one: Holder, other: Holder): boolean {
   return Object.entries(one.memory_bytes).some(
     ([device, bytes]) => bytes > 0 && (other.memory_bytes[device] ?? 0) > 0,
   );
-}
-
-/**
- * The pools that a lease passes over: not loaded, on a device of the pool that gives it, and with a task that was
- * accepted before the one that gets it. Their `passed_over_since` begins now, where it has not begun before.
- * @param accepted_at of the task that gets the lease
- */
-export function passedOverBy(pools: readonly SwapPool[], pool_id: string, accepted_at: number): string[] {
-  const granting = pools.find(({ id }) => id === pool_id);
-  if (!granting) return [];
-  return pools
-    .filter(
-      (pool) =>
-        pool.state !== 'loaded' &&
-        pool.oldest_accepted_at !== undefined &&
-        pool.oldest_accepted_at < accepted_at &&
-        pool.id !== pool_id &&
-        compete(pool, granting),
-    )
-    .map(({ id }) => id);
 }
 
 /**
