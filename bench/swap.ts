@@ -6,8 +6,10 @@ import { DEVICES, makeTrace, MODELS, readTrace } from './swap-trace.ts';
 
 const TASKS = 2000;
 const SEED = 1;
-/** Of the slots, if no load took time. In the second no planner keeps up. */
-const UTILISATIONS = { 'as it comes': 0.7, 'more than can be served': 1.1 };
+/** Tasks that may wait for a model. */
+const QUEUE_CAPACITY = 32;
+/** Busy share of the slots, if no load took time. In the second trace nobody keeps up, and queues are full. */
+const UTILISATIONS = { busy: 0.7, 'too much': 1.2 };
 
 const BOUND_S = DEFAULT_SWAP_RULES.max_overtaken_ms / 1000;
 
@@ -31,18 +33,31 @@ function compare(title: string, trace: readonly TraceTask[]): Measure[] {
   return [
     ...measures(`${title}in order of arrival`, fifo),
     ...measures(`${title}until the queue is empty`, collated),
-    ...measures(`${title}planned`, ours, { loads: fifo.loads / 3, overtaken_s: BOUND_S }),
+    ...measures(`${title}planned`, ours, { loads: loadsPer100(fifo) / 3, overtaken_s: BOUND_S }),
   ];
 }
 
 function replay(trace: readonly TraceTask[], plan: (view: SwapView) => Answer, isInOrder = false): Outcome {
-  return simulate({ devices: DEVICES, models: MODELS, trace, plan, inOrderOfArrival: isInOrder });
+  return simulate({
+    devices: DEVICES,
+    models: MODELS,
+    trace,
+    plan,
+    queue_capacity: QUEUE_CAPACITY,
+    inOrderOfArrival: isInOrder,
+  });
 }
 
 function measures(title: string, outcome: Outcome, target?: { loads: number; overtaken_s: number }): Measure[] {
-  const { mean_ms, p95_ms, worst_ms, overtaken_ms } = waits(outcome);
+  const { served, mean_ms, p95_ms, worst_ms, overtaken_ms } = waits(outcome);
   return [
-    { what: `${title}: loads`, value: outcome.loads, unit: '', ...(target && { at_most: Math.floor(target.loads) }) },
+    { what: `${title}: tasks served`, value: served, unit: '' },
+    {
+      what: `${title}: loads per 100 tasks`,
+      value: loadsPer100(outcome),
+      unit: '',
+      ...(target && { at_most: Math.floor(10 * target.loads) / 10 }),
+    },
     { what: `${title}: wait, mean`, value: mean_ms / 1000, unit: 's' },
     { what: `${title}: wait, p95`, value: p95_ms / 1000, unit: 's' },
     { what: `${title}: wait, longest`, value: worst_ms / 1000, unit: 's' },
@@ -55,11 +70,16 @@ function measures(title: string, outcome: Outcome, target?: { loads: number; ove
   ];
 }
 
-function waits({ tasks }: Outcome): Record<'mean_ms' | 'p95_ms' | 'worst_ms' | 'overtaken_ms', number> {
+function loadsPer100({ tasks, loads }: Outcome): number {
+  return (100 * loads) / tasks.filter(({ granted_at }) => granted_at !== undefined).length;
+}
+
+function waits({ tasks }: Outcome): Record<'served' | 'mean_ms' | 'p95_ms' | 'worst_ms' | 'overtaken_ms', number> {
   const waits_ms = tasks
-    .map(({ at_ms, granted_at = Number.NaN }) => granted_at - at_ms)
+    .flatMap(({ at_ms, granted_at }) => (granted_at === undefined ? [] : [granted_at - at_ms]))
     .toSorted((a, b) => a - b);
   return {
+    served: waits_ms.length,
     mean_ms: waits_ms.reduce((sum, wait_ms) => sum + wait_ms, 0) / waits_ms.length,
     p95_ms: waits_ms[Math.floor(waits_ms.length * 0.95)] ?? Number.NaN,
     worst_ms: waits_ms.at(-1) ?? Number.NaN,
@@ -73,8 +93,8 @@ function waits({ tasks }: Outcome): Record<'mean_ms' | 'p95_ms' | 'worst_ms' | '
 /** First come, first served, whatever is loaded: for a device with room for one pool. */
 function inOrderOfArrival({ pools }: SwapView): Answer {
   const [next] = pools
-    .filter(({ oldest_accepted_at }) => oldest_accepted_at !== undefined)
-    .toSorted((a, b) => (a.oldest_accepted_at ?? 0) - (b.oldest_accepted_at ?? 0));
+    .filter(({ oldest }) => oldest)
+    .toSorted((a, b) => (a.oldest?.sequence ?? 0) - (b.oldest?.sequence ?? 0));
   const there = pools.find(({ state }) => state !== 'cold');
   const steps = next && next !== there ? stepFor(next, there) : [];
   return { steps, last_calls: [], look_again_in_ms: undefined };

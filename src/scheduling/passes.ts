@@ -1,28 +1,28 @@
-import { compete, type SwapPool } from './swap-view.ts';
+import { compete, type OldestTask, type SwapPool } from './swap-view.ts';
 
 /**
  * Since when others pass the tasks of a pool. Amortised O(1) for a lease: kept are only leases to tasks that were
  * accepted later than all before, since who is passed by any of them was passed by the first.
  */
 export class Passes {
-  readonly #passes: { at: number; accepted_at: number }[] = [];
+  readonly #passes: { at: number; sequence: number }[] = [];
 
   /**
    * A lease of another pool passed this one; see {@link passedBy}.
    * @param at when it was given
-   * @param accepted_at of the task that got it, on the same clock
+   * @param sequence of the task that got it, in the order of all admissions
    */
-  note(at: number, accepted_at: number): void {
+  note(at: number, sequence: number): void {
     const last = this.#passes.at(-1);
-    if (last === undefined || last.accepted_at < accepted_at) this.#passes.push({ at, accepted_at });
+    if (last === undefined || last.sequence < sequence) this.#passes.push({ at, sequence });
   }
 
   /**
    * When a task that was accepted after this one was first given a lease; what was noted for older ones is forgotten.
-   * @param oldest_accepted_at of the task of this pool that has waited longest; undefined where none waits
+   * @param oldest the task of this pool that was accepted first; undefined where none waits
    */
-  since(oldest_accepted_at: number | undefined): number | undefined {
-    const first = this.#passes.findIndex(({ accepted_at }) => accepted_at > (oldest_accepted_at ?? Infinity));
+  since(oldest: OldestTask | undefined): number | undefined {
+    const first = this.#passes.findIndex(({ sequence }) => sequence > (oldest?.sequence ?? Infinity));
     this.#passes.splice(0, first < 0 ? this.#passes.length : first);
     return this.#passes[0]?.at;
   }
@@ -31,18 +31,18 @@ export class Passes {
 /**
  * The pools that a lease passes: not loaded, though they may be, on a device of the pool that gives it, and with a
  * task that was accepted before the one that gets it.
- * @param accepted_at of the task that gets the lease
+ * @param sequence of the task that gets the lease
  */
-export function passedBy<P extends Passable>(pools: readonly P[], granting: P, accepted_at: number): P[] {
+export function passedBy<P extends Passable>(pools: readonly P[], granting: P, sequence: number): P[] {
   return pools.filter(
     (pool) =>
       pool.state !== 'loaded' &&
       pool.can_load &&
-      pool.oldest_accepted_at !== undefined &&
-      pool.oldest_accepted_at < accepted_at &&
+      pool.oldest !== undefined &&
+      pool.oldest.sequence < sequence &&
       compete(pool, granting),
   );
 }
 
 /** What {@link passedBy} looks at. */
-export type Passable = Pick<SwapPool, 'state' | 'can_load' | 'oldest_accepted_at' | 'memory_bytes'>;
+export type Passable = Pick<SwapPool, 'state' | 'can_load' | 'oldest' | 'memory_bytes'>;

@@ -45,8 +45,8 @@ export type SwapStep = LoadStep | UnloadStep;
  * oldest of the other. It gives no others.
  */
 export interface LastCall extends Step {
-  /** On the clock of the view. */
-  accepted_before: number;
+  /** Place in the order of all admissions: tasks before it are given leases. */
+  before_sequence: number;
   for_pool_id: string;
 }
 

@@ -218,7 +218,7 @@ class Planner {
     this.#ledger.release(pool);
     this.#lastCalls.push({
       pool_id: pool.id,
-      accepted_before: other.oldest_accepted_at ?? this.#view.now,
+      before_sequence: sequenceOf(other),
       for_pool_id: other.id,
       human: `Pool ${pool.id} takes only older tasks before it makes room for pool ${other.id}.`,
     });
@@ -256,11 +256,15 @@ class Planner {
 
 /** Whether a task waits there that is older than all of the other. */
 function hasOlder(pool: SwapPool, other: SwapPool): boolean {
-  return (pool.oldest_accepted_at ?? Infinity) < (other.oldest_accepted_at ?? Infinity);
+  return sequenceOf(pool) < sequenceOf(other);
 }
 
 function byAge(a: SwapPool, b: SwapPool): number {
-  return (a.oldest_accepted_at ?? 0) - (b.oldest_accepted_at ?? 0) || (a.id < b.id ? -1 : 1);
+  return sequenceOf(a) - sequenceOf(b) || (a.id < b.id ? -1 : 1);
+}
+
+function sequenceOf({ oldest }: SwapPool): number {
+  return oldest?.sequence ?? Infinity;
 }
 
 function listed(ids: readonly string[]): string {

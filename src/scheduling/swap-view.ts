@@ -9,6 +9,13 @@ export type SwapState =
   /** Takes no new leases: its running tasks end, then its memory is freed. */
   | 'unloading';
 
+export interface OldestTask {
+  /** Place in the order of all admissions; no two tasks have the same. */
+  sequence: number;
+  /** When it was accepted, in milliseconds on the clock of {@link SwapView.now}. */
+  accepted_at: number;
+}
+
 /** A pool as the swap planner sees it: one model, its replicas loaded and unloaded together. */
 export interface SwapPool {
   id: string;
@@ -23,8 +30,8 @@ export interface SwapPool {
   unload_ms: number | undefined;
   /** Tasks that wait for a slot. */
   waiting: number;
-  /** When the task that has waited longest was accepted, on the same clock; undefined where none waits. */
-  oldest_accepted_at: number | undefined;
+  /** The task among them that was accepted first; undefined where none waits. */
+  oldest: OldestTask | undefined;
   /** Milliseconds that its slots would be busy with what waits. */
   waiting_work_ms: number;
   /** Running tasks. */
@@ -112,7 +119,7 @@ export function unloadTime(pool: SwapPool): number {
 
 /** Milliseconds for which its oldest task has waited; 0 where none waits. */
 export function waited(pool: SwapPool, now: number): number {
-  return pool.oldest_accepted_at === undefined ? 0 : Math.max(0, now - pool.oldest_accepted_at);
+  return pool.oldest ? Math.max(0, now - pool.oldest.accepted_at) : 0;
 }
 
 /**

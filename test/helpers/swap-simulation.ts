@@ -26,6 +26,7 @@ export interface TraceTask {
 export interface SimulatedTask extends TraceTask {
   /** Place in the order of arrival. */
   sequence: number;
+  /** Undefined where it was refused. */
   granted_at: number | undefined;
   /** The first and the last lease of a younger task of a competing pool while its own pool was not loaded. */
   first_passed_at: number | undefined;
@@ -48,11 +49,16 @@ export interface Simulation {
   models: readonly SimulatedModel[];
   trace: readonly TraceTask[];
   plan: (view: SwapView) => Answer;
+  /** Tasks that may wait in a pool; who finds so many is refused. @default Infinity */
+  queue_capacity?: number;
   /** Only the task that has waited longest of all may be given a slot. */
   inOrderOfArrival?: boolean;
   /** Told of every lease; pools are as they were just before it. */
   onLease?: (task: SimulatedTask, waiting: readonly SimulatedTask[], pools: readonly SwapPool[]) => void;
 }
+
+/** A simulation that goes on for longer goes round in circles. */
+const MOST_MS = 1e5;
 
 interface Pool {
   readonly model: SimulatedModel;
@@ -62,7 +68,7 @@ interface Pool {
   idle_since: number | undefined;
   readonly memory_bytes: SwapPool['memory_bytes'];
   readonly can_load: true;
-  oldest_accepted_at: number | undefined;
+  oldest: SwapPool['oldest'];
   /** In the order of arrival. */
   readonly waiting: SimulatedTask[];
   readonly running: SimulatedTask[];
@@ -75,7 +81,7 @@ interface Pool {
  * ones end, and is gone after `unload_ms`.
  */
 export function simulate(simulation: Simulation): Outcome {
-  const { devices, plan, inOrderOfArrival = false, onLease } = simulation;
+  const { devices, plan, queue_capacity = Infinity, inOrderOfArrival = false, onLease } = simulation;
   const all = simulation.models.map(newPool);
   const pools = new Map(all.map((pool) => [pool.model.id, pool]));
   const poolOf = (id: string): Pool => pools.get(id) as Pool;
@@ -84,12 +90,13 @@ export function simulate(simulation: Simulation): Outcome {
   const outcome: Outcome = { tasks, loads: 0, ended_at: 0 };
   let now = 0;
   let alarm = 0;
-  /** By pool: only tasks that were accepted before this are given leases. */
+  /** By pool: only tasks before this one in the order of arrival are given leases. */
   let lastCalls = new Map<string, number>();
 
   for (const task of tasks) events.at(task.at_ms, () => arrive(poolOf(task.pool_id), task));
   for (let next = events.next(); next !== undefined; next = events.next()) {
     now = next;
+    if (now > MOST_MS) throw new Error('the simulation does not come to its end');
     while (events.next() === now) events.take().run();
     ask();
     while (grant()) ask();
@@ -98,14 +105,15 @@ export function simulate(simulation: Simulation): Outcome {
   return outcome;
 
   function arrive(pool: Pool, task: SimulatedTask): void {
+    if (pool.waiting.length >= queue_capacity) return;
     pool.waiting.push(task);
-    pool.oldest_accepted_at = pool.waiting[0]?.at_ms;
+    pool.oldest = oldestOf(pool);
     pool.idle_since = undefined;
   }
 
   function ask(): void {
     const answer = plan({ now, devices, pools: all.map((pool) => viewOf(pool, now)) });
-    lastCalls = new Map(answer.last_calls.map(({ pool_id, accepted_before }) => [pool_id, accepted_before]));
+    lastCalls = new Map(answer.last_calls.map(({ pool_id, before_sequence }) => [pool_id, before_sequence]));
     for (const step of answer.steps) {
       const pool = poolOf(step.pool_id);
       enter(pool, step.do === 'load' ? 'loading' : 'unloading');
@@ -142,7 +150,7 @@ export function simulate(simulation: Simulation): Outcome {
     for (const pool of all) {
       if (!hasSlot(pool)) continue;
       const before = lastCalls.get(pool.model.id) ?? Infinity;
-      const may = pool.waiting.filter(({ at_ms }) => at_ms < before);
+      const may = pool.waiting.filter(({ sequence }) => sequence < before);
       const task = may.find(({ priority }) => priority === 'interactive') ?? may[0];
       if (task) return task;
     }
@@ -150,22 +158,22 @@ export function simulate(simulation: Simulation): Outcome {
   }
 
   function lease(pool: Pool, task: SimulatedTask): void {
-    const { at_ms } = task;
+    const { sequence } = task;
     onLease?.(
       task,
       all.flatMap(({ waiting }) => waiting),
       all.map((one) => viewOf(one, now)),
     );
-    for (const passed of passedBy(all, pool, at_ms)) {
-      passed.passes.note(now, at_ms);
+    for (const passed of passedBy(all, pool, sequence)) {
+      passed.passes.note(now, sequence);
       for (const one of passed.waiting) {
-        if (one.at_ms >= at_ms) break;
+        if (one.sequence >= sequence) break;
         one.first_passed_at ??= now;
         one.last_passed_at = now;
       }
     }
     pool.waiting.splice(pool.waiting.indexOf(task), 1);
-    pool.oldest_accepted_at = pool.waiting[0]?.at_ms;
+    pool.oldest = oldestOf(pool);
     pool.running.push(task);
     task.granted_at = now;
     events.at(now + task.run_ms, () => ended(pool, task));
@@ -201,7 +209,7 @@ function newPool(model: SimulatedModel): Pool {
     idle_since: undefined,
     memory_bytes: model.memory_bytes,
     can_load: true,
-    oldest_accepted_at: undefined,
+    oldest: undefined,
     waiting: [],
     running: [],
     passes: new Passes(),
@@ -220,12 +228,16 @@ function inOrder(trace: readonly TraceTask[]): SimulatedTask[] {
     }));
 }
 
+function oldestOf({ waiting: [task] }: Pool): SwapPool['oldest'] {
+  return task && { sequence: task.sequence, accepted_at: task.at_ms };
+}
+
 function hasSlot({ state, running, model }: Pool): boolean {
   return state === 'loaded' && running.length < model.slots;
 }
 
 function viewOf(pool: Pool, now: number): SwapPool {
-  const { model, state, since, waiting, running, passes, oldest_accepted_at, idle_since } = pool;
+  const { model, state, since, waiting, running, passes, oldest, idle_since } = pool;
   return {
     id: model.id,
     state,
@@ -234,11 +246,11 @@ function viewOf(pool: Pool, now: number): SwapPool {
     load_ms: model.load_ms,
     unload_ms: model.unload_ms,
     waiting: waiting.length,
-    oldest_accepted_at,
+    oldest,
     waiting_work_ms: waiting.reduce((sum, { run_ms }) => sum + run_ms, 0) / model.slots,
     leases: running.length,
     running_ms: running.reduce((most, { granted_at = now, run_ms }) => Math.max(most, granted_at + run_ms - now), 0),
-    passed_over_since: passes.since(oldest_accepted_at),
+    passed_over_since: passes.since(oldest),
     idle_since,
     pinned: model.pinned ?? false,
     can_load: true,
