@@ -128,7 +128,8 @@ class Planner {
   #askForRoom(pool: SwapPool): boolean {
     const movable = [...this.#staying].filter(({ pinned }) => !pinned);
     const mayGo = movable.filter(
-      (other) => isIdle(other) || (other.waiting > 0 && this.#residency(other) <= 0),
+      // Who has just loaded, and is asked for before its first lease, would have loaded for nothing.
+      (other) => isIdle(other) || (other.waiting > 0 && other.leases > 0 && this.#residency(other) <= 0),
     );
     const { pools, suffice } = this.#victims(pool, mayGo);
     if (!suffice) {
@@ -138,7 +139,7 @@ class Planner {
     const ids = pools.filter((other) => !isIdle(other)).map(({ id }) => id);
     const weighed = ids.length === 0 ? undefined : { urge_ms: this.#urge(pool), needed_ms: this.#price(pool, pools) };
     if (weighed && weighed.urge_ms < weighed.needed_ms) {
-      this.#wait(pool, 'turn', `Pool ${pool.id} waits while ${listed(ids)} serves its queue.`, ids, weighed);
+      this.#wait(pool, 'turn', `Pool ${pool.id} waits while ${listed(ids)} is at work.`, ids, weighed);
       return false;
     }
     for (const other of pools)
@@ -154,9 +155,9 @@ class Planner {
       return this.#wait(pool, 'others_first', `Pool ${pool.id} waits for memory that others were promised first.`);
     const staying = pools.filter((other) => !mayGo.includes(other));
     const ids = staying.map(({ id }) => id);
-    const young = staying.filter(({ waiting }) => waiting > 0);
+    const young = staying.filter((other) => other.waiting > 0 && this.#residency(other) > 0);
     if (young.length === 0)
-      return this.#wait(pool, 'turn', `Pool ${pool.id} waits while ${listed(ids)} runs its last tasks.`, ids);
+      return this.#wait(pool, 'turn', `Pool ${pool.id} waits while ${listed(ids)} is at work.`, ids);
     for (const other of young) this.#lookAgain(this.#residency(other));
     this.#wait(pool, 'residency', `Pool ${pool.id} waits while ${listed(ids)} is newly loaded.`, ids);
   }

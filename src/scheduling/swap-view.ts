@@ -87,7 +87,7 @@ export interface SwapRules {
   ageing: number;
   /**
    * How many times more the urge of a pool must be than all that its swap costs others, before a pool that still has
-   * a queue makes room for it. Infinity: it never does before the other is overdue. @default 8
+   * a queue makes room for it; at least 1. Infinity: it never does before the other is overdue. @default 8
    */
   payback: number;
 }

@@ -57,8 +57,8 @@ export interface Simulation {
   onLease?: (task: SimulatedTask, waiting: readonly SimulatedTask[], pools: readonly SwapPool[]) => void;
 }
 
-/** A simulation that goes on for longer goes round in circles. */
-const MOST_MS = 1e5;
+/** A simulation with more of them goes round in circles. */
+const MOST_TURNS_PER_TASK = 1000;
 
 interface Pool {
   readonly model: SimulatedModel;
@@ -90,13 +90,14 @@ export function simulate(simulation: Simulation): Outcome {
   const outcome: Outcome = { tasks, loads: 0, ended_at: 0 };
   let now = 0;
   let alarm = 0;
+  let turns = 0;
   /** By pool: only tasks before this one in the order of arrival are given leases. */
   let lastCalls = new Map<string, number>();
 
   for (const task of tasks) events.at(task.at_ms, () => arrive(poolOf(task.pool_id), task));
   for (let next = events.next(); next !== undefined; next = events.next()) {
     now = next;
-    if (now > MOST_MS) throw new Error('the simulation does not come to its end');
+    if (++turns > MOST_TURNS_PER_TASK * tasks.length) throw new Error('the simulation does not come to its end');
     while (events.next() === now) events.take().run();
     ask();
     while (grant()) ask();

@@ -1,3 +1,4 @@
+import { deepEqual, equal, match, ok } from 'node:assert/strict';
 import test from 'ava';
 import fc from 'fast-check';
 import type { Priority } from '../../src/contract/generated/types.ts';
@@ -52,10 +53,10 @@ const trace = (ids: readonly string[]): fc.Arbitrary<TraceTask[]> =>
 const rules: fc.Arbitrary<SwapRules> = fc.record({
   idle_ttl_ms: fc.constantFrom(0, 0, 100),
   min_residency_ms: fc.constantFrom(0, 20, 100),
-  max_overtaken_ms: fc.constantFrom(0, 30, 100, 300, Infinity),
+  max_overtaken_ms: fc.constantFrom(1, 30, 100, 300, Infinity),
   max_parallel_loads: fc.integer({ min: 1, max: 2 }),
   ageing: fc.constantFrom(0, 1, 3),
-  payback: fc.constantFrom(0, 1, 8, Infinity),
+  payback: fc.constantFrom(1, 1, 3, Infinity),
 });
 
 const scene = models.chain((chosen) =>
@@ -117,21 +118,21 @@ test('memory is never promised twice, loads keep to their number, and no step su
           const there = held(view, device, ['loading', 'loaded', 'unloading']);
           const coming = held(view, device, ['cold']).filter(({ id }) => loads.includes(id));
           const taken = [...there, ...coming].reduce((sum, pool) => sum + (pool.memory_bytes[device] ?? 0), 0);
-          t.true(taken <= BUDGET, `${device} holds ${taken}`);
-          t.true(held(view, device, ['loading']).length + coming.length <= chosen.rules.max_parallel_loads);
+          ok(taken <= BUDGET, `${device} holds ${taken}`);
+          ok(held(view, device, ['loading']).length + coming.length <= chosen.rules.max_parallel_loads);
         }
         for (const step of plan.steps) {
           const pool = byId.get(step.pool_id) as SwapPool;
-          t.is(pool.state, step.do === 'load' ? 'cold' : 'loaded');
-          if (step.do === 'load') t.true(pool.waiting > 0);
-          else t.false(pool.pinned);
+          equal(pool.state, step.do === 'load' ? 'cold' : 'loaded');
+          if (step.do === 'load') ok(pool.waiting > 0);
+          else ok(!pool.pinned);
         }
-        for (const { pool_id } of plan.last_calls) t.is(byId.get(pool_id)?.state, 'loaded');
+        for (const { pool_id } of plan.last_calls) equal(byId.get(pool_id)?.state, 'loaded');
         const asked = [...plan.steps, ...plan.last_calls].map(({ pool_id }) => pool_id);
-        t.is(new Set(asked).size, asked.length, 'a pool is told one thing');
+        equal(new Set(asked).size, asked.length, 'a pool is told one thing');
       });
     }),
-    { numRuns: 300 },
+    { numRuns: 100 },
   );
   t.pass();
 });
@@ -145,12 +146,12 @@ test('every pool that waits is told why, in a sentence of at most 100 characters
           ...plan.steps.filter((step) => step.do === 'load').map(({ pool_id }) => pool_id),
         ];
         const waiting = view.pools.filter((pool) => pool.waiting > 0 && pool.state !== 'loaded');
-        t.deepEqual(answered.toSorted(), waiting.map(({ id }) => id).toSorted());
+        deepEqual(answered.toSorted(), waiting.map(({ id }) => id).toSorted());
         for (const { human } of [...plan.steps, ...plan.last_calls, ...plan.waiting])
-          t.regex(human, /^Pool \w+ .{1,90}\.$/);
+          match(human, /^Pool \w+ .{1,90}\.$/);
       });
     }),
-    { numRuns: 200 },
+    { numRuns: 60 },
   );
   t.pass();
 });
@@ -159,10 +160,10 @@ test('the same view gives the same plan, in whatever order its pools come', (t) 
   fc.assert(
     fc.property(scene, (chosen) => {
       replay(chosen, (view, plan) => {
-        t.deepEqual(planSwaps({ ...view, pools: view.pools.toReversed() }, chosen.rules), plan);
+        deepEqual(planSwaps({ ...view, pools: view.pools.toReversed() }, chosen.rules), plan);
       });
     }),
-    { numRuns: 100 },
+    { numRuns: 60 },
   );
   t.pass();
 });
@@ -174,10 +175,10 @@ test('nobody waits for ever: whatever needs how many devices, every task that ca
       const { tasks } = replay(chosen, (view) => void (last = view));
       for (const { pool_id, granted_at } of tasks) {
         const pool = last?.pools.find(({ id }) => id === pool_id) as SwapPool;
-        t.is(granted_at === undefined, neverFits(last as SwapView, pool) !== undefined, `pool ${pool_id}`);
+        equal(granted_at === undefined, neverFits(last as SwapView, pool) !== undefined, `pool ${pool_id}`);
       }
     }),
-    { numRuns: 500 },
+    { numRuns: 200 },
   );
   t.pass();
 });
@@ -188,24 +189,23 @@ test('the clock of a pool is that of its oldest task', (t) => {
       replay(chosen, undefined, (_, waiting, pools) => {
         for (const pool of pools) {
           const oldest = waiting.find(({ pool_id }) => pool_id === pool.id);
-          t.is(pool.passed_over_since, oldest?.first_passed_at);
+          equal(pool.passed_over_since, oldest?.first_passed_at);
         }
       });
     }),
-    { numRuns: 200 },
+    { numRuns: 60 },
   );
   t.pass();
 });
 
 test('no task is passed for longer than the bound by a younger one of a pool that cannot be loaded beside its own', (t) => {
   let passes = 0;
-  let late = 0;
   fc.assert(
     fc.property(scene, (chosen) => {
-      const now = { value: 0 };
+      let now = 0;
       replay(
         chosen,
-        (view) => void (now.value = view.now),
+        (view) => void (now = view.now),
         (granted, waiting, pools) => {
           const poolOf = ({ pool_id }: SimulatedTask): SwapPool =>
             pools.find(({ id }) => id === pool_id) as SwapPool;
@@ -213,22 +213,19 @@ test('no task is passed for longer than the bound by a younger one of a pool tha
             const pool = poolOf(task);
             if (task.sequence >= granted.sequence || task.first_passed_at === undefined) continue;
             if (pool.state === 'loaded' || !exclude(pool, poolOf(granted), pools)) continue;
+            if (neverFits({ devices, pools }, pool) !== undefined) continue;
             passes++;
-            const passed_ms = now.value - task.first_passed_at;
-            if (passed_ms >= chosen.rules.max_overtaken_ms) late++;
-            t.true(passed_ms < chosen.rules.max_overtaken_ms || neverFits({ devices, pools }, pool) !== undefined,
-              `passed for ${passed_ms} ms`);
+            ok(now - task.first_passed_at < chosen.rules.max_overtaken_ms);
           }
         },
       );
     }),
-    { numRuns: 500 },
+    { numRuns: 200 },
   );
-  t.log({ passes, late });
   t.true(passes > 1000);
 });
 
-test('with one other pool an overdue task waits only for older tasks, what runs, an unload and a load', (t) => {
+test('with one other pool an overdue task waits only for older tasks, what runs, and one unload and load of each', (t) => {
   const pair = fc.tuple(model('a'), model('b')).map((both) =>
     both.map((one) => ({ ...one, memory_bytes: { gpu0: BUDGET }, pinned: false })),
   );
@@ -244,25 +241,24 @@ test('with one other pool an overdue task waits only for older tasks, what runs,
         for (const task of own) {
           const due_at = (task.first_passed_at ?? Infinity) + chosen.rules.max_overtaken_ms;
           if ((task.granted_at ?? 0) < due_at) continue;
-          // Only who is next in its own pool waits for the other alone.
-          if (own.some((one) => one !== task && isBefore(one, task) && (one.granted_at ?? 0) >= due_at)) continue;
+          // Whoever is not the oldest and the next of its own pool also waits for others of that.
+          if (own.some((one) => goesBefore(one, task) && (one.granted_at ?? 0) >= due_at)) continue;
           overdue++;
           const older_ms = tasks
             .filter((one) => one.pool_id === other.id && one.sequence < task.sequence && (one.granted_at ?? 0) >= due_at)
             .reduce((sum, { run_ms }) => sum + run_ms, 0);
-          const most_ms = older_ms + longest_run_ms + other.unload_ms + pool.load_ms;
-          t.true((task.granted_at ?? Infinity) - due_at <= most_ms);
+          const most_ms = older_ms + 2 * longest_run_ms + pool.unload_ms + other.load_ms + other.unload_ms + pool.load_ms;
+          ok((task.granted_at ?? Infinity) - due_at <= most_ms);
         }
       }
     }),
-    { numRuns: 500 },
+    { numRuns: 200 },
   );
-  t.log({ overdue });
   t.true(overdue > 100);
 });
 
-function isBefore(one: SimulatedTask, other: SimulatedTask): boolean {
-  return one.priority === other.priority ? one.sequence < other.sequence : one.priority === 'interactive';
+function goesBefore(one: SimulatedTask, other: SimulatedTask): boolean {
+  return one.sequence < other.sequence || (one.priority === 'interactive' && other.priority === 'batch');
 }
 
 test('three models with room for one are loaded at most a third as often as in order of arrival', (t) => {
