@@ -10,6 +10,7 @@ const benches: Readonly<Record<string, () => Promise<{ default: Bench }>>> = {
   memory: () => import('./memory.ts'),
   'loop-delay': () => import('./loop-delay.ts'),
   start: () => import('./start.ts'),
+  swap: () => import('./swap.ts'),
   soak: () => import('./soak.ts'),
   'soak-memory': async () => ({ default: (await import('./soak.ts')).inMemory }),
 };
