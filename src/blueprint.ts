@@ -1,11 +1,12 @@
 import { join } from 'node:path';
-import type { PoolBlueprint } from './actors/orchestrator.ts';
+import type { OrchestratorSettings, PoolBlueprint } from './actors/orchestrator.ts';
 import type { PoolSpec } from './actors/pool-options.ts';
 import type { Clock } from './clock.ts';
 import type { Config, PoolConfig } from './config.ts';
 import { createEngine, type EngineSpec } from './engines/create-engine.ts';
 import type { PreparedModel } from './machines/provisioner.ts';
 import type { TaskRules } from './machines/task-protocol.ts';
+import { DEFAULT_SWAP_RULES } from './scheduling/swap-view.ts';
 import type { QueueRules } from './scheduling/queue.ts';
 import { engineOutput } from './observe/engine-output.ts';
 import type { ModelLibraryOptions } from './models/library.ts';
@@ -61,6 +62,15 @@ export function blueprintOf(pool: PoolConfig, config: Config, clock: Clock, mode
       probe_interval_ms: supervision.probe_interval_ms,
       probe_fail: supervision.probe_fail,
     },
+  };
+}
+
+/** What pools may take together. */
+export function memoryOf({ memory }: Config): OrchestratorSettings['memory'] {
+  const { host_bytes, devices, min_residency_ms, max_overtaken_ms, max_parallel_loads } = memory;
+  return {
+    budget: { host_bytes, devices },
+    rules: { ...DEFAULT_SWAP_RULES, min_residency_ms, max_overtaken_ms, max_parallel_loads },
   };
 }
 

@@ -5,7 +5,7 @@ import type { ArtifactStore } from './artifacts/artifact-store.ts';
 import { MemoryArtifacts } from './artifacts/memory-artifacts.ts';
 import { withTranscripts } from './artifacts/with-transcripts.ts';
 import type { Observer } from './actors/observation.ts';
-import { blueprintOf, modelsOf } from './blueprint.ts';
+import { blueprintOf, memoryOf, modelsOf } from './blueprint.ts';
 import { systemClock, type Clock } from './clock.ts';
 import type { HubSettings } from './config/hub.ts';
 import { ConfigError, loadConfig, type Config, type ConfigInput } from './config.ts';
@@ -190,6 +190,7 @@ export function orchestrate(config: Config, ports: OrchestratorPortOptions = {})
       disconnect_grace_ms: config.sse.cancel_on_disconnect ? config.sse.disconnect_grace_ms : undefined,
       allow_pin: config.placement.allow_pin,
       shutdown_ms: config.server.shutdown_ms,
+      memory: memoryOf(config),
       transcripts,
     },
     {

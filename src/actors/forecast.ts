@@ -16,6 +16,8 @@ export interface ForecastView {
   readonly slots_free: number;
   /** When the pool was last asked for, in monotonic milliseconds; undefined where it never was. */
   readonly asked_at: number | undefined;
+  /** Milliseconds until it is expected to be loaded, where others have a say in it; asked for only while it is not. */
+  readonly untilLoaded: number | undefined;
   /** Milliseconds that each run is still expected to take. */
   remaining(now: number): readonly number[];
 }
@@ -74,16 +76,21 @@ export class Forecast {
 
   /** @returns milliseconds from now until a task with so much ahead of it gets a slot */
   #start(ahead: WorkAhead): number {
-    const { isReady, slots_total, slots_free, asked_at } = this.#view;
+    const { isReady, slots_total, slots_free } = this.#view;
     const now = this.#clock.now();
-    const waited = asked_at === undefined ? 0 : now - asked_at;
     return predictStart({
       rates: this.#rates,
       ahead,
       slots_total,
       slots_free: isReady ? slots_free : slots_total,
-      until_ready_ms: isReady ? 0 : Math.max(0, (this.#rates.load_ms ?? UNMEASURED_LOAD_MS) - waited),
+      until_ready_ms: isReady ? 0 : (this.#view.untilLoaded ?? this.#untilReady(now)),
       running: () => this.#view.remaining(now),
     });
+  }
+
+  #untilReady(now: number): number {
+    const { asked_at } = this.#view;
+    const waited = asked_at === undefined ? 0 : now - asked_at;
+    return Math.max(0, (this.#rates.load_ms ?? UNMEASURED_LOAD_MS) - waited);
   }
 }

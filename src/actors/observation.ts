@@ -22,6 +22,8 @@ export type Observation =
       bytes_total: number | undefined;
     }
   | { type: 'pool.moved'; pool_id: string; from: string; to: string; failure: Failure | undefined }
+  /** A pool is loaded or unloaded because of the memory that it shares with others; `human` says why. */
+  | { type: 'memory.planned'; pool_id: string; do: 'load' | 'unload'; reason: string; human: string }
   /** A reload is over: it worked where there is no failure. */
   | { type: 'pool.reloaded'; pool_id: string; model_ref: string; failure: Failure | undefined }
   | {

@@ -12,7 +12,7 @@ import type { LogBatch, LogEvent, TaskLog } from '../streams/task-log.ts';
 import type { ThreadPool } from '../threads/thread-pool.ts';
 import { Admission, type Caller } from './admission.ts';
 import { Endings } from './endings.ts';
-import { Memory } from './memory.ts';
+import { Memory, type MemoryOptions } from './memory.ts';
 import { Observers } from './observation.ts';
 import type { PoolOptions } from './pool-options.ts';
 import { Pool } from './pool.ts';
@@ -35,6 +35,8 @@ export interface OrchestratorSettings extends Pick<
   disconnect_grace_ms: number | undefined;
   /** Whether callers may pin a task to a pool. */
   allow_pin: boolean;
+  /** What pools may take together. */
+  memory: Pick<MemoryOptions, 'budget' | 'rules'>;
   /** How long `close` lets running tasks finish, in milliseconds. */
   shutdown_ms: number;
   /** Whether streams of finished tasks can be read as artifacts. @default true */
@@ -59,6 +61,8 @@ export class Orchestrator {
   readonly registry: TaskRegistry;
   readonly sessions: Sessions;
   readonly transcripts: Transcripts;
+  /** Who is in memory, and why others are not. */
+  readonly memory: Memory;
   readonly closed: Promise<void>;
   /** Resolves once what earlier processes have accepted is known again; tasks may be posted before. */
   readonly recovered: Promise<void>;
@@ -68,7 +72,6 @@ export class Orchestrator {
   readonly #admission: Admission;
   readonly #readers: Readers;
   readonly #endings: Endings;
-  readonly #memory: Memory;
   /** The last answer of the store about something that it should forget: it answers in order. */
   #forgotten: Promise<void> | undefined;
 
@@ -99,7 +102,7 @@ export class Orchestrator {
           this.#forgotten = this.#store([{ key: SESSION_KEY + session_id, data: undefined }]);
       },
     });
-    this.#memory = new Memory(this.pools);
+    this.memory = new Memory({ clock, pools: this.pools, observers: this.observers, ...settings.memory });
     const { transcripts: isEnabled = true } = settings;
     const kept = (): Promise<unknown> => this.#endings.settled();
     const { registry, sessions, pools } = this;
@@ -307,7 +310,7 @@ export class Orchestrator {
 
   #createPool(blueprint: PoolBlueprint): Pool {
     const { clock, random, threads } = this.#ports;
-    return new Pool({
+    const pool: Pool = new Pool({
       ...blueprint,
       clock,
       random,
@@ -315,7 +318,12 @@ export class Orchestrator {
       observers: this.observers,
       tasks: this.tasks,
       affinity: (session_id) => this.sessions.affinity(session_id)?.replica_id,
-      moved: () => this.#memory.look(),
+      memory: {
+        look: () => this.memory.look(),
+        granted: (record) => this.memory.granted(pool, record),
+        lastCall: () => this.memory.lastCallOf(blueprint.spec.id),
+        untilLoaded: () => this.memory.untilLoaded(pool),
+      },
       lost: (replica_id, cause) => {
         const cooled = this.sessions.cool(replica_id, cause);
         if (this.sessions.isLimited)
@@ -323,6 +331,7 @@ export class Orchestrator {
       },
       stopped: () => this.#actor.send({ type: 'pool.stopped' }),
     });
+    return pool;
   }
 
   /** The first token: from now on the replica has the session's cache. */
@@ -369,6 +378,7 @@ export class Orchestrator {
     await this.recovered.catch(() => undefined);
     await this.#admission.settled();
     this.#readers.stop();
+    this.memory.close();
     this.registry.close();
     await Promise.all([log.close(), threads.close()]);
     await this.#endings.settled();

@@ -132,6 +132,11 @@ export class PoolEngines {
     this.send({ type: 'memory.refused', failure: why });
   }
 
+  /** Whether any engine of its own is in memory, or about to be. */
+  get holdsMemory(): boolean {
+    return this.replicas.holdsMemory;
+  }
+
   /** Whether it waits for memory. */
   get wantsMemory(): boolean {
     return this.snapshot.hasTag('wants memory');
@@ -207,7 +212,7 @@ export class PoolEngines {
       failure: last_error,
     });
     if (snapshot.hasTag('draining')) this.#settleReload(unreadyFailure(snapshot.context));
-    this.#options.moved();
+    this.#options.memory.look();
   }
 
   #do(fact: PoolFact): void {
@@ -226,7 +231,7 @@ export class PoolEngines {
         this.replicas.replaceEngines();
         return this.model.restore();
       case 'memory.request':
-        return this.#options.moved();
+        return this.#options.memory.look();
       case 'replicas.start':
         this.asked_at = this.#options.clock.now();
         return this.replicas.start();

@@ -8,6 +8,7 @@ import type { ThreadPool } from '../threads/thread-pool.ts';
 import type { Observers } from './observation.ts';
 import type { ModelSource } from './provisioner.ts';
 import type { EngineFactory } from './replica.ts';
+import type { TaskRecord } from './task-record.ts';
 import type { Tasks } from './tasks.ts';
 
 export interface PoolSpec {
@@ -41,6 +42,18 @@ export interface PoolSpec {
   reloadable: boolean;
 }
 
+/** What a pool asks of whoever shares the memory out. */
+export interface PoolMemory {
+  /** Something has changed: answered by `grantMemory`, `refuseMemory` or `unload`, now or later. */
+  look(): void;
+  /** A task got a lease. */
+  granted(record: TaskRecord): void;
+  /** Tasks from this place in the order of all admissions on get no lease now. */
+  lastCall(): number | undefined;
+  /** Milliseconds until the pool is expected to be loaded, where others have a say in it. */
+  untilLoaded(): number | undefined;
+}
+
 export interface PoolOptions {
   spec: PoolSpec;
   clock: Clock;
@@ -56,7 +69,7 @@ export interface PoolOptions {
   affinity: (session_id: string) => string | undefined;
   /** A replica went away with what its engine had cached. */
   lost: (replica_id: string, cause: 'unload' | 'failover') => void;
-  /** The pool is in another state, or wants memory. */
-  moved: () => void;
+  /** Who is in memory: told when this pool's state or work has changed. */
+  memory: PoolMemory;
   stopped: () => void;
 }

@@ -94,6 +94,11 @@ export class Pool implements TaskHome, ForecastView {
     return this.engines.replicas.properties;
   }
 
+  /** Milliseconds until it is expected to be loaded, where it shares memory with others. */
+  get untilLoaded(): number | undefined {
+    return this.#options.memory.untilLoaded();
+  }
+
   /** When it was last asked for, in monotonic milliseconds. */
   get asked_at(): number | undefined {
     return this.engines.asked_at;
@@ -229,6 +234,8 @@ export class Pool implements TaskHome, ForecastView {
   }
 
   #dispatch(): void {
+    // Who is to make room gives no more leases.
+    this.#options.memory.look();
     const { snapshot } = this;
     if (snapshot.hasTag('finishing queue') && this.queue.isEmpty)
       return this.engines.send({ type: 'queue.emptied' });
@@ -237,7 +244,7 @@ export class Pool implements TaskHome, ForecastView {
     const free = this.slots_free;
     // The common case under load: every slot is taken and nobody waits for provisioning.
     if (ready && free === 0 && this.#provisioning.size === 0) return;
-    const { affinity, tasks, clock } = this.#options;
+    const { affinity, tasks, clock, memory } = this.#options;
     const { ensure, grants, provision, wait } = dispatch<TaskRecord>({
       places,
       cold: snapshot.value === 'cold',
@@ -247,7 +254,7 @@ export class Pool implements TaskHome, ForecastView {
         leases: this.#leases.on(replica),
       })),
       slots_total: this.slots_total,
-      next: this.queue.take(ready ? free : this.slots_total),
+      next: this.queue.take(ready ? free : this.slots_total, ready ? memory.lastCall() : undefined),
       provisioning: this.#provisioning,
       affinity: ({ session_id }) => affinity(session_id),
     });
@@ -280,6 +287,7 @@ export class Pool implements TaskHome, ForecastView {
     if (!this.queue.dispatch(record)) return;
     this.#provisioning.delete(record);
     this.#deadlines.remove(record);
+    this.#options.memory.granted(record);
     this.#leases.grant(record, replica);
   }
 

@@ -159,7 +159,7 @@ export const poolMachine = setup({
     },
     starting: {
       description: 'Replicas load the model, and the first to pass its probe makes the pool ready.',
-      tags: ['accepting', 'provisioning'],
+      tags: ['accepting', 'provisioning', 'loading'],
       entry: ['startReplicas', 'dispatch'],
       on: {
         'replica.readied': { target: 'ready', actions: ['countReady', 'forgetError'] },
@@ -295,7 +295,7 @@ export const poolMachine = setup({
         },
         starting: {
           description: 'Replicas load the new model.',
-          tags: ['accepting', 'provisioning'],
+          tags: ['accepting', 'provisioning', 'loading'],
           entry: 'startReplicas',
           on: {
             'replica.readied': {

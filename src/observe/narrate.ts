@@ -70,6 +70,17 @@ export function narrate(orchestrator: Orchestrator, logger: Logger): () => void 
               : `Pool ${pool_id} goes from ${from} to ${to}.`,
         });
       }
+      case 'memory.planned': {
+        const { pool_id, reason, human } = observation;
+        return logger.info({
+          actor: 'planner',
+          action: observation.do,
+          target: pool_id,
+          pool_id,
+          decision_reason: reason,
+          human,
+        });
+      }
       case 'pool.reloaded': {
         const { pool_id, model_ref, failure } = observation;
         return logger[failure ? 'error' : 'info']({

@@ -64,7 +64,7 @@ export function serviceTime(rates: Rates, tokens: number): number {
 }
 
 /** Milliseconds of one slot that these tasks are expected to take, all together. */
-function workTime({ first_token_ms, token_ms }: Rates, { tasks, tokens }: WorkAhead): number {
+export function workTime({ first_token_ms, token_ms }: Rates, { tasks, tokens }: WorkAhead): number {
   return tasks * (first_token_ms ?? UNMEASURED.first_token_ms) + tokens * (token_ms ?? UNMEASURED.token_ms);
 }
 

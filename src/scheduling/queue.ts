@@ -72,6 +72,19 @@ export class TaskQueue<T extends Queued> {
     return PRIORITIES.every((priority) => this.#taken(priority) === 0);
   }
 
+  /** What waits, all together; places that are only promised are not counted. */
+  get work(): WorkAhead {
+    const { interactive, batch } = this.#lines;
+    return { tasks: this.length, tokens: interactive.tokens + batch.tokens };
+  }
+
+  /** The task that was accepted first of all that wait. */
+  get oldest(): T | undefined {
+    const { interactive, batch } = this.#lines;
+    const [one, other] = [interactive.first, batch.first];
+    return one && other ? (one.sequence < other.sequence ? one : other) : (one ?? other);
+  }
+
   lengthOf(priority: Priority): number {
     return this.#lines[priority].length;
   }
@@ -206,11 +219,15 @@ export class TaskQueue<T extends Queued> {
     }
   }
 
-  /** The first so many in the order of dispatch. */
-  take(count: number): T[] {
+  /**
+   * The first so many in the order of dispatch.
+   * @param before only those that were accepted before this place in the order of all admissions
+   */
+  take(count: number, before = Infinity): T[] {
     const taken: T[] = [];
     if (count > 0)
       for (const item of this) {
+        if (item.sequence >= before) continue;
         taken.push(item);
         if (taken.length >= count) break;
       }

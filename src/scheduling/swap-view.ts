@@ -149,7 +149,10 @@ export function compete(one: Holder, other: Holder): boolean {
  * The device on which a pool can never be loaded, whatever is unloaded: it takes more there than the budget less what
  * the other pinned pools take, or the device does not exist. Undefined where it can be loaded.
  */
-export function neverFits({ devices, pools }: Pick<SwapView, 'devices' | 'pools'>, pool: SwapPool): string | undefined {
+export function neverFits(
+  { devices, pools }: Pick<SwapView, 'devices' | 'pools'>,
+  pool: SwapPool,
+): string | undefined {
   const pinned = pools.filter((other) => other.pinned && other.id !== pool.id);
   return Object.keys(pool.memory_bytes)
     .toSorted()

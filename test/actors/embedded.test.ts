@@ -5,6 +5,7 @@ import { SUPERVISION } from '../../src/actors/supervision.ts';
 import { systemClock } from '../../src/clock.ts';
 import { createEmbeddedLlamaEngine } from '../../src/engines/llamacpp/embedded.ts';
 import { fileModels } from '../../src/models/source.ts';
+import { DEFAULT_SWAP_RULES } from '../../src/scheduling/swap-view.ts';
 import { MemoryStore } from '../../src/store/memory-store.ts';
 import { MemoryTaskLog } from '../../src/streams/memory-log.ts';
 import { request } from '../helpers/server.ts';
@@ -30,6 +31,7 @@ function startStoryteller() {
       disconnect_grace_ms: 10_000,
       allow_pin: true,
       shutdown_ms: 0,
+      memory: { budget: { host_bytes: undefined, devices: [] }, rules: DEFAULT_SWAP_RULES },
     },
     {
       clock: systemClock,

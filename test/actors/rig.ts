@@ -13,6 +13,7 @@ import type { AdmissionResponse, TaskRequest } from '../../src/contract/generate
 import type { TaskRules } from '../../src/machines/task-protocol.ts';
 import type { Engine, EngineHost } from '../../src/engines/engine.ts';
 import { remoteModels } from '../../src/models/source.ts';
+import { DEFAULT_SWAP_RULES, type SwapRules } from '../../src/scheduling/swap-view.ts';
 import type { QueueRules } from '../../src/scheduling/queue.ts';
 import { MemoryStore } from '../../src/store/memory-store.ts';
 import type { ThreadPool } from '../../src/threads/thread-pool.ts';
@@ -24,6 +25,9 @@ import { until } from '../helpers/until.ts';
 import { ScriptedEngine, type ScriptedRun } from './scripted-engine.ts';
 
 export interface RigOptions {
+  /** What all pools may take together. */
+  host_bytes?: number;
+  swap?: Partial<SwapRules>;
   slots?: number;
   capacity?: number;
   preload?: boolean;
@@ -117,6 +121,10 @@ export function createRig(options: RigOptions = {}): Rig {
   });
   const orchestrator = new Orchestrator(
     {
+      memory: {
+        budget: { host_bytes: options.host_bytes, devices: [] },
+        rules: { ...DEFAULT_SWAP_RULES, ...options.swap },
+      },
       retained_tasks,
       retained_ms: 0,
       idempotency_ttl_ms: 600_000,

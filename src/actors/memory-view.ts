@@ -1,0 +1,89 @@
+import { workTime } from '../scheduling/estimate.ts';
+import { Passes } from '../scheduling/passes.ts';
+import type { SwapPool, SwapState } from '../scheduling/swap-view.ts';
+import type { Pool } from './pool.ts';
+
+/** Of engines without an accelerator. */
+export const HOST = 'host';
+
+/** What a process takes beside its model, in bytes; until it was measured. */
+const PROCESS_BYTES = 150e6;
+
+/** A pool as the swap planner sees it, and what has to be remembered of it for that. */
+export class MemoryView {
+  readonly pool: Pool;
+  readonly passes = new Passes();
+  #state: SwapState = 'cold';
+  #since: number;
+  #idleSince: number | undefined;
+  /** When its replicas began to let go, and how long that took last, in milliseconds. */
+  #unloadMs: number | undefined;
+
+  constructor(pool: Pool, now: number) {
+    this.pool = pool;
+    this.#since = now;
+  }
+
+  /** To be called whenever something may have changed. */
+  look(now: number): SwapPool {
+    const { pool, passes } = this;
+    const { spec, queue, rates } = pool;
+    this.#note(stateOf(pool), now);
+    const { oldest: record, length: waiting } = queue;
+    // What is reloaded has to come back, also where nobody waits for it.
+    const isOwed = pool.engines.wantsMemory && pool.phase === 'reloading' && waiting === 0;
+    const oldest = record
+      ? { sequence: record.sequence, accepted_at: record.context.times.admitted }
+      : isOwed
+        ? { sequence: 0, accepted_at: this.#since }
+        : undefined;
+    return {
+      id: spec.id,
+      state: this.#state,
+      since: this.#since,
+      memory_bytes: memoryOf(pool),
+      load_ms: rates.load_ms,
+      unload_ms: this.#unloadMs,
+      waiting: isOwed ? 1 : waiting,
+      oldest,
+      waiting_work_ms: workTime(rates, queue.work) / Math.max(1, pool.slots_total),
+      leases: pool.leases,
+      running_ms: Math.max(0, ...pool.remaining(now)),
+      passed_over_since: passes.since(oldest),
+      idle_since: this.#idleSince,
+      pinned: spec.pinned,
+      can_load: this.#state !== 'cold' || pool.engines.wantsMemory,
+      ...(spec.idle_ttl_ms === undefined ? {} : { idle_ttl_ms: spec.idle_ttl_ms }),
+    };
+  }
+
+  #note(state: SwapState, now: number): void {
+    if (state !== this.#state) {
+      if (this.#state === 'unloading' && state === 'cold') this.#unloadMs = now - this.#since;
+      this.#state = state;
+      this.#since = now;
+      this.#idleSince = undefined;
+    }
+    const isIdle = state === 'loaded' && this.pool.leases === 0 && this.pool.queue_depth === 0;
+    this.#idleSince = isIdle ? (this.#idleSince ?? now) : undefined;
+  }
+}
+
+function stateOf(pool: Pool): SwapState {
+  const { snapshot, holdsMemory } = pool.engines;
+  if (!holdsMemory) return 'cold';
+  if (snapshot.hasTag('ready')) return 'loaded';
+  return snapshot.hasTag('loading') ? 'loading' : 'unloading';
+}
+
+/** As it was configured, else as it was measured, else as large as its file. */
+function memoryOf({ spec, properties, engines }: Pool): Record<string, number> {
+  const of_one =
+    spec.memory_bytes ??
+    properties?.memory_bytes ??
+    (engines.model.prepared ? engines.model.prepared.size_bytes + PROCESS_BYTES : 0);
+  const devices = spec.devices.length === 0 ? [HOST] : spec.devices.map(String);
+  // What was measured or read from a file is of all devices together.
+  const share = spec.memory_bytes === undefined ? devices.length : 1;
+  return Object.fromEntries(devices.map((id) => [id, Math.ceil((of_one * spec.replicas) / share)]));
+}
