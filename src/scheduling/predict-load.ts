@@ -20,7 +20,7 @@ export function predictLoad(view: SwapView, rules: SwapRules, pool_id: string): 
   for (let change = 0; change < MOST_CHANGES; change++) {
     const pool = pools.find(({ id }) => id === pool_id);
     if (!pool) return undefined;
-    if (pool.state === 'loaded') return now - view.now;
+    if (pool.state === 'loaded') return Math.round(now - view.now);
     const plan = planSwaps({ ...view, now, pools }, rules);
     const begun = new Map(plan.steps.map((step) => [step.pool_id, step.do]));
     pools = pools.map((one) => begin(one, begun.get(one.id), now));
@@ -59,7 +59,10 @@ function changesOf(pool: SwapPool, pools: readonly SwapPool[], now: number, aske
   const own = pool.oldest?.accepted_at ?? asked_at;
   const untilYoungerThan = pools
     .filter((other) => other.state !== 'loaded' && other.oldest && other.oldest.accepted_at > own)
-    .map(({ oldest }) => running_ms + (waiting_work_ms * ((oldest?.accepted_at ?? own) - own)) / (asked_at - own));
+    .map(
+      ({ oldest }) =>
+        running_ms + (waiting_work_ms * ((oldest?.accepted_at ?? own) - own)) / (asked_at - own),
+    );
   return [running_ms + waiting_work_ms, ...untilYoungerThan.map((in_ms) => in_ms + TICK_MS)];
 }
 
@@ -108,5 +111,7 @@ function passOver(pools: readonly SwapPool[], now: number): SwapPool[] {
       .filter(({ state, waiting }) => state === 'loaded' && waiting > 0)
       .flatMap((pool) => passedBy(pools, pool, pool.oldest?.sequence ?? 0)),
   );
-  return pools.map((pool) => (passed.has(pool) ? { ...pool, passed_over_since: pool.passed_over_since ?? now } : pool));
+  return pools.map((pool) =>
+    passed.has(pool) ? { ...pool, passed_over_since: pool.passed_over_since ?? now } : pool,
+  );
 }

@@ -15,7 +15,11 @@ export class SwapLedger {
 
   constructor({ devices, pools }: SwapView, { max_parallel_loads }: SwapRules) {
     for (const { id, budget_bytes } of devices)
-      this.#accounts.set(id, { free: budget_bytes, soon: budget_bytes, loads: Math.max(1, max_parallel_loads) });
+      this.#accounts.set(id, {
+        free: budget_bytes,
+        soon: budget_bytes,
+        loads: Math.max(1, max_parallel_loads),
+      });
     for (const pool of pools) {
       if (pool.state === 'cold') continue;
       for (const [account, bytes] of this.#of(pool)) {

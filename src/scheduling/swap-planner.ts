@@ -1,5 +1,13 @@
 import { SwapLedger } from './swap-ledger.ts';
-import type { LastCall, SwapPlan, SwapStep, SwapWait, SwapWaitReason, TurnOver, Weighed } from './swap-plan.ts';
+import type {
+  LastCall,
+  SwapPlan,
+  SwapStep,
+  SwapWait,
+  SwapWaitReason,
+  TurnOver,
+  Weighed,
+} from './swap-plan.ts';
 import { chooseVictims, isIdle } from './swap-victims.ts';
 import {
   compete,
@@ -31,13 +39,17 @@ import {
  * 5. Who had no work for its idle time is unloaded, though nobody wants its room.
  *
  * What the bound promises. Of two pools that cannot be loaded together, the one gives no lease to a task that was
- * accepted after a waiting task of the other, once that task has been passed so for `max_overtaken_ms`. So that task
- * waits, from then on, only for tasks that are older than itself, for what runs, and for unloading and loading: with
- * one other pool, at most for the work of the older tasks there, its longest running task, its unload and its own load.
- * Among more than two, also for the turns of overdue pools with older tasks. A task waits no longer than
- * `max_overtaken_ms` and loads make it than it would where tasks start in the order in which they were accepted.
+ * accepted after a waiting task of the other, while that is not loaded, once that task has been passed so for
+ * `max_overtaken_ms`. From then on it waits only for tasks that were accepted before it, for what runs, and for loads:
+ * the oldest task of a pool with one rival waits at most for the older tasks of the rival, and the longest run, an unload
+ * and a load of each. With more rivals, that for each of them which has older tasks. Pools that can be loaded beside it
+ * are not in its way, and within a pool its own classes decide.
  *
- * Nobody waits for ever: a pool gets all that it needs at once, so none holds a part of it while it waits for the rest.
+ * What it costs. The bound makes turns short where no more can be done than is done: with queues that are always full
+ * it comes near to the order of arrival. It is free while a round of all queues takes less than the bound.
+ *
+ * Nobody waits for ever: a pool gets all its devices at once, so none holds one while it waits for another; and what an
+ * overdue pool was promised, nobody else gets.
  */
 export function planSwaps(view: SwapView, rules: SwapRules = DEFAULT_SWAP_RULES): SwapPlan {
   return new Planner(view, rules).plan();
@@ -95,7 +107,11 @@ class Planner {
     const { id, state } = pool;
     const device = neverFits(this.#view, pool);
     if (device !== undefined)
-      return this.#wait(pool, 'never_fits', `Pool ${id} never fits device ${device} beside what is pinned there.`);
+      return this.#wait(
+        pool,
+        'never_fits',
+        `Pool ${id} never fits device ${device} beside what is pinned there.`,
+      );
     if (state === 'loading') return this.#wait(pool, 'loading', `Pool ${id} is loading.`);
     if (!pool.can_load) return this.#wait(pool, 'held', `Pool ${id} must not be loaded now.`);
     if (state === 'unloading')
@@ -106,7 +122,13 @@ class Planner {
     }
     if (!this.#ledger.fitsNow(pool)) this.#awaitMemory(pool);
     else if (this.#ledger.mayLoad(pool)) this.#load(pool);
-    else this.#wait(pool, 'load_slot', `Pool ${id} loads when another has loaded.`, this.#becoming('load', pool));
+    else
+      this.#wait(
+        pool,
+        'load_slot',
+        `Pool ${id} loads when another has loaded.`,
+        this.#becoming('load', pool),
+      );
     this.#ledger.promise(pool);
   }
 
@@ -137,7 +159,8 @@ class Planner {
       return false;
     }
     const ids = pools.filter((other) => !isIdle(other)).map(({ id }) => id);
-    const weighed = ids.length === 0 ? undefined : { urge_ms: this.#urge(pool), needed_ms: this.#price(pool, pools) };
+    const weighed =
+      ids.length === 0 ? undefined : { urge_ms: this.#urge(pool), needed_ms: this.#price(pool, pools) };
     if (weighed && weighed.urge_ms < weighed.needed_ms) {
       this.#wait(pool, 'turn', `Pool ${pool.id} waits while ${listed(ids)} is at work.`, ids, weighed);
       return false;
@@ -152,7 +175,11 @@ class Planner {
   #waitForTurn(pool: SwapPool, movable: readonly SwapPool[], mayGo: readonly SwapPool[]): void {
     const { pools, suffice } = this.#victims(pool, movable);
     if (!suffice)
-      return this.#wait(pool, 'others_first', `Pool ${pool.id} waits for memory that others were promised first.`);
+      return this.#wait(
+        pool,
+        'others_first',
+        `Pool ${pool.id} waits for memory that others were promised first.`,
+      );
     const staying = pools.filter((other) => !mayGo.includes(other));
     const ids = staying.map(({ id }) => id);
     const young = staying.filter((other) => other.waiting > 0 && this.#residency(other) > 0);
@@ -228,16 +255,35 @@ class Planner {
   #awaitMemory(pool: SwapPool): void {
     const leaving = this.#becoming('unload', pool);
     if (leaving.length > 0)
-      return this.#wait(pool, 'memory_freeing', `Pool ${pool.id} waits until ${listed(leaving)} is unloaded.`, leaving);
-    const called = this.#lastCalls.filter(({ for_pool_id }) => for_pool_id === pool.id).map(({ pool_id }) => pool_id);
+      return this.#wait(
+        pool,
+        'memory_freeing',
+        `Pool ${pool.id} waits until ${listed(leaving)} is unloaded.`,
+        leaving,
+      );
+    const called = this.#lastCalls
+      .filter(({ for_pool_id }) => for_pool_id === pool.id)
+      .map(({ pool_id }) => pool_id);
     if (called.length > 0)
-      return this.#wait(pool, 'last_call', `Pool ${pool.id} waits for older tasks of ${listed(called)}.`, called);
+      return this.#wait(
+        pool,
+        'last_call',
+        `Pool ${pool.id} waits for older tasks of ${listed(called)}.`,
+        called,
+      );
     this.#wait(pool, 'others_first', `Pool ${pool.id} waits for memory that others were promised first.`);
   }
 
-  #wait(pool: SwapPool, reason: SwapWaitReason, human: string, blocked_by: string[] = [], weighed?: Weighed): void {
+  #wait(
+    pool: SwapPool,
+    reason: SwapWaitReason,
+    human: string,
+    blocked_by: string[] = [],
+    weighed?: Weighed,
+  ): void {
     const overdue_in_ms = overdueIn(pool, this.#view.now, this.#rules);
-    if (pool.state === 'cold' && reason !== 'never_fits' && reason !== 'held') this.#lookAgain(overdue_in_ms ?? 0);
+    if (pool.state === 'cold' && reason !== 'never_fits' && reason !== 'held')
+      this.#lookAgain(overdue_in_ms ?? 0);
     this.#waiting.push({ pool_id: pool.id, reason, human, blocked_by, overdue_in_ms, weighed });
   }
 

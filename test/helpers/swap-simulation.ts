@@ -97,7 +97,8 @@ export function simulate(simulation: Simulation): Outcome {
   for (const task of tasks) events.at(task.at_ms, () => arrive(poolOf(task.pool_id), task));
   for (let next = events.next(); next !== undefined; next = events.next()) {
     now = next;
-    if (++turns > MOST_TURNS_PER_TASK * tasks.length) throw new Error('the simulation does not come to its end');
+    if (++turns > MOST_TURNS_PER_TASK * tasks.length)
+      throw new Error('the simulation does not come to its end');
     while (events.next() === now) events.take().run();
     ask();
     while (grant()) ask();
@@ -145,7 +146,9 @@ export function simulate(simulation: Simulation): Outcome {
 
   function next(): SimulatedTask | undefined {
     if (inOrderOfArrival) {
-      const oldest = all.flatMap(({ waiting }) => waiting[0] ?? []).toSorted((a, b) => a.sequence - b.sequence)[0];
+      const oldest = all
+        .flatMap(({ waiting }) => waiting[0] ?? [])
+        .toSorted((a, b) => a.sequence - b.sequence)[0];
       return oldest && hasSlot(poolOf(oldest.pool_id)) ? oldest : undefined;
     }
     for (const pool of all) {
@@ -250,7 +253,10 @@ function viewOf(pool: Pool, now: number): SwapPool {
     oldest,
     waiting_work_ms: waiting.reduce((sum, { run_ms }) => sum + run_ms, 0) / model.slots,
     leases: running.length,
-    running_ms: running.reduce((most, { granted_at = now, run_ms }) => Math.max(most, granted_at + run_ms - now), 0),
+    running_ms: running.reduce(
+      (most, { granted_at = now, run_ms }) => Math.max(most, granted_at + run_ms - now),
+      0,
+    ),
     passed_over_since: passes.since(oldest),
     idle_since,
     pinned: model.pinned ?? false,

@@ -12,7 +12,12 @@ import {
   type SwapView,
 } from '../../src/scheduling/swap-view.ts';
 import { DEVICES, makeTrace, MODELS } from '../../bench/swap-trace.ts';
-import { simulate, type SimulatedModel, type SimulatedTask, type TraceTask } from '../helpers/swap-simulation.ts';
+import {
+  simulate,
+  type SimulatedModel,
+  type SimulatedTask,
+  type TraceTask,
+} from '../helpers/swap-simulation.ts';
 
 const DEVICE_IDS = ['gpu0', 'gpu1'];
 const BUDGET = 10;
@@ -95,15 +100,22 @@ function replay(
 }
 
 function held(view: SwapView, device: string, states: readonly SwapPool['state'][]): SwapPool[] {
-  return view.pools.filter(({ state, memory_bytes }) => states.includes(state) && (memory_bytes[device] ?? 0) > 0);
+  return view.pools.filter(
+    ({ state, memory_bytes }) => states.includes(state) && (memory_bytes[device] ?? 0) > 0,
+  );
 }
 
 /** Whether two pools and all that is pinned are more than a device has. */
 function exclude(one: SwapPool, other: SwapPool, pools: readonly SwapPool[]): boolean {
   return DEVICE_IDS.some((device) => {
     const both = (one.memory_bytes[device] ?? 0) > 0 && (other.memory_bytes[device] ?? 0) > 0;
-    const pinned = pools.filter((pool) => pool.pinned && pool !== one && pool !== other && pool.state !== 'cold');
-    const sum = [one, other, ...pinned].reduce((total, { memory_bytes }) => total + (memory_bytes[device] ?? 0), 0);
+    const pinned = pools.filter(
+      (pool) => pool.pinned && pool !== one && pool !== other && pool.state !== 'cold',
+    );
+    const sum = [one, other, ...pinned].reduce(
+      (total, { memory_bytes }) => total + (memory_bytes[device] ?? 0),
+      0,
+    );
     return both && sum > BUDGET;
   });
 }
@@ -117,7 +129,10 @@ test('memory is never promised twice, loads keep to their number, and no step su
         for (const device of DEVICE_IDS) {
           const there = held(view, device, ['loading', 'loaded', 'unloading']);
           const coming = held(view, device, ['cold']).filter(({ id }) => loads.includes(id));
-          const taken = [...there, ...coming].reduce((sum, pool) => sum + (pool.memory_bytes[device] ?? 0), 0);
+          const taken = [...there, ...coming].reduce(
+            (sum, pool) => sum + (pool.memory_bytes[device] ?? 0),
+            0,
+          );
           ok(taken <= BUDGET, `${device} holds ${taken}`);
           ok(held(view, device, ['loading']).length + coming.length <= chosen.rules.max_parallel_loads);
         }
@@ -226,9 +241,9 @@ test('no task is passed for longer than the bound by a younger one of a pool tha
 });
 
 test('with one other pool an overdue task waits only for older tasks, what runs, and one unload and load of each', (t) => {
-  const pair = fc.tuple(model('a'), model('b')).map((both) =>
-    both.map((one) => ({ ...one, memory_bytes: { gpu0: BUDGET }, pinned: false })),
-  );
+  const pair = fc
+    .tuple(model('a'), model('b'))
+    .map((both) => both.map((one) => ({ ...one, memory_bytes: { gpu0: BUDGET }, pinned: false })));
   const scenes = fc.record({ models: pair, trace: trace(['a', 'b']), rules });
   let overdue = 0;
   fc.assert(
@@ -245,9 +260,13 @@ test('with one other pool an overdue task waits only for older tasks, what runs,
           if (own.some((one) => goesBefore(one, task) && (one.granted_at ?? 0) >= due_at)) continue;
           overdue++;
           const older_ms = tasks
-            .filter((one) => one.pool_id === other.id && one.sequence < task.sequence && (one.granted_at ?? 0) >= due_at)
+            .filter(
+              (one) =>
+                one.pool_id === other.id && one.sequence < task.sequence && (one.granted_at ?? 0) >= due_at,
+            )
             .reduce((sum, { run_ms }) => sum + run_ms, 0);
-          const most_ms = older_ms + 2 * longest_run_ms + pool.unload_ms + other.load_ms + other.unload_ms + pool.load_ms;
+          const most_ms =
+            older_ms + 2 * longest_run_ms + pool.unload_ms + other.load_ms + other.unload_ms + pool.load_ms;
           ok((task.granted_at ?? Infinity) - due_at <= most_ms);
         }
       }
@@ -263,7 +282,12 @@ function goesBefore(one: SimulatedTask, other: SimulatedTask): boolean {
 
 test('three models with room for one are loaded at most a third as often as in order of arrival', (t) => {
   const trace = makeTrace(MODELS, { tasks: 400, utilisation: 0.75, seed: 3 });
-  const { tasks, loads } = simulate({ devices: DEVICES, models: MODELS, trace, plan: (view) => planSwaps(view) });
+  const { tasks, loads } = simulate({
+    devices: DEVICES,
+    models: MODELS,
+    trace,
+    plan: (view) => planSwaps(view),
+  });
   const changes = trace.filter(({ pool_id }, i) => trace[i - 1]?.pool_id !== pool_id).length;
   t.true(loads <= changes / 3, `${loads} loads, ${changes} in order of arrival`);
   for (const { first_passed_at = 0, last_passed_at = 0 } of tasks)

@@ -74,7 +74,11 @@ test('and lets older tasks go first, but only those', (t) => {
 test('of the overdue the one with the oldest task comes first, whatever else waits', (t) => {
   const overdue = (id: string, waited_ms: number): ReturnType<typeof pool> =>
     pool(id, { ...queue(1, waited_ms), passed_over_since: NOW - BOUND_MS });
-  const { does, waits } = plan([pool('a', queue(900, 0)), overdue('b', BOUND_MS + 1), overdue('c', BOUND_MS + 2)]);
+  const { does, waits } = plan([
+    pool('a', queue(900, 0)),
+    overdue('b', BOUND_MS + 1),
+    overdue('c', BOUND_MS + 2),
+  ]);
   t.deepEqual(does, ['load c overdue']);
   t.deepEqual(waits, ['b others_first', 'a others_first']);
 });
@@ -83,7 +87,11 @@ test('of idle pools the least useful goes: what nobody wanted for long, loads fa
   const half = { memory_bytes: { gpu0: 50 } };
   const wanting = pool('z', { ...queue(1, 0), ...half });
   const goes = (a: object, b: object): string[] =>
-    plan([pool('a', { ...half, ...idle(60_000), ...a }), pool('b', { ...half, ...idle(60_000), ...b }), wanting]).does;
+    plan([
+      pool('a', { ...half, ...idle(60_000), ...a }),
+      pool('b', { ...half, ...idle(60_000), ...b }),
+      wanting,
+    ]).does;
   t.deepEqual(goes({}, { idle_since: NOW - 90_000 }), ['unload b swap idle']);
   t.deepEqual(goes({}, { load_ms: 2000 }), ['unload b swap idle']);
   t.deepEqual(goes({}, {}), ['unload a swap idle']);
@@ -127,7 +135,11 @@ test('what can never be loaded is told so, and holds nobody up', (t) => {
   const pinned = pool('pinned', { pinned: true, memory_bytes: { gpu0: 1 } });
   t.is(neverFits(viewOf(pinned), pool('a')), 'gpu0', 'beside a pinned pool');
   t.is(neverFits(viewOf(pinned), pinned), undefined);
-  t.is(neverFits(viewOf(), pool('a', { memory_bytes: { gpu7: 1 } })), 'gpu7', 'on a device that is not there');
+  t.is(
+    neverFits(viewOf(), pool('a', { memory_bytes: { gpu7: 1 } })),
+    'gpu7',
+    'on a device that is not there',
+  );
 });
 
 test('who must not be loaded throws nobody out', (t) => {

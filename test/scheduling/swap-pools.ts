@@ -1,6 +1,11 @@
 import { planSwaps } from '../../src/scheduling/swap-planner.ts';
 import type { SwapPlan } from '../../src/scheduling/swap-plan.ts';
-import { DEFAULT_SWAP_RULES, type SwapPool, type SwapRules, type SwapView } from '../../src/scheduling/swap-view.ts';
+import {
+  DEFAULT_SWAP_RULES,
+  type SwapPool,
+  type SwapRules,
+  type SwapView,
+} from '../../src/scheduling/swap-view.ts';
 
 /** The time of {@link view}. */
 export const NOW = 1_000_000;
@@ -52,7 +57,11 @@ export function viewOf(...pools: SwapPool[]): SwapView {
 }
 
 /** What is planned for these pools, in short. */
-export function plan(pools: SwapPool[], rules: Partial<SwapRules> = {}, view: SwapView = viewOf(...pools)): SwapPlan & { does: string[]; waits: string[] } {
+export function plan(
+  pools: SwapPool[],
+  rules: Partial<SwapRules> = {},
+  view: SwapView = viewOf(...pools),
+): SwapPlan & { does: string[]; waits: string[] } {
   const answer = planSwaps(view, { ...DEFAULT_SWAP_RULES, ...rules });
   return {
     ...answer,
