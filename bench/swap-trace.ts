@@ -28,7 +28,10 @@ const SPREAD = 0.7;
  * Tasks that come at random times. The models are wanted by Zipf's law: the second half as often as the first, the
  * third a third as often.
  */
-export function makeTrace(models: readonly SimulatedModel[], { tasks, utilisation, seed }: TraceShape): TraceTask[] {
+export function makeTrace(
+  models: readonly SimulatedModel[],
+  { tasks, utilisation, seed }: TraceShape,
+): TraceTask[] {
   const random = randomOf(seed);
   const mean_ms = INTERACTIVE * MEAN_MS.interactive + (1 - INTERACTIVE) * MEAN_MS.batch;
   const weights = models.map((_, rank) => 1 / (rank + 1));
@@ -41,7 +44,12 @@ export function makeTrace(models: readonly SimulatedModel[], { tasks, utilisatio
     const priority = random() < INTERACTIVE ? ('interactive' as const) : ('batch' as const);
     const normal = Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
     const run_ms = MEAN_MS[priority] * Math.exp(SPREAD * normal - SPREAD ** 2 / 2);
-    return { at_ms: Math.round(at_ms), pool_id: models[rank]?.id ?? '', priority, run_ms: Math.max(1, Math.round(run_ms)) };
+    return {
+      at_ms: Math.round(at_ms),
+      pool_id: models[rank]?.id ?? '',
+      priority,
+      run_ms: Math.max(1, Math.round(run_ms)),
+    };
   });
 }
 

@@ -48,7 +48,11 @@ function replay(trace: readonly TraceTask[], plan: (view: SwapView) => Answer, i
   });
 }
 
-function measures(title: string, outcome: Outcome, target?: { loads: number; overtaken_s: number }): Measure[] {
+function measures(
+  title: string,
+  outcome: Outcome,
+  target?: { loads: number; overtaken_s: number },
+): Measure[] {
   const { served, mean_ms, p95_ms, worst_ms, overtaken_ms } = waits(outcome);
   return [
     { what: `${title}: tasks served`, value: served, unit: '' },
@@ -74,7 +78,9 @@ function loadsPer100({ tasks, loads }: Outcome): number {
   return (100 * loads) / tasks.filter(({ granted_at }) => granted_at !== undefined).length;
 }
 
-function waits({ tasks }: Outcome): Record<'served' | 'mean_ms' | 'p95_ms' | 'worst_ms' | 'overtaken_ms', number> {
+function waits({
+  tasks,
+}: Outcome): Record<'served' | 'mean_ms' | 'p95_ms' | 'worst_ms' | 'overtaken_ms', number> {
   const waits_ms = tasks
     .flatMap(({ at_ms, granted_at }) => (granted_at === undefined ? [] : [granted_at - at_ms]))
     .toSorted((a, b) => a - b);

@@ -20,7 +20,7 @@ export function predictLoad(view: SwapView, rules: SwapRules, pool_id: string): 
   for (let change = 0; change < MOST_CHANGES; change++) {
     const pool = pools.find(({ id }) => id === pool_id);
     if (!pool) return undefined;
-    if (pool.state === 'loaded') return now - view.now;
+    if (pool.state === 'loaded') return Math.round(now - view.now);
     const plan = planSwaps({ ...view, now, pools }, rules);
     const begun = new Map(plan.steps.map((step) => [step.pool_id, step.do]));
     pools = pools.map((one) => begin(one, begun.get(one.id), now));

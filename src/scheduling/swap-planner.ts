@@ -39,13 +39,17 @@ import {
  * 5. Who had no work for its idle time is unloaded, though nobody wants its room.
  *
  * What the bound promises. Of two pools that cannot be loaded together, the one gives no lease to a task that was
- * accepted after a waiting task of the other, once that task has been passed so for `max_overtaken_ms`. So that task
- * waits, from then on, only for tasks that are older than itself, for what runs, and for unloading and loading: with
- * one other pool, at most for the work of the older tasks there, its longest running task, its unload and its own load.
- * Among more than two, also for the turns of overdue pools with older tasks. A task waits no longer than
- * `max_overtaken_ms` and loads make it than it would where tasks start in the order in which they were accepted.
+ * accepted after a waiting task of the other, while that is not loaded, once that task has been passed so for
+ * `max_overtaken_ms`. From then on it waits only for tasks that were accepted before it, for what runs, and for loads:
+ * the oldest task of a pool with one rival waits at most for the older tasks of the rival, and the longest run, an unload
+ * and a load of each. With more rivals, that for each of them which has older tasks. Pools that can be loaded beside it
+ * are not in its way, and within a pool its own classes decide.
  *
- * Nobody waits for ever: a pool gets all that it needs at once, so none holds a part of it while it waits for the rest.
+ * What it costs. The bound makes turns short where no more can be done than is done: with queues that are always full
+ * it comes near to the order of arrival. It is free while a round of all queues takes less than the bound.
+ *
+ * Nobody waits for ever: a pool gets all its devices at once, so none holds one while it waits for another; and what an
+ * overdue pool was promised, nobody else gets.
  */
 export function planSwaps(view: SwapView, rules: SwapRules = DEFAULT_SWAP_RULES): SwapPlan {
   return new Planner(view, rules).plan();

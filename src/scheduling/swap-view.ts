@@ -75,10 +75,10 @@ export interface SwapRules {
    */
   min_residency_ms: number;
   /**
-   * Milliseconds for which a waiting task may be passed by tasks that were accepted after it, of pools that cannot be
-   * loaded beside its own; then its pool is overdue. Less than ten times the load times of the pools that share a
-   * device costs throughput: where all of them have more to do than they can, they load about once in that time for
-   * each. Infinity: no bound. @default 180000
+   * Milliseconds, above 0, for which a waiting task may be passed by tasks that were accepted after it, of pools that
+   * cannot be loaded beside its own; then its pool is overdue. Where queues are always full each pool loads once or
+   * twice in that time, so less than ten times the load times of all that share a device costs throughput. Infinity: no
+   * bound. @default 180000
    */
   max_overtaken_ms: number;
   /** Loads at the same time on one device, at least 1. @default 1 */

@@ -119,6 +119,25 @@ test('a pool that spans devices waits until all of it fits, and nobody slips in 
   t.deepEqual(waits, ['wide memory_freeing', 'late others_first']);
 });
 
+test('what an overdue pool will need is kept for it while others are still loading', (t) => {
+  const view = {
+    now: NOW,
+    devices: ['gpu0', 'gpu1'].map((id) => ({ id, budget_bytes: 100 })),
+    pools: [
+      pool('wide', {
+        ...queue(1, BOUND_MS + 1),
+        passed_over_since: NOW - BOUND_MS,
+        memory_bytes: { gpu0: 60, gpu1: 60 },
+      }),
+      pool('left', { ...queue(1, 0), state: 'loading', memory_bytes: { gpu0: 60 } }),
+      pool('late', { ...queue(9, 0), memory_bytes: { gpu1: 60 } }),
+    ],
+  };
+  const { does, waits } = plan([], {}, view);
+  t.deepEqual(does, []);
+  t.deepEqual(waits.toSorted(), ['late others_first', 'left loading', 'wide others_first']);
+});
+
 test('loads of one device follow each other', (t) => {
   const small = { memory_bytes: { gpu0: 30 } };
   const pools = [pool('a', { ...queue(2, 0), ...small }), pool('b', { ...queue(1, 0), ...small })];
