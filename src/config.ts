@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { findMistake } from './config/checks.ts';
@@ -36,8 +37,8 @@ export interface ConfigSources {
 /**
  * Reads, merges and checks the configuration. Without any source it is one pool with the bundled model.
  *
- * In the result `runtime.dir` and `models.cache_dir` are absolute, a llamacpp pool's `model` is `storyteller`, `file:`
- * and an absolute path, or the reference of what is fetched, and every pool's queue has its capacity and policy.
+ * In the result `runtime.dir`, `models.cache_dir` and `catalog.root` are absolute, a llamacpp pool's `model` is
+ * `storyteller`, `file:` and an absolute path, the reference of what is fetched, or a name in the catalog, and every pool's queue has its capacity and policy.
  * @throws ConfigError on the first mistake, in one line
  */
 export function loadConfig(sources: ConfigSources = {}): Config {
@@ -65,16 +66,21 @@ export function loadConfig(sources: ConfigSources = {}): Config {
 function complete(config: MutableConfig, folderOf: (keys: KeyPath) => string): MutableConfig {
   const { capacity, policy } = config.admission;
   config.runtime.dir = resolve(folderOf(['runtime', 'dir']), config.runtime.dir);
-  const { models } = config;
-  models.cache_dir = models.cache_dir.startsWith('~/')
-    ? join(homedir(), models.cache_dir.slice(2))
-    : resolve(folderOf(['models', 'cache_dir']), models.cache_dir);
+  const { models, catalog } = config;
+  const fromHome = (path: string, keys: KeyPath): string =>
+    path.startsWith('~/') ? join(homedir(), path.slice(2)) : resolve(folderOf(keys), path);
+  models.cache_dir = fromHome(models.cache_dir, ['models', 'cache_dir']);
+  catalog.root = catalog.root === undefined ? models.cache_dir : fromHome(catalog.root, ['catalog', 'root']);
   for (const pool of config.pools) {
     pool.queue = { capacity: pool.queue.capacity ?? capacity, full_policy: pool.queue.full_policy ?? policy };
     // A server that runs already knows its model by its own name; only what is loaded here is a file.
     const isFile = pool.engine === 'llamacpp' && pool.provisioning.mode === 'embedded';
     const model = isFile ? parseModel(pool.model) : undefined;
-    if (model && model.kind !== 'mistake') pool.model = modelId(model, folderOf(['pools']));
+    const folder = folderOf(['pools']);
+    // A name without scheme is that of a file where there is one.
+    if (model?.kind === 'catalog' && existsSync(resolve(folder, pool.model)))
+      pool.model = modelId({ kind: 'file', path: pool.model }, folder);
+    else if (model && model.kind !== 'mistake') pool.model = modelId(model, folder);
   }
   return config;
 }

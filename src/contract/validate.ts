@@ -1,8 +1,20 @@
 import { failure, TaskchartError } from '../errors.ts';
 import { explain } from './explain.ts';
-import { taskRequestFields, tokenizeRequestFields, type Fields } from './generated/fields.js';
-import type { TaskRequest, TokenizeRequest } from './generated/types.ts';
-import { validateTaskRequest, validateTokenizeRequest, type Validate } from './generated/validators.js';
+import {
+  catalogModelFields,
+  modelStateRequestFields,
+  taskRequestFields,
+  tokenizeRequestFields,
+  type Fields,
+} from './generated/fields.js';
+import type { CatalogModel, ModelStateRequest, TaskRequest, TokenizeRequest } from './generated/types.ts';
+import {
+  validateCatalogModel,
+  validateModelStateRequest,
+  validateTaskRequest,
+  validateTokenizeRequest,
+  type Validate,
+} from './generated/validators.js';
 
 /** Deeper schemas overflow stacks of engines, and of what compares or stores them. Nobody writes them by hand. */
 const MOST_LEVELS = 64;
@@ -21,6 +33,16 @@ export function parseTaskRequest(body: unknown): TaskRequest {
 /** The same for the body of a count. */
 export function parseTokenizeRequest(body: unknown): TokenizeRequest {
   return check(body, validateTokenizeRequest, tokenizeRequestFields);
+}
+
+/** The same for a model that is added to the catalog; its name is not looked at more closely. */
+export function parseCatalogModel(body: unknown): CatalogModel {
+  return known(check(body, validateCatalogModel, catalogModelFields), MODEL_SHAPE) as CatalogModel;
+}
+
+/** The same for the body that retires a model or takes it back. */
+export function parseModelState(body: unknown): ModelStateRequest {
+  return check(body, validateModelStateRequest, modelStateRequestFields);
 }
 
 function check<T>(body: unknown, validate: Validate<T>, fields: Fields): T {
@@ -68,18 +90,19 @@ interface Shape {
   entries?: Shape;
 }
 
-function shapeOf(path: string): Shape {
-  const paths = Object.keys(taskRequestFields);
+function shapeOf(table: Fields, path = ''): Shape {
+  const paths = Object.keys(table);
   const start = path === '' ? '' : `${path}.`;
   const names = paths
     .filter((known) => known !== '' && known.startsWith(start))
     .map((known) => known.slice(start.length))
     .filter((name) => !/[.[]/.test(name));
-  if (names.length > 0) return { fields: names.map((name) => [name, shapeOf(start + name)]) };
-  return paths.includes(`${path}[]`) ? { entries: shapeOf(`${path}[]`) } : {};
+  if (names.length > 0) return { fields: names.map((name) => [name, shapeOf(table, start + name)]) };
+  return paths.includes(`${path}[]`) ? { entries: shapeOf(table, `${path}[]`) } : {};
 }
 
-const SHAPE = shapeOf('');
+const SHAPE = shapeOf(taskRequestFields);
+const MODEL_SHAPE = shapeOf(catalogModelFields);
 
 /**
  * Fields nobody knows are ignored, which means that they are not kept either, at any depth: what was never checked is

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseModel, type ModelName, type RemoteModelName } from '../config/model.ts';
+import { parseModel, type LoadableModelName, type RemoteModelName } from '../config/model.ts';
 import type { ModelProgress, PreparedModel, ResolvedModel } from '../machines/provisioner.ts';
 import { unavailable, unobtainable } from './failures.ts';
 import { GgufError, readGgufHeader, type GgufHeader } from './gguf.ts';
@@ -59,18 +59,22 @@ export const remoteModels = {
 };
 
 /** @throws TaskchartError saying what a right reference looks like */
-export function nameOf(model_ref: string): ModelName {
+export function nameOf(model_ref: string): LoadableModelName {
   const name = parseModel(model_ref);
+  if (name.kind === 'catalog')
+    throw unobtainable(
+      `model "${model_ref}": there is no such model in the catalog (POST /v1/catalog/models), and no such file`,
+    );
   if (name.kind === 'mistake') throw unobtainable(`model "${model_ref}": must be ${name.expected}`);
   return name;
 }
 
 /** Whether it is in a file of this machine whose place the reference tells. */
-export function isLocal(name: ModelName): name is Exclude<ModelName, RemoteModelName> {
+export function isLocal(name: LoadableModelName): name is Exclude<LoadableModelName, RemoteModelName> {
   return name.kind === 'bundled' || name.kind === 'file';
 }
 
-function localPath(name: ModelName): string | undefined {
+function localPath(name: LoadableModelName): string | undefined {
   if (name.kind === 'bundled') return BUNDLED_PATH;
   return name.kind === 'file' ? resolve(name.path) : undefined;
 }

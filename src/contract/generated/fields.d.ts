@@ -18,5 +18,7 @@ export type Fields = Readonly<Record<string, Field>>;
 
 export const taskRequestFields: Fields;
 export const tokenizeRequestFields: Fields;
+export const catalogModelFields: Fields;
+export const modelStateRequestFields: Fields;
 export const artifactFields: Fields;
 export const configFields: Fields;
