@@ -12,11 +12,13 @@ import type { LogBatch, LogEvent, TaskLog } from '../streams/task-log.ts';
 import type { ThreadPool } from '../threads/thread-pool.ts';
 import { Admission, type Caller } from './admission.ts';
 import { Endings } from './endings.ts';
+import type { ModelGate } from './model-gate.ts';
 import { Observers } from './observation.ts';
 import type { PoolOptions } from './pool-options.ts';
 import { Pool } from './pool.ts';
 import { Readers } from './readers.ts';
 import { recover } from './recovery.ts';
+import { Retirement } from './retirement.ts';
 import { SESSION_KEY, Sessions, type SessionsOptions } from './sessions.ts';
 import { link } from './supervision.ts';
 import { taskKey } from './task-facts.ts';
@@ -46,6 +48,8 @@ export interface OrchestratorPorts {
   log: TaskLog;
   store: Store;
   threads: ThreadPool;
+  /** Which models may be used. @default all of them */
+  catalog?: ModelGate;
 }
 
 export type PoolBlueprint = Pick<PoolOptions, 'spec' | 'models' | 'engine' | 'replica'>;
@@ -58,6 +62,10 @@ export class Orchestrator {
   readonly registry: TaskRegistry;
   readonly sessions: Sessions;
   readonly transcripts: Transcripts;
+  /** Which models may be used; all of them without one. */
+  readonly catalog: ModelGate | undefined;
+  /** Drains the pools of a model that is retired, and opens them again. */
+  readonly retirement: Retirement;
   readonly closed: Promise<void>;
   /** Resolves once what earlier processes have accepted is known again; tasks may be posted before. */
   readonly recovered: Promise<void>;
@@ -77,6 +85,7 @@ export class Orchestrator {
   ) {
     this.#settings = settings;
     this.#ports = ports;
+    this.catalog = ports.catalog;
     const { clock, log, store } = ports;
     this.registry = new TaskRegistry({
       clock,
@@ -125,6 +134,7 @@ export class Orchestrator {
       registry: this.registry,
       sessions: this.sessions,
       observers: this.observers,
+      catalog: this.catalog,
       allow_pin: settings.allow_pin,
       refusal: () => this.#refusal,
     });
@@ -145,7 +155,16 @@ export class Orchestrator {
       link(this.#actor, { completed() {}, crashed: reject });
     });
     this.#actor.start();
+    this.retirement = new Retirement({
+      clock,
+      catalog: this.catalog,
+      pools: this.pools,
+      tasks: this.tasks,
+      reopen: (pool_id) => this.#reopen(blueprints, pool_id),
+    });
     for (const blueprint of blueprints) this.pools.set(blueprint.spec.id, this.#createPool(blueprint));
+    // What was retired before this process began is not loaded by it.
+    this.retirement.retire(0);
     this.recovered = this.#recover();
     // Whoever waits for it hears of a failure; nobody has to.
     this.recovered.catch(() => undefined);
@@ -278,6 +297,7 @@ export class Orchestrator {
       registry: this.registry,
       sessions: this.sessions,
       pools: this.pools,
+      catalog: this.catalog,
       isWanted: () => this.isRecovering,
     });
     const counts = await recovered.catch((error: unknown) => {
@@ -316,8 +336,18 @@ export class Orchestrator {
         if (this.sessions.isLimited)
           void this.#store(cooled.map((session_id) => this.sessions.factOf(session_id)));
       },
-      stopped: () => this.#actor.send({ type: 'pool.stopped' }),
+      stopped: () => {
+        this.#actor.send({ type: 'pool.stopped' });
+        this.retirement.stopped(blueprint.spec.id);
+      },
     });
+  }
+
+  #reopen(blueprints: readonly PoolBlueprint[], pool_id: string): void {
+    const blueprint = blueprints.find(({ spec }) => spec.id === pool_id);
+    if (!blueprint || !this.isAccepting) return;
+    this.#actor.send({ type: 'pool.opened' });
+    this.pools.set(pool_id, this.#createPool(blueprint));
   }
 
   /** The first token: from now on the replica has the session's cache. */

@@ -12,12 +12,14 @@ export type OrchestratorEvent =
   | { type: 'store.recovered' }
   | { type: 'store.failed'; failure: Failure }
   | { type: 'orchestrator.close'; shutdown_ms: number }
+  | { type: 'pool.opened' }
   | { type: 'pool.stopped' };
 
 export const ORCHESTRATOR_EVENTS = [
   'store.recovered',
   'store.failed',
   'orchestrator.close',
+  'pool.opened',
   'pool.stopped',
 ] as const satisfies readonly OrchestratorEvent['type'][];
 
@@ -38,13 +40,14 @@ export const orchestratorMachine = setup({
       event.type === 'orchestrator.close' ? { shutdown_ms: event.shutdown_ms } : {},
     ),
     noteFailure: assign(({ event }) => (event.type === 'store.failed' ? { failure: event.failure } : {})),
+    countOpened: assign({ pools_open: ({ context }) => context.pools_open + 1 }),
     countStopped: assign({ pools_open: ({ context }) => context.pools_open - 1 }),
   },
 }).createMachine({
   id: 'orchestrator',
   context: ({ input }) => ({ shutdown_ms: 0, pools_open: input?.pools ?? 0, failure: undefined }),
   initial: 'recovering',
-  on: { 'pool.stopped': { actions: 'countStopped' } },
+  on: { 'pool.opened': { actions: 'countOpened' }, 'pool.stopped': { actions: 'countStopped' } },
   states: {
     recovering: {
       description:
