@@ -36,10 +36,10 @@ export interface CatalogOptions {
   activated: (model: { id: string }) => void;
 }
 
-export type VerificationResult = 'pass' | 'warn' | 'fail';
+type VerificationResult = 'pass' | 'warn' | 'fail';
 
 /** What a comparison has found; `reason` is one of few words, for metrics. */
-export interface Finding {
+interface Finding {
   result: VerificationResult;
   reason: 'digest_match' | 'digest_mismatch' | 'no_digest' | 'absent' | 'directory' | 'unreadable';
   path?: string;
@@ -353,7 +353,7 @@ function modelOf({ file: _file, ...model }: CatalogEntry): CatalogModel {
 function mistakeOf({ id, source_url }: CatalogModel): string | undefined {
   if (!isCatalogId(id))
     return 'id: must be a name of at most 512 characters, without control characters, backslashes and parts that are . or ..';
-  if (/^sha256:/.test(id) || id.startsWith('catalog:'))
+  if (id.startsWith('sha256:') || id.startsWith('catalog:'))
     return 'id: must not begin with sha256: or catalog:, which are ways to name a model';
   const url = source_url === undefined ? undefined : URL.parse(source_url);
   // Whatever is kept here is shown to everybody who asks.

@@ -104,6 +104,19 @@ export function catalogedSource(catalog: Catalog, stepsFor: StepsFor, checksum?:
   };
 }
 
+/** A source of models that others have loaded: the catalog only says whether they may be used. */
+export function gatedSource(catalog: Catalog, source: ModelSource): ModelSource {
+  return {
+    ...source,
+    async resolve(model_ref, signal) {
+      await catalog.refresh();
+      const refusal = catalog.refusalOf(model_ref);
+      if (refusal) throw new TaskchartError(refusal);
+      return source.resolve(model_ref, signal);
+    },
+  };
+}
+
 async function register(
   catalog: Catalog,
   { model_ref, target, digest: demanded, isCompared }: Plan,
@@ -113,7 +126,9 @@ async function register(
   const id = entry?.id ?? catalogIdOf(model_ref);
   const result = demanded === undefined ? verification : 'pass';
   const reason = result === 'pass' ? 'digest_match' : 'no_digest';
-  catalog.tell({ type: 'model.verified', model_id: id, result, reason });
+  // What comes with the package has not been compared, and need not be warned about.
+  if (parseModel(target).kind !== 'bundled' || isCompared)
+    catalog.tell({ type: 'model.verified', model_id: id, result, reason });
   const file = isLocal(target) ? await stampOf(path) : undefined;
   // A folder, or a model in several files, has no digest of its own.
   const digest = found ?? demanded ?? (file && (await catalog.digestOf(path)));

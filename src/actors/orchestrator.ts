@@ -62,9 +62,7 @@ export class Orchestrator {
   readonly registry: TaskRegistry;
   readonly sessions: Sessions;
   readonly transcripts: Transcripts;
-  /** Which models may be used; all of them without one. */
   readonly catalog: ModelGate | undefined;
-  /** Drains the pools of a model that is retired, and opens them again. */
   readonly retirement: Retirement;
   readonly closed: Promise<void>;
   /** Resolves once what earlier processes have accepted is known again; tasks may be posted before. */
@@ -160,7 +158,12 @@ export class Orchestrator {
       catalog: this.catalog,
       pools: this.pools,
       tasks: this.tasks,
-      reopen: (pool_id) => this.#reopen(blueprints, pool_id),
+      reopen: (pool_id) => {
+        const blueprint = blueprints.find(({ spec }) => spec.id === pool_id);
+        if (!blueprint || !(this.isAccepting || this.isRecovering)) return;
+        this.#actor.send({ type: 'pool.opened' });
+        this.pools.set(pool_id, this.#createPool(blueprint));
+      },
     });
     for (const blueprint of blueprints) this.pools.set(blueprint.spec.id, this.#createPool(blueprint));
     // What was retired before this process began is not loaded by it.
@@ -341,13 +344,6 @@ export class Orchestrator {
         this.retirement.stopped(blueprint.spec.id);
       },
     });
-  }
-
-  #reopen(blueprints: readonly PoolBlueprint[], pool_id: string): void {
-    const blueprint = blueprints.find(({ spec }) => spec.id === pool_id);
-    if (!blueprint || !this.isAccepting) return;
-    this.#actor.send({ type: 'pool.opened' });
-    this.pools.set(pool_id, this.#createPool(blueprint));
   }
 
   /** The first token: from now on the replica has the session's cache. */

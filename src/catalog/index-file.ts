@@ -101,7 +101,7 @@ export class IndexFile {
       throw new StoreError(
         (schema_version as number) > SCHEMA_VERSION ? 'newer' : 'foreign',
         `${this.path} has the schema version ${String(schema_version)}, and this version of taskchart reads ` +
-          `${SCHEMA_VERSION}; nothing of it was loaded. Use the taskchart that wrote it, or another catalog.root`,
+          `${SCHEMA_VERSION}; nothing of it was loaded. Use the taskchart that wrote it, or another folder`,
       );
     if (!Array.isArray(models)) throw this.#foreign('it has no list of models');
     for (const [place, entry] of models.entries())

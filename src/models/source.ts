@@ -9,6 +9,9 @@ export type { ModelProgress, PreparedModel, ResolvedModel };
 
 const BUNDLED_PATH = fileURLToPath(new URL('../../models/storyteller/storyteller.gguf', import.meta.url));
 
+/** What the bundled file has: it comes with the package, and need not be read to be known. */
+export const BUNDLED_DIGEST = 'sha256:5267bacf078293cd1234b7a0b72e2f66387ebe9ff3a35083e8ba31557ee0d8b9';
+
 /** Models in files of this machine: the bundled one, `file:` references and plain paths. */
 export const fileModels = {
   async locate(model_ref: string): Promise<string | undefined> {
@@ -34,6 +37,7 @@ export const fileModels = {
       path: model.path,
       size_bytes,
       verification: 'warn',
+      ...(model.path === BUNDLED_PATH ? { digest: BUNDLED_DIGEST } : {}),
       ...(context_length === undefined ? {} : { context_length }),
     };
   },
