@@ -30,9 +30,7 @@ export function catalogedSource(catalog: Catalog, stepsFor: StepsFor, checksum?:
   const plans = new Map<string, Plan>();
 
   async function planOf(model_ref: string): Promise<Plan> {
-    await catalog.refresh();
-    const refusal = catalog.refusalOf(model_ref);
-    if (refusal) throw new TaskchartError(refusal);
+    await permit(catalog, model_ref);
     const entry = catalog.find(model_ref);
     if (entry && checksum !== undefined && checksum !== entry.digest)
       throw untrusted(model_ref, `has the digest ${entry.digest} in the catalog, checksum says ${checksum}`);
@@ -109,12 +107,17 @@ export function gatedSource(catalog: Catalog, source: ModelSource): ModelSource 
   return {
     ...source,
     async resolve(model_ref, signal) {
-      await catalog.refresh();
-      const refusal = catalog.refusalOf(model_ref);
-      if (refusal) throw new TaskchartError(refusal);
+      await permit(catalog, model_ref);
       return source.resolve(model_ref, signal);
     },
   };
+}
+
+/** @throws TaskchartError that lets the pool ask again: the catalog may say something else by then */
+async function permit(catalog: Catalog, model_ref: string): Promise<void> {
+  await catalog.refresh();
+  const refusal = catalog.refusalOf(model_ref);
+  if (refusal) throw new TaskchartError({ ...refusal, retriable: true });
 }
 
 async function register(
