@@ -1,4 +1,4 @@
-import { emit, setup, type SnapshotFrom } from 'xstate';
+import { emit, setup } from 'xstate';
 
 /** Commands; `deadline_ms` is how long running tasks may go on. */
 export type ModelEvent = { type: 'model.retire'; deadline_ms: number } | { type: 'model.activate' };
@@ -52,5 +52,3 @@ export const modelMachine = setup({
     },
   },
 });
-
-export type ModelStateName = SnapshotFrom<typeof modelMachine>['value'];

@@ -63,11 +63,11 @@ test('two processes that write at the same time lose nothing of each other, and 
   const names = (letter: string): string[] => Array.from({ length: 15 }, (_, n) => `${letter}${n}`);
   const writers = ['a', 'b'].map((letter) => writer(folder, 'live', ...names(letter)));
   const over = Promise.all(writers.map(({ exit }) => exit));
-  let isOver = false;
-  void over.then(() => (isOver = true));
+  const running = new Set(writers);
+  for (const each of writers) void each.exit.then(() => running.delete(each));
   const reader = await FolderCatalog.open(folder, { onError: (error) => errors.push(error) });
   let seen = 0;
-  while (!isOver) {
+  while (running.size > 0) {
     await reader.refresh();
     const entries = reader.entries();
     t.true(entries.length >= seen, 'what was there stays there');

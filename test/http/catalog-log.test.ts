@@ -6,7 +6,6 @@ import test from 'ava';
 import { pino } from 'pino';
 import { createOrchestrator } from '../../src/embed.ts';
 import { narrate } from '../../src/observe/narrate.ts';
-import { SYNTHETIC } from '../helpers/server.ts';
 
 test('what happens to a model is told in one sentence each, without its digest', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'taskchart-catalog-'));
@@ -14,7 +13,7 @@ test('what happens to a model is told in one sentence each, without its digest',
   writeFileSync(file, 'weights');
   const digest = `sha256:${createHash('sha256').update('weights').digest('hex')}`;
   const orchestrator = createOrchestrator({
-    ...SYNTHETIC,
+    pools: [{ id: 'fast', engine: 'synthetic', model: 'synthetic' }],
     catalog: { trust_policy: { require_signature: true } },
   });
   t.teardown(async () => {
