@@ -5,7 +5,7 @@ import { tryLock, type FileLock } from '../models/lock.ts';
 import { reasonOf, StoreError } from '../sqlite/store-error.ts';
 import type { CatalogEntry, CatalogStore } from './catalog-store.ts';
 import { CatalogView } from './catalog-view.ts';
-import { IndexFile } from './index-file.ts';
+import { IndexFile, type IndexContent } from './index-file.ts';
 import { closed } from './memory-catalog.ts';
 
 export interface FolderCatalogOptions {
@@ -28,6 +28,8 @@ export class FolderCatalog implements CatalogStore {
   readonly #options: FolderCatalogOptions;
   #view = new CatalogView();
   #version = '';
+  /** Grows with every view: who has read for longer than that has read what is old. */
+  #views = 0;
   #changing: Promise<unknown> = Promise.resolve();
   #isClosed = false;
 
@@ -40,7 +42,7 @@ export class FolderCatalog implements CatalogStore {
   /** @throws StoreError `newer`, `foreign` or `unusable`, where the file cannot be read whole */
   static async open(folder: string, options: FolderCatalogOptions = {}): Promise<FolderCatalog> {
     const catalog = new FolderCatalog(folder, options);
-    await catalog.#read();
+    catalog.#show(await catalog.#file.read());
     return catalog;
   }
 
@@ -58,7 +60,10 @@ export class FolderCatalog implements CatalogStore {
 
   async refresh(): Promise<void> {
     try {
-      if ((await this.#file.version()) !== this.#version) await this.#read();
+      const views = this.#views;
+      if ((await this.#file.version()) === this.#version) return;
+      const content = await this.#file.read();
+      if (views === this.#views) this.#show(content);
     } catch (error) {
       this.#options.onError?.(error as Error);
     }
@@ -85,24 +90,24 @@ export class FolderCatalog implements CatalogStore {
   ): Promise<CatalogEntry | undefined> {
     const lock = await this.#lock();
     try {
-      if ((await this.#file.version()) !== this.#version) await this.#read();
+      // Nobody else writes now: what is read here is what there is.
+      if ((await this.#file.version()) !== this.#version) this.#show(await this.#file.read());
       const before = this.#view.get(id);
       const after = change(before);
       if (after === before) return after;
       const view = this.#view.with(id, after);
       await this.#file.tidy();
-      this.#version = await this.#file.write(view.entries);
-      this.#view = view;
+      this.#show({ entries: view.entries, version: await this.#file.write(view.entries) });
       return view.get(id);
     } finally {
       lock.release();
     }
   }
 
-  async #read(): Promise<void> {
-    const { entries, version } = await this.#file.read();
+  #show({ entries, version }: IndexContent): void {
     this.#view = new CatalogView(entries);
     this.#version = version;
+    this.#views++;
   }
 
   async #lock(): Promise<FileLock> {

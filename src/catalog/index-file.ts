@@ -10,7 +10,7 @@ const SCHEMA_VERSION = 1;
 
 /** What a file says, and which one it was. */
 export interface IndexContent {
-  entries: CatalogEntry[];
+  entries: readonly CatalogEntry[];
   /** Changes with every write. */
   version: string;
 }

@@ -112,6 +112,18 @@ export function testCatalogStore(name: string, open: (t: ExecutionContext) => Pr
     t.throws(() => Object.assign(store.get('a') as object, { state: 'Retired' }), { instanceOf: TypeError });
   });
 
+  test(`${name}: whoever looks while a change is made does not bring back what was before`, async (t) => {
+    const store = await open(t);
+    for (let n = 0; n < 20; n++) {
+      const looks = [store.refresh(), store.refresh()];
+      const change = put(store, entryOf('a', { tags: [`${n}`] }));
+      looks.push(store.refresh());
+      await change;
+      await Promise.all(looks);
+      t.deepEqual(store.get('a')?.tags, [`${n}`]);
+    }
+  });
+
   test(`${name}: once closed it can be read and not changed`, async (t) => {
     const store = await open(t);
     const last = put(store, entryOf('a'));
