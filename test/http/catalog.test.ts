@@ -3,9 +3,11 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
+import { MemoryCatalog } from '../../src/catalog/memory-catalog.ts';
 import type { CatalogModel } from '../../src/contract/generated/types.ts';
 import type { OrchestratorPortOptions } from '../../src/embed.ts';
 import type { ConfigInput } from '../../src/config.ts';
+import { StoreError } from '../../src/sqlite/store-error.ts';
 import { request, startTestServer, SYNTHETIC, type TestServer } from '../helpers/server.ts';
 import { until } from '../helpers/until.ts';
 import { call, type Answer } from './wire.ts';
@@ -138,6 +140,25 @@ test('a model that is not known, or no name at all, is a 404 for every verb', as
       t.is(answer.body['code'], 'NOT_FOUND');
     }
   }
+});
+
+test('a catalog that cannot be written refuses the change, says nothing of the disk, and stays as it was', async (t) => {
+  const catalog_store = new MemoryCatalog();
+  const server = await serverOf(t, {}, { catalog_store });
+  await add(server, FULL);
+  catalog_store.change = () =>
+    Promise.reject(new StoreError('unusable', 'cannot write /secret/catalog.json'));
+  for (const answer of [
+    await add(server, { id: 'm', digest: DIGEST }),
+    await call(server, 'POST', path(FULL.id, '/state'), { state: 'Retired' }),
+    await call(server, 'DELETE', path(FULL.id)),
+  ]) {
+    t.is(answer.status, 500);
+    t.is(answer.body['code'], 'INTERNAL');
+    t.notRegex(answer.body['message'] as string, /secret/);
+  }
+  t.is((await read(server, FULL.id)).state, 'Active');
+  t.is((await server.post()).status, 202);
 });
 
 test('the list goes page by page, by id', async (t) => {
