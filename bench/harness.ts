@@ -193,7 +193,7 @@ export function isReady(line: Line): boolean {
 export async function withConfig<T>(config: ConfigInput, use: (args: string[]) => Promise<T>): Promise<T> {
   return inFolder(async (folder) => {
     const file = join(folder, 'taskchart.json');
-    writeFileSync(file, JSON.stringify({ runtime: { dir: folder }, ...config }));
+    writeFileSync(file, JSON.stringify({ runtime: { dir: folder }, catalog: { root: folder }, ...config }));
     return use(['serve', '--config', file, '--port', '0']);
   });
 }

@@ -1,4 +1,6 @@
 import { join } from 'node:path';
+import type { Catalog } from './actors/catalog.ts';
+import { catalogedSource, gatedSource } from './actors/cataloged-source.ts';
 import type { OrchestratorSettings, PoolBlueprint } from './actors/orchestrator.ts';
 import type { PoolSpec } from './actors/pool-options.ts';
 import type { Clock } from './clock.ts';
@@ -17,7 +19,13 @@ import { remoteModels } from './models/source.ts';
 const SYNTHETIC_CTX = 8192;
 
 /** From a pool's configuration to what the orchestrator builds it from. */
-export function blueprintOf(pool: PoolConfig, config: Config, clock: Clock, models: Models): PoolBlueprint {
+export function blueprintOf(
+  pool: PoolConfig,
+  config: Config,
+  clock: Clock,
+  models: Models,
+  catalog: Catalog,
+): PoolBlueprint {
   const { supervision, runtime } = config;
   return {
     spec: {
@@ -36,7 +44,9 @@ export function blueprintOf(pool: PoolConfig, config: Config, clock: Clock, mode
       preload: pool.preload,
       reloadable: pool.engine === 'synthetic' || isEmbedded(pool),
     },
-    models: isEmbedded(pool) ? models.source({ checksum: pool.checksum }) : remoteModels,
+    models: isEmbedded(pool)
+      ? catalogedSource(catalog, (checksum) => models.source({ checksum }), pool.checksum)
+      : gatedSource(catalog, remoteModels),
     engine: (model, replica_id) => (host) =>
       createEngine(
         engineSpecOf(pool, model),

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { findMistake } from './config/checks.ts';
@@ -36,8 +37,8 @@ export interface ConfigSources {
 /**
  * Reads, merges and checks the configuration. Without any source it is one pool with the bundled model.
  *
- * In the result `runtime.dir` and `models.cache_dir` are absolute, a llamacpp pool's `model` is `storyteller`, `file:`
- * and an absolute path, or the reference of what is fetched, and every pool's queue has its capacity and policy.
+ * In the result `runtime.dir`, `models.cache_dir` and `catalog.root` are absolute, a llamacpp pool's `model` is
+ * `storyteller`, `file:` and an absolute path, the reference of what is fetched, or a name in the catalog, and every pool's queue has its capacity and policy.
  * @throws ConfigError on the first mistake, in one line
  */
 export function loadConfig(sources: ConfigSources = {}): Config {
@@ -65,25 +66,29 @@ export function loadConfig(sources: ConfigSources = {}): Config {
 function complete(config: MutableConfig, folderOf: (keys: KeyPath) => string): MutableConfig {
   const { capacity, policy } = config.admission;
   config.runtime.dir = resolve(folderOf(['runtime', 'dir']), config.runtime.dir);
-  const { models } = config;
-  models.cache_dir = models.cache_dir.startsWith('~/')
-    ? join(homedir(), models.cache_dir.slice(2))
-    : resolve(folderOf(['models', 'cache_dir']), models.cache_dir);
+  const { models, catalog } = config;
+  const fromHome = (path: string, keys: KeyPath): string =>
+    path.startsWith('~/') ? join(homedir(), path.slice(2)) : resolve(folderOf(keys), path);
+  models.cache_dir = fromHome(models.cache_dir, ['models', 'cache_dir']);
+  catalog.root = catalog.root === undefined ? models.cache_dir : fromHome(catalog.root, ['catalog', 'root']);
   for (const pool of config.pools) {
     pool.queue = { capacity: pool.queue.capacity ?? capacity, full_policy: pool.queue.full_policy ?? policy };
     // A server that runs already knows its model by its own name; only what is loaded here is a file.
     const isFile = pool.engine === 'llamacpp' && pool.provisioning.mode === 'embedded';
     if (!isFile) continue;
     const { model } = pool.provisioning;
-    if (model) model.ref = normalModelRef(model.ref, folderOf(['pools']));
-    else pool.model = normalModelRef(pool.model, folderOf(['pools']));
+    if (model) model.ref = loadableName(model.ref, folderOf(['pools']));
+    else pool.model = loadableName(pool.model, folderOf(['pools']));
   }
   return config;
 }
 
-function normalModelRef(text: string, folder: string): string {
+/** A name without scheme is that of a file where there is one. */
+function loadableName(text: string, folder: string): string {
   const name = parseModel(text);
-  return name.kind === 'mistake' ? text : modelId(name, folder);
+  if (name.kind === 'mistake') return text;
+  const isFile = name.kind === 'catalog' && existsSync(resolve(folder, text));
+  return modelId(isFile ? { kind: 'file', path: text } : name, folder);
 }
 
 function freeze<T>(value: T): Frozen<T> {

@@ -1,3 +1,5 @@
+import { Catalog } from './actors/catalog.ts';
+import { serves } from './actors/model-gate.ts';
 import type { TaskFilter } from './actors/task-registry.ts';
 import { capabilities, poolHealth, taskInfo, taskSummary } from './actors/views.ts';
 import { Orchestrator } from './actors/orchestrator.ts';
@@ -6,6 +8,9 @@ import { MemoryArtifacts } from './artifacts/memory-artifacts.ts';
 import { withTranscripts } from './artifacts/with-transcripts.ts';
 import type { Observer } from './actors/observation.ts';
 import { blueprintOf, memoryOf, modelsOf } from './blueprint.ts';
+import type { CatalogStore } from './catalog/catalog-store.ts';
+import { createFileHasher } from './catalog/file-hasher.ts';
+import { MemoryCatalog } from './catalog/memory-catalog.ts';
 import { systemClock, type Clock } from './clock.ts';
 import type { HubSettings } from './config/hub.ts';
 import { ConfigError, loadConfig, type Config, type ConfigInput } from './config.ts';
@@ -29,7 +34,7 @@ import { MemoryTaskLog } from './streams/memory-log.ts';
 import type { LogEvent, TaskLog } from './streams/task-log.ts';
 import { createThreadPool } from './threads/thread-pool.ts';
 
-/** How the world enters; see `openStorage` for the first three, which belong together. */
+/** How the world enters; see `openStorage` for the first four, which belong together. */
 export interface OrchestratorPortOptions {
   /** Where accepted tasks and sessions are kept; closed with the orchestrator. @default in memory, gone with the process */
   store?: Store;
@@ -37,6 +42,8 @@ export interface OrchestratorPortOptions {
   task_log?: TaskLog;
   /** Where artifacts are kept; closed with the orchestrator. @default in memory, gone with the process */
   artifact_store?: ArtifactStore;
+  /** Where the catalog of models is kept; closed with the orchestrator. @default in memory, gone with the process */
+  catalog_store?: CatalogStore;
   /** @default the system's clock */
   clock?: Clock;
   /** 0 to 1; the jitter of backoffs. @default Math.random */
@@ -146,6 +153,8 @@ export interface EmbeddedOrchestrator {
   readonly recovered: Promise<void>;
   /** What clients have stored, and the transcripts of finished tasks. */
   readonly artifacts: Pick<ArtifactStore, 'put' | 'get' | 'list'>;
+  /** Models that are known here: what they are, whether they are trusted, and whether new work may use them. */
+  readonly catalog: Pick<Catalog, 'add' | 'get' | 'list' | 'remove' | 'verify' | 'setState'>;
   /** What the HTTP face is built on; its shape is not promised. */
   readonly core: Orchestrator;
   /** With every default filled in; frozen. */
@@ -159,7 +168,7 @@ export interface EmbeddedOrchestrator {
  */
 export function createOrchestrator(options: OrchestratorOptions = {}): EmbeddedOrchestrator {
   const { store, clock: _clock, random: _random, hub: _hub, ...more } = options;
-  const { task_log: _log, artifact_store: _artifacts, ...settings } = more;
+  const { task_log: _log, artifact_store: _artifacts, catalog_store: _catalog, ...settings } = more;
   const config = loadConfig({ overrides: settings });
   if (store !== undefined && typeof store.commit !== 'function')
     throw new ConfigError(
@@ -176,7 +185,18 @@ export function orchestrate(config: Config, ports: OrchestratorPortOptions = {})
   const { max_bytes, retention_days, transcripts } = config.artifacts;
   artifact_store.limit({ max_bytes, retention_ms: retention_days * 24 * 3_600_000 });
   const models = modelsOf(config, { clock, random, hub });
-  const core = new Orchestrator(
+  const catalog = new Catalog({
+    store: ports.catalog_store ?? new MemoryCatalog(),
+    trust: config.catalog.trust_policy,
+    files: { locate: (model_ref) => models.source().locate(model_ref), remove: (ref) => models.remove(ref) },
+    hasher: createFileHasher(),
+    wall,
+    drain_ms: config.server.shutdown_ms,
+    tell: (observation) => core.observers.tell(observation),
+    retired: (_model, deadline_ms) => core.retirement.retire(deadline_ms),
+    activated: () => core.retirement.activate(),
+  });
+  const core: Orchestrator = new Orchestrator(
     {
       retained_tasks: config.retention.max_tasks,
       retained_ms: config.retention.max_age_s * 1000,
@@ -199,14 +219,16 @@ export function orchestrate(config: Config, ports: OrchestratorPortOptions = {})
       log: task_log ?? new MemoryTaskLog({ wall }),
       store: store ?? new MemoryStore(),
       threads: createThreadPool(),
+      catalog,
     },
-    config.pools.map((pool) => blueprintOf(pool, config, clock, models)),
+    config.pools.map((pool) => blueprintOf(pool, config, clock, models, catalog)),
   );
   return {
     core,
     config,
     recovered: core.recovered,
     artifacts: withTranscripts(artifact_store, core.transcripts),
+    catalog,
     async submit(request, { idempotency_key, correlation_id = newCorrelationId() } = {}) {
       if (idempotency_key !== undefined && !(idempotency_key.length >= 1 && idempotency_key.length <= 128))
         throw new TaskchartError(
@@ -246,7 +268,7 @@ export function orchestrate(config: Config, ports: OrchestratorPortOptions = {})
     observe: (observer) => core.observers.add(observer),
     async close(shutdown_ms) {
       await core.close(shutdown_ms);
-      await Promise.all([models.close(), artifact_store.close()]);
+      await Promise.all([models.close(), artifact_store.close(), catalog.close()]);
     },
   };
 }
@@ -285,7 +307,7 @@ function completeRequest(
   const pool =
     pools.find(
       ({ spec, model }) =>
-        (request.model_ref === undefined || model === request.model_ref) &&
+        (request.model_ref === undefined || serves(core.catalog, model, request.model_ref)) &&
         (request.engine === undefined || spec.engine === request.engine),
     ) ?? pools[0];
   const max_tokens =

@@ -21,11 +21,14 @@ export type { ErrorKind, Failure } from './errors.ts';
 export type { Observation, Observer } from './actors/observation.ts';
 export type { TaskFilter } from './actors/task-registry.ts';
 export type { LogEvent, TaskLog } from './streams/task-log.ts';
+export type { CatalogEntry, CatalogStore } from './catalog/catalog-store.ts';
 export type { Store } from './store/store.ts';
 export type { Clock } from './clock.ts';
 export type {
   AdmissionResponse,
   Capabilities,
+  CatalogModel,
+  CatalogPage,
   PoolHealth,
   SessionInfo,
   TaskInfo,

@@ -52,6 +52,7 @@ export function mountHttp(orchestrator: EmbeddedOrchestrator, options: MountOpti
   const { app, close } = createHttpFace({
     orchestrator: core,
     artifacts: orchestrator.artifacts,
+    catalog: orchestrator.catalog,
     clock,
     prefix,
     body_limit_bytes: config.server.body_limit_bytes,

@@ -13,7 +13,7 @@ const FLOORS: [floor: string, files: RegExp][] = [
   ['watchers', /^observe\/(narrate|metrics)\.ts$/],
   ['actors', /^actors\//],
   ['decisions', /^(machines|scheduling)\//],
-  ['adapters', /^(engines|models|store|streams|sqlite|artifacts|threads|observe)\//],
+  ['adapters', /^(engines|models|store|streams|sqlite|artifacts|catalog|threads|observe)\//],
   ['client', /^client\//],
   ['ground', /^(contract|config)\/|^(config|errors|clock|ids)\.ts$/],
 ];
@@ -114,14 +114,14 @@ test('machines and scheduling touch nothing of the world: only types come from e
 
 test('actors know engines, stores and model sources by their interfaces only', (t) => {
   const interfaces =
-    /^(engines\/engine|store\/store|artifacts\/artifact-store|threads\/thread-pool|streams\/task-log)\.ts$/;
-  const adapters = /^(engines|models|store|sqlite|artifacts|threads|streams)\//;
+    /^(engines\/engine|store\/store|artifacts\/artifact-store|catalog\/(catalog-store|file-hasher)|threads\/thread-pool|streams\/task-log)\.ts$/;
+  const adapters = /^(engines|models|store|sqlite|artifacts|catalog|threads|streams)\//;
   t.deepEqual(
     findings(under('actors'), (source) =>
       source.imports.flatMap(({ from, isTypeOnly }) => {
         const to = target(source, from);
         if (to === undefined || !adapters.test(to)) return [];
-        return /^(streams\/(log-writer|read-log)|artifacts\/artifact)\.ts$/.test(to) ||
+        return /^(streams\/(log-writer|read-log)|artifacts\/artifact|catalog\/trust)\.ts$/.test(to) ||
           (interfaces.test(to) && isTypeOnly)
           ? []
           : [to];

@@ -116,7 +116,7 @@ const mistakes: [title: string, text: string, message: string | RegExp][] = [
   [
     'a model by a scheme that there is not',
     'pools: [{ id: a, engine: llamacpp, model: "ftp://host/m.gguf" }]',
-    'FILE:1: pools[0].model: must be storyteller, file:/path/model.gguf or the path of a GGUF file, hf:org/repo/path/file.gguf, hf:org/repo:QUANT, https://host/file.gguf, s3://bucket/key or oci://registry/repo:tag, got "ftp://host/m.gguf"',
+    'FILE:1: pools[0].model: must be storyteller, file:/path/model.gguf or the path of a GGUF file, hf:org/repo/path/file.gguf, hf:org/repo:QUANT, https://host/file.gguf, s3://bucket/key, oci://registry/repo:tag, or a model of the catalog: its id, catalog:id or sha256: and 64 hex digits, got "ftp://host/m.gguf"',
   ],
   [
     'a model over plain HTTP',

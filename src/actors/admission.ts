@@ -8,6 +8,7 @@ import { backoff, predictDuration, retryAfter } from '../scheduling/estimate.ts'
 import { limitsOf, place, type PlacementDecision, type PlacementPool } from '../scheduling/placement.ts';
 import type { Store } from '../store/store.ts';
 import { candidateOf } from './candidate.ts';
+import { serves, type ModelGate } from './model-gate.ts';
 import type { Observers } from './observation.ts';
 import type { Pool } from './pool.ts';
 import type { Sessions } from './sessions.ts';
@@ -26,6 +27,8 @@ export interface AdmissionOptions {
   registry: TaskRegistry;
   sessions: Sessions;
   observers: Observers;
+  /** Which models may be used; all of them without one. */
+  catalog: ModelGate | undefined;
   /** Whether callers may pin a task to a pool. */
   allow_pin: boolean;
   /** Why nothing is accepted at all now, if so. */
@@ -182,16 +185,24 @@ export class Admission {
           { engine },
         ),
       );
+    this.#checkModel(request);
     const limits = limitsOf(this.#candidates(request), request);
     if (limits.failure) throw refusal({ engine, ...limits.failure });
     const counter = limits.pool_id === undefined ? undefined : this.#options.pools.get(limits.pool_id);
     return counter && checkTokens(request, counter, this.#options.clock);
   }
 
+  /** Step 4. Asked again in the turn in which a place is given: a model may be retired while tokens are counted. */
+  #checkModel({ engine, model_ref }: TaskRequest): void {
+    const ofModel = this.#options.catalog?.refusalOf(model_ref);
+    if (ofModel) throw refusal({ engine, ...ofModel });
+  }
+
   /** Steps 6 to 10, in one turn: nothing can change between them. */
   #findSeat(request: TaskRequest, purpose: 'admit' | 'preview'): Seat {
     const { sessions, clock, pools, observers, allow_pin } = this.#options;
     const { engine, priority, session_id } = request;
+    this.#checkModel(request);
     const ofSession = sessions.refusalOf(session_id, request.max_tokens);
     if (ofSession) {
       if (purpose === 'admit' && session_id !== undefined) sessions.exhaust(session_id);
@@ -263,8 +274,14 @@ export class Admission {
     };
   }
 
-  #candidates({ priority }: TaskRequest): PlacementPool[] {
-    return Array.from(this.#options.pools.values(), (pool) => candidateOf(pool, priority));
+  #candidates({ priority, model_ref }: TaskRequest): PlacementPool[] {
+    const { pools, catalog } = this.#options;
+    return Array.from(pools.values(), (pool) => {
+      const candidate = candidateOf(pool, priority);
+      // A task may name the model otherwise than the pool does.
+      const isOther = candidate.model !== model_ref && serves(catalog, candidate.model, model_ref);
+      return isOther ? { ...candidate, model: model_ref } : candidate;
+    });
   }
 
   async #commit(

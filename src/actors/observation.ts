@@ -1,3 +1,4 @@
+import type { ModelState } from '../contract/generated/types.ts';
 import type { Failure } from '../errors.ts';
 import type { EngineLoss } from '../engines/engine.ts';
 import type { TaskState } from '../machines/task.ts';
@@ -35,6 +36,17 @@ export type Observation =
       failure: Failure | undefined;
       exit: EngineLoss | undefined;
     }
+  /** A model is in the catalog that was not, or another one of its name; `warnings` is what its trust lacks. */
+  | {
+      type: 'model.ingested';
+      model_id: string;
+      origin: 'caller' | 'provisioning';
+      warnings: readonly string[];
+    }
+  | { type: 'model.verified'; model_id: string; result: 'pass' | 'warn' | 'fail'; reason: string }
+  | { type: 'model.moved'; model_id: string; state: ModelState; deadline_ms: number }
+  /** `files` is what became of those that were fetched for it. */
+  | { type: 'model.removed'; model_id: string; files: 'removed' | 'kept' | 'none' | 'failed' }
   /** What earlier processes had accepted is known again. */
   | { type: 'store.recovered'; finished: number; unfinished: number }
   | { type: 'child.crashed'; child: string; error: unknown };

@@ -13,11 +13,13 @@ import type { ThreadPool } from '../threads/thread-pool.ts';
 import { Admission, type Caller } from './admission.ts';
 import { Endings } from './endings.ts';
 import { Memory, type MemoryOptions } from './memory.ts';
+import type { ModelGate } from './model-gate.ts';
 import { Observers } from './observation.ts';
 import type { PoolOptions } from './pool-options.ts';
 import { Pool } from './pool.ts';
 import { Readers } from './readers.ts';
 import { recover } from './recovery.ts';
+import { Retirement } from './retirement.ts';
 import { SESSION_KEY, Sessions, type SessionsOptions } from './sessions.ts';
 import { link } from './supervision.ts';
 import { taskKey } from './task-facts.ts';
@@ -49,6 +51,8 @@ export interface OrchestratorPorts {
   log: TaskLog;
   store: Store;
   threads: ThreadPool;
+  /** Which models may be used. @default all of them */
+  catalog?: ModelGate;
 }
 
 export type PoolBlueprint = Pick<PoolOptions, 'spec' | 'models' | 'engine' | 'replica'>;
@@ -63,6 +67,8 @@ export class Orchestrator {
   readonly transcripts: Transcripts;
   /** Who is in memory, and why others are not. */
   readonly memory: Memory;
+  readonly catalog: ModelGate | undefined;
+  readonly retirement: Retirement;
   readonly closed: Promise<void>;
   /** Resolves once what earlier processes have accepted is known again; tasks may be posted before. */
   readonly recovered: Promise<void>;
@@ -82,6 +88,7 @@ export class Orchestrator {
   ) {
     this.#settings = settings;
     this.#ports = ports;
+    this.catalog = ports.catalog;
     const { clock, log, store } = ports;
     this.registry = new TaskRegistry({
       clock,
@@ -119,7 +126,7 @@ export class Orchestrator {
       observers: this.observers,
       // A task that was kept from an earlier configuration may name a pool that is gone.
       home: (pool_id) => this.pools.get(pool_id) ?? (this.pools.values().next().value as Pool),
-      sessionMetrics: ({ session_id }) => this.#sessionMetrics(session_id),
+      sessionMetrics: ({ session_id }) => this.sessions.metricsOf(session_id),
       streamed: (record) => this.#warm(record),
       closed: (record) => this.#close(record),
     });
@@ -131,6 +138,7 @@ export class Orchestrator {
       registry: this.registry,
       sessions: this.sessions,
       observers: this.observers,
+      catalog: this.catalog,
       allow_pin: settings.allow_pin,
       refusal: () => this.#refusal,
     });
@@ -151,7 +159,15 @@ export class Orchestrator {
       link(this.#actor, { completed() {}, crashed: reject });
     });
     this.#actor.start();
+    this.retirement = new Retirement({
+      clock,
+      catalog: this.catalog,
+      pools: this.pools,
+      tasks: this.tasks,
+    });
     for (const blueprint of blueprints) this.pools.set(blueprint.spec.id, this.#createPool(blueprint));
+    // What was retired before this process began is not loaded by it.
+    this.retirement.retire(0);
     this.recovered = this.#recover();
     // Whoever waits for it hears of a failure; nobody has to.
     this.recovered.catch(() => undefined);
@@ -284,6 +300,7 @@ export class Orchestrator {
       registry: this.registry,
       sessions: this.sessions,
       pools: this.pools,
+      catalog: this.catalog,
       isWanted: () => this.isRecovering,
     });
     const counts = await recovered.catch((error: unknown) => {
@@ -349,21 +366,6 @@ export class Orchestrator {
     this.transcripts.note(record);
     this.registry.retire(record);
     this.#endings.over(record);
-  }
-
-  #sessionMetrics(session_id: string): {
-    kv_warmth: boolean;
-    tokens_budget_remaining?: number;
-    time_budget_remaining_ms?: number;
-    cost_budget_remaining?: number;
-  } {
-    const { tokens, time_ms, cost } = this.sessions.remaining(session_id);
-    return {
-      kv_warmth: this.sessions.affinity(session_id) !== undefined,
-      ...(tokens === undefined ? {} : { tokens_budget_remaining: tokens }),
-      ...(time_ms === undefined ? {} : { time_budget_remaining_ms: time_ms }),
-      ...(cost === undefined ? {} : { cost_budget_remaining: cost }),
-    };
   }
 
   /** Facts that few wait for; the log says the same where they are lost. */

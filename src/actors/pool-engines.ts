@@ -211,6 +211,9 @@ export class PoolEngines {
       to,
       failure: last_error,
     });
+    // What was drained comes back as it began.
+    if (to === 'cold' && from.startsWith('drain') && this.#options.spec.preload)
+      this.send({ type: 'pool.ensure' });
     if (snapshot.hasTag('draining')) this.#settleReload(unreadyFailure(snapshot.context));
     this.#options.memory.look();
   }

@@ -6,6 +6,7 @@ import type { Fact, Store } from '../store/store.ts';
 import { eventsSoFar, outputOf, type TaskOutput } from '../streams/read-log.ts';
 import type { LogEvent, TaskLog } from '../streams/task-log.ts';
 import { isOver } from '../machines/task.ts';
+import { serves, type ModelGate } from './model-gate.ts';
 import type { Pool } from './pool.ts';
 import { SESSION_KEY, type Sessions } from './sessions.ts';
 import { draftOf, endOf, isTaskFact, type StoredTask } from './task-facts.ts';
@@ -21,6 +22,7 @@ export interface RecoveryOptions {
   registry: TaskRegistry;
   sessions: Sessions;
   pools: ReadonlyMap<string, Pool>;
+  catalog: ModelGate | undefined;
   /** Asked now and then: whoever stops this process meanwhile need not wait for the rest. */
   isWanted: () => boolean;
 }
@@ -46,7 +48,7 @@ export async function recover(options: RecoveryOptions): Promise<{ finished: num
         continue;
       }
       const stored = fact.data;
-      const pool = stored.over ? undefined : poolFor(stored, options.pools);
+      const pool = stored.over ? undefined : poolFor(stored, options);
       const draft: TaskDraft = { ...draftOf(stored, clock), pool_id: pool?.spec.id ?? stored.pool_id };
       const record = tasks.restore(draft, stored);
       if (stored.over) {
@@ -77,23 +79,23 @@ export async function recover(options: RecoveryOptions): Promise<{ finished: num
     if ((tail instanceof Promise ? await tail : tail) > 0) await resume(record, options);
     else await tasks.reopen(record);
     if (isOver(record.state)) continue;
-    if (pool) pool.enqueue(record);
-    else
-      tasks.send(record, {
-        type: 'task.fail',
-        at: clock.now(),
-        failure: failure('POOL_UNAVAILABLE', 'no pool of this server serves the model of this task any more'),
-      });
+    const refusal =
+      options.catalog?.refusalOf(record.request.model_ref) ??
+      (pool
+        ? undefined
+        : failure('POOL_UNAVAILABLE', 'no pool of this server serves the model of this task any more'));
+    if (pool && !refusal) pool.enqueue(record);
+    else if (refusal) tasks.send(record, { type: 'task.fail', at: clock.now(), failure: refusal });
   }
   return { finished: finished.length, unfinished: unfinished.length };
 }
 
 /** The pool that a task goes to now: the one it had, or another one where that is gone or serves another model. */
-function poolFor({ pool_id, request }: StoredTask, pools: ReadonlyMap<string, Pool>): Pool | undefined {
-  const serves = ({ spec, model }: Pool): boolean =>
-    spec.engine === request.engine && model === request.model_ref;
+function poolFor({ pool_id, request }: StoredTask, { pools, catalog }: RecoveryOptions): Pool | undefined {
+  const isHome = ({ spec, model }: Pool): boolean =>
+    spec.engine === request.engine && serves(catalog, model, request.model_ref);
   const before = pools.get(pool_id);
-  return before && serves(before) ? before : [...pools.values()].find(serves);
+  return before && isHome(before) ? before : [...pools.values()].find(isHome);
 }
 
 /** A task whose log has more than its beginning: it ran, or was over before its end could be stored. */

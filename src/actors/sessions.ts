@@ -1,5 +1,5 @@
 import type { Clock } from '../clock.ts';
-import type { SessionInfo } from '../contract/generated/types.ts';
+import type { MetricsEvent, SessionInfo } from '../contract/generated/types.ts';
 import { failure, type Failure } from '../errors.ts';
 import { createRecordStepper } from '../machines/record-step.ts';
 import {
@@ -26,6 +26,11 @@ import { IdleList, type Idle } from './idle-list.ts';
 
 /** Prefix of the keys under which sessions are in a store. */
 export const SESSION_KEY = 'session/';
+
+type SessionMetrics = Pick<
+  MetricsEvent,
+  'kv_warmth' | 'tokens_budget_remaining' | 'time_budget_remaining_ms' | 'cost_budget_remaining'
+>;
 
 export interface SessionsOptions {
   clock: Clock;
@@ -216,6 +221,17 @@ export class Sessions {
   /** What is left of each configured budget; a session that does not exist has all. */
   remaining(session_id: string): Remaining {
     return this.#remaining(this.#find(session_id)?.context ?? NEW_ACCOUNT);
+  }
+
+  /** What its tasks' `metrics` say of it. */
+  metricsOf(session_id: string): SessionMetrics {
+    const { tokens, time_ms, cost } = this.remaining(session_id);
+    return {
+      kv_warmth: this.affinity(session_id) !== undefined,
+      ...(tokens === undefined ? {} : { tokens_budget_remaining: tokens }),
+      ...(time_ms === undefined ? {} : { time_budget_remaining_ms: time_ms }),
+      ...(cost === undefined ? {} : { cost_budget_remaining: cost }),
+    };
   }
 
   /** What a store should keep of it; without data where it is gone, which makes the store forget it. */

@@ -24,7 +24,7 @@ export async function serve(options: ServeOptions): Promise<void> {
   // Before anything starts: a signal in the first milliseconds drains like any other.
   const signaled = firstSignal();
   const { logger, flush } = await createLogger(config.log);
-  const storage = config.store.kind === 'memory' ? {} : await openFolder(config.runtime.dir, logger);
+  const storage = config.store.kind === 'memory' ? {} : await openFolder(config, logger);
   const orchestrator = orchestrate(config, { ...storage, hub });
   try {
     const server = await startServer(orchestrator, logger);
@@ -58,9 +58,11 @@ export async function serve(options: ServeOptions): Promise<void> {
 }
 
 /** @throws StoreError */
-async function openFolder(folder: string, logger: Logger): Promise<Storage> {
+async function openFolder({ runtime, catalog }: Config, logger: Logger): Promise<Storage> {
+  const folder = runtime.dir;
   try {
     const storage = await openStorage(folder, {
+      ...(catalog.root === undefined ? {} : { catalog_root: catalog.root }),
       onError: (error) =>
         logger.error({
           actor: 'store',
@@ -79,9 +81,13 @@ async function openFolder(folder: string, logger: Logger): Promise<Storage> {
     return storage;
   } catch (error) {
     if (!(error instanceof StoreError)) throw error;
-    throw new StoreError(error.code, `${error.message}; --data-dir (runtime.dir) names another folder`, {
-      cause: error,
-    });
+    throw new StoreError(
+      error.code,
+      `${error.message}; --data-dir (runtime.dir) names another folder, catalog.root that of the catalog`,
+      {
+        cause: error,
+      },
+    );
   }
 }
 

@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto';
 import { showValue } from '../contract/explain.ts';
 import type { Config, LlamacppPool, RemotePool } from '../contract/generated/types.ts';
 import { parseBindAddr } from './bind-addr.ts';
@@ -17,6 +18,7 @@ export function findMistake(config: Config, written: Settings): Mistake | undefi
   return (
     checkBindAddr(config.server.bind_addr) ??
     checkBackoff(config.supervision) ??
+    checkRoots(config.catalog.trust_policy) ??
     config.pools
       .map(
         (pool, index) =>
@@ -45,6 +47,18 @@ function checkBackoff({ initial_ms, max_ms }: Config['supervision']): Mistake | 
   if (max_ms >= initial_ms) return undefined;
   const message = `must be at least supervision.initial_ms (${initial_ms}), got ${max_ms}`;
   return { keys: ['supervision', 'max_ms'], message };
+}
+
+function checkRoots({ ca_roots }: Config['catalog']['trust_policy']): Mistake | undefined {
+  const index = ca_roots.findIndex((pem) => {
+    try {
+      return new X509Certificate(pem).subject === '';
+    } catch {
+      return true;
+    }
+  });
+  if (index < 0) return undefined;
+  return { keys: ['catalog', 'trust_policy', 'ca_roots', index], message: 'must be a certificate in PEM' };
 }
 
 function checkPool(config: Config, index: number): Mistake | undefined {

@@ -5,8 +5,18 @@ import { fileURLToPath } from 'node:url';
 const STORYTELLER = 'storyteller';
 
 /** A model as a pool names it. */
-export type ModelName =
+export type ModelName = LoadableModelName | CatalogModelName;
+
+/** A model whose place the reference tells by itself. */
+export type LoadableModelName =
   { kind: 'bundled'; name: typeof STORYTELLER } | { kind: 'file'; path: string } | RemoteModelName;
+
+/** A model whose place the catalog knows. */
+export interface CatalogModelName {
+  kind: 'catalog';
+  /** Its id there, or `sha256:` and a digest. */
+  id: string;
+}
 
 /** A model that has to be fetched. */
 export type RemoteModelName = HubModelName | HttpsModelName | S3ModelName | OciModelName;
@@ -49,22 +59,27 @@ export interface ModelNameMistake {
   expected: string;
 }
 
+const CATALOG = 'catalog:';
+const DIGEST = /^sha256:[0-9a-f]{64}$/;
 const FORMS =
   'storyteller, file:/path/model.gguf or the path of a GGUF file, hf:org/repo/path/file.gguf, hf:org/repo:QUANT, ' +
-  'https://host/file.gguf, s3://bucket/key or oci://registry/repo:tag';
+  'https://host/file.gguf, s3://bucket/key, oci://registry/repo:tag, or a model of the catalog: its id, catalog:id ' +
+  'or sha256: and 64 hex digits';
 const HUB_FORMS =
   'hf:org/repo/path/file.gguf, hf:org/repo:QUANT or hf:org/repo, each with @revision if need be';
 
 /** @returns the name, or what a right one looks like */
 export function parseModel(text: string): ModelName | ModelNameMistake {
   if (text === STORYTELLER) return { kind: 'bundled', name: STORYTELLER };
+  if (DIGEST.test(text)) return { kind: 'catalog', id: text };
+  if (text.startsWith(CATALOG)) return fromCatalog(text.slice(CATALOG.length));
   if (/^file:\/\//i.test(text)) return fromFileUrl(text);
   if (/^file:./i.test(text)) return { kind: 'file', path: text.slice('file:'.length) };
   // One letter before the colon is a drive.
   const scheme = isAbsolute(text) ? undefined : /^([a-z][a-z0-9+.-]+):/i.exec(text)?.[1]?.toLowerCase();
   switch (scheme) {
     case undefined:
-      return { kind: 'file', path: text };
+      return isBareId(text) ? { kind: 'catalog', id: text } : { kind: 'file', path: text };
     case 'hf':
       return fromHub(text.slice('hf:'.length));
     case 'https':
@@ -79,11 +94,29 @@ export function parseModel(text: string): ModelName | ModelNameMistake {
   }
 }
 
+/** What a reference calls a model in the catalog; any other reference is a name there as it is. */
+export function catalogIdOf(model_ref: string): string {
+  return model_ref.startsWith(CATALOG) ? model_ref.slice(CATALOG.length) : model_ref;
+}
+
+/** Whether a name may be that of a model in the catalog: one line, and nothing in it leads up. */
+export function isCatalogId(id: string): boolean {
+  return (
+    id.length <= 512 &&
+    id.trim() !== '' &&
+    // oxlint-disable-next-line no-control-regex
+    !/[\\\u0000-\u001f\u007f]/.test(id) &&
+    !id.split(/[/:]/).some((part) => part === '.' || part === '..')
+  );
+}
+
 /** The one name of a model: `storyteller`, `file:` and an absolute path, or its reference as it is written. */
 export function modelId(model: ModelName, folder: string): string {
   switch (model.kind) {
     case 'bundled':
       return model.name;
+    case 'catalog':
+      return DIGEST.test(model.id) || isBareId(model.id) ? model.id : CATALOG + model.id;
     case 'file':
       return `file:${resolve(folder, model.path)}`;
     case 'hf': {
@@ -122,6 +155,21 @@ export function isPlainPath(path: string): boolean {
 
 function mistake(expected: string): ModelNameMistake {
   return { kind: 'mistake', expected };
+}
+
+function fromCatalog(id: string): ModelName | ModelNameMistake {
+  return isCatalogId(id) ? { kind: 'catalog', id } : mistake("a model's id in the catalog after catalog:");
+}
+
+/** A name without scheme that is no path of a GGUF file. */
+function isBareId(text: string): boolean {
+  return (
+    text !== STORYTELLER &&
+    /^[A-Za-z0-9][^:]*$/.test(text) &&
+    !/\.gguf$|\.\./i.test(text) &&
+    isPlainPath(text) &&
+    isCatalogId(text)
+  );
 }
 
 function fromFileUrl(text: string): ModelName | ModelNameMistake {

@@ -1,15 +1,26 @@
 import { failure, TaskchartError } from '../errors.ts';
 import { explain } from './explain.ts';
 import {
+  catalogModelFields,
   drainRequestFields,
+  modelStateRequestFields,
   reloadRequestFields,
   taskRequestFields,
   tokenizeRequestFields,
   type Fields,
 } from './generated/fields.js';
-import type { DrainRequest, ReloadRequest, TaskRequest, TokenizeRequest } from './generated/types.ts';
+import type {
+  CatalogModel,
+  DrainRequest,
+  ModelStateRequest,
+  ReloadRequest,
+  TaskRequest,
+  TokenizeRequest,
+} from './generated/types.ts';
 import {
+  validateCatalogModel,
   validateDrainRequest,
+  validateModelStateRequest,
   validateReloadRequest,
   validateTaskRequest,
   validateTokenizeRequest,
@@ -43,6 +54,16 @@ export function parseDrain(body: unknown): DrainRequest {
 /** The same for the body of a reload; whether there is such a model is not looked at. */
 export function parseReload(body: unknown): ReloadRequest {
   return check(body, validateReloadRequest, reloadRequestFields);
+}
+
+/** The same for a model that is added to the catalog; its name is not looked at more closely. */
+export function parseCatalogModel(body: unknown): CatalogModel {
+  return known(check(body, validateCatalogModel, catalogModelFields), MODEL_SHAPE) as CatalogModel;
+}
+
+/** The same for the body that retires a model or takes it back. */
+export function parseModelState(body: unknown): ModelStateRequest {
+  return check(body, validateModelStateRequest, modelStateRequestFields);
 }
 
 function check<T>(body: unknown, validate: Validate<T>, fields: Fields): T {
@@ -90,18 +111,19 @@ interface Shape {
   entries?: Shape;
 }
 
-function shapeOf(path: string): Shape {
-  const paths = Object.keys(taskRequestFields);
+function shapeOf(table: Fields, path = ''): Shape {
+  const paths = Object.keys(table);
   const start = path === '' ? '' : `${path}.`;
   const names = paths
     .filter((known) => known !== '' && known.startsWith(start))
     .map((known) => known.slice(start.length))
     .filter((name) => !/[.[]/.test(name));
-  if (names.length > 0) return { fields: names.map((name) => [name, shapeOf(start + name)]) };
-  return paths.includes(`${path}[]`) ? { entries: shapeOf(`${path}[]`) } : {};
+  if (names.length > 0) return { fields: names.map((name) => [name, shapeOf(table, start + name)]) };
+  return paths.includes(`${path}[]`) ? { entries: shapeOf(table, `${path}[]`) } : {};
 }
 
-const SHAPE = shapeOf('');
+const SHAPE = shapeOf(taskRequestFields);
+const MODEL_SHAPE = shapeOf(catalogModelFields);
 
 /**
  * Fields nobody knows are ignored, which means that they are not kept either, at any depth: what was never checked is

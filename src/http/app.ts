@@ -6,6 +6,7 @@ import { correlate } from './correlation.ts';
 import { errorExit } from './errors.ts';
 import type { Handler, HttpOptions } from './handler.ts';
 import { artifactRoutes } from './routes/artifacts.ts';
+import { catalogRoutes } from './routes/catalog.ts';
 import { controlRoutes } from './routes/control.ts';
 import { poolRoutes } from './routes/pools.ts';
 import { sessionRoutes } from './routes/sessions.ts';
@@ -33,6 +34,7 @@ export function createHttpFace(options: HttpOptions): HttpFace {
     ...controlRoutes(options),
     ...poolRoutes(options),
     ...artifactRoutes(options),
+    ...catalogRoutes(options),
   };
   // A router tries each of its paths; those that only say "planned" are kept out of the others' way.
   const present = new Router();

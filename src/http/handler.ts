@@ -1,4 +1,5 @@
 import type { Context } from 'koa';
+import type { Catalog } from '../actors/catalog.ts';
 import type { Orchestrator } from '../actors/orchestrator.ts';
 import type { ArtifactStore } from '../artifacts/artifact-store.ts';
 import type { Clock } from '../clock.ts';
@@ -8,6 +9,8 @@ export interface HttpOptions {
   orchestrator: Orchestrator;
   /** Stored ones and transcripts; what is put need not have been checked. */
   artifacts: Pick<ArtifactStore, 'put' | 'get' | 'list'>;
+  /** Models that are known here; what is added need not have been checked. */
+  catalog: Pick<Catalog, 'add' | 'get' | 'list' | 'remove' | 'verify' | 'setState'>;
   clock: Clock;
   /** Largest request body in bytes. */
   body_limit_bytes: number;

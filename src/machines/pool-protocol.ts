@@ -30,6 +30,8 @@ export interface PoolContext extends PoolInput {
   keeps: boolean;
   /** Whether what waits when it is reloaded was promised the old model. */
   finishes_queue: boolean;
+  /** Whether it takes work again once it has been drained. */
+  comes_back: boolean;
   unload_cause: UnloadCause;
 }
 
@@ -39,7 +41,7 @@ export type PoolEvent =
   | { type: 'pool.unload'; cause: UnloadCause }
   /** Run empty, and stay so. */
   | { type: 'pool.drain'; deadline_ms: number }
-  /** After a drain: take work again. */
+  /** Take work again after a drain, also one that is not over yet. */
   | { type: 'pool.restore' }
   | { type: 'pool.reload'; deadline_ms: number; finishes_queue: boolean }
   /** `keep`: what is not finished then goes on in the next process; `refuse`: it is told so. */
@@ -116,6 +118,15 @@ export function unreadyFailure(context: PoolContext): Failure {
     pool_id: context.id,
     retry_after_ms: context.retry.initial_ms,
   };
+}
+
+/** A reload that did not work. @param why where it is not the pool's last error */
+export function reloadFailed({ id, last_error }: PoolContext, why?: string): PoolFact {
+  const failure: Failure =
+    why === undefined && last_error
+      ? { ...last_error, pool_id: id }
+      : { code: 'POOL_UNREADY', message: why ?? 'it did not work', retriable: true, pool_id: id };
+  return { type: 'reload.settled', failure };
 }
 
 /** Why a reload was given up. */

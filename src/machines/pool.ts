@@ -2,6 +2,7 @@ import { assign, emit, enqueueActions, setup, type ActorRefFrom, type SnapshotFr
 import type { EngineLoss } from '../engines/engine.ts';
 import {
   FAULTS,
+  reloadFailed,
   TOO_BUSY,
   unreadyFailure,
   type PoolContext,
@@ -32,6 +33,7 @@ export const poolMachine = setup({
     isKeeping: ({ context }) => context.keeps,
     isModelRetriable: ({ context }) => context.fault === 'model' && context.last_error?.retriable === true,
     isRetriable: ({ context }) => context.last_error?.retriable === true,
+    comesBack: ({ context }) => context.comes_back,
     finishesQueue: ({ context }) => context.finishes_queue && context.replicas_ready > 0,
   },
   actions: {
@@ -48,15 +50,7 @@ export const poolMachine = setup({
     dispatch: emit({ type: 'queue.dispatch' }),
     refuseQueue: emit(({ context }) => ({ type: 'queue.refuse', failure: unreadyFailure(context) })),
     tellReloaded: emit({ type: 'reload.settled' }),
-    tellReloadFailed: emit(({ context }, params: { why?: string }) => ({
-      type: 'reload.settled',
-      failure: {
-        ...(params.why === undefined && context.last_error
-          ? context.last_error
-          : { code: 'POOL_UNREADY' as const, message: params.why ?? 'it did not work', retriable: true }),
-        pool_id: context.id,
-      },
-    })),
+    tellReloadFailed: emit(({ context }, { why }: { why?: string }) => reloadFailed(context, why)),
     countReady: assign({
       replicas_ready: ({ context }) => Math.min(context.replicas, context.replicas_ready + 1),
       failures: 0,
@@ -83,7 +77,7 @@ export const poolMachine = setup({
     noteUnload: assign(({ event }) => (event.type === 'pool.unload' ? { unload_cause: event.cause } : {})),
     noteDrain: assign(({ event }) =>
       event.type === 'pool.drain'
-        ? { empty_ms: event.deadline_ms, keeps: false, unload_cause: 'drain' as const }
+        ? { empty_ms: event.deadline_ms, keeps: false, comes_back: false, unload_cause: 'drain' as const }
         : {},
     ),
     noteReload: assign(({ event }) =>
@@ -95,6 +89,7 @@ export const poolMachine = setup({
           }
         : {},
     ),
+    noteComeback: assign({ comes_back: true }),
     noteClose: assign(({ event }) =>
       event.type === 'pool.close' ? { empty_ms: event.deadline_ms, keeps: event.unfinished === 'keep' } : {},
     ),
@@ -114,6 +109,7 @@ export const poolMachine = setup({
     empty_ms: 0,
     keeps: false,
     finishes_queue: false,
+    comes_back: false,
     unload_cause: 'unload',
   }),
   initial: 'cold',
@@ -335,6 +331,7 @@ export const poolMachine = setup({
       on: {
         'lease.closed': { actions: 'countClosed' },
         'pool.drain': { target: 'draining', reenter: true, actions: 'noteDrain' },
+        'pool.restore': { actions: 'noteComeback' },
       },
       states: {
         emptying: {
@@ -346,7 +343,10 @@ export const poolMachine = setup({
           description: 'Replicas unload their engines.',
           entry: 'unloadReplicas',
           on: {
-            'replicas.unloaded': { target: '#pool.drained', actions: 'forgetReplicas' },
+            'replicas.unloaded': [
+              { guard: 'comesBack', target: '#pool.cold', actions: 'forgetReplicas' },
+              { target: '#pool.drained', actions: 'forgetReplicas' },
+            ],
             'pool.drain': {},
           },
         },

@@ -134,7 +134,7 @@ export class ModelCache {
     let total = entries.reduce((sum, { bytes }) => sum + bytes, 0);
     for (const { entry, bytes } of entries) {
       if (total + needed_bytes <= this.#max_bytes) return;
-      if (await this.#evict(entry)) total -= bytes;
+      if (await this.evict(entry)) total -= bytes;
     }
     if (total + needed_bytes > this.#max_bytes)
       throw unavailable(
@@ -177,7 +177,8 @@ export class ModelCache {
     return sizes.reduce((sum, size) => sum + size, 0);
   }
 
-  async #evict(entry: CacheEntry): Promise<boolean> {
+  /** Deletes an entry and its files. @returns false where somebody uses or fetches it */
+  async evict(entry: CacheEntry): Promise<boolean> {
     if (this.#using.has(entry.path)) return false;
     const fetching = this.lockFetch(entry.path);
     const using = fetching && tryLock(this.#lock(entry.path, 'use'), 'alone');

@@ -39,6 +39,11 @@ export class Models {
     };
   }
 
+  /** Deletes what was fetched by a reference; `kept` is what is in use, or was never fetched. */
+  async remove(model_ref: string): Promise<'removed' | 'kept' | 'none'> {
+    return isLocal(nameOf(model_ref)) ? 'kept' : (await this.#load()).remove(model_ref);
+  }
+
   /** Ends connections, and lets go of what this process has in use. */
   async close(): Promise<void> {
     await (await this.#library)?.close();

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { modelId, parseModel, type ModelName, type RemoteModelName } from '../config/model.ts';
+import { modelId, parseModel, type LoadableModelName, type RemoteModelName } from '../config/model.ts';
 import { showValue } from '../contract/explain.ts';
 import { failure, TaskchartError } from '../errors.ts';
 import type { ModelProgress, PreparedModel, ResolvedModel } from '../machines/provisioner.ts';
@@ -10,6 +10,9 @@ import { GgufError, readGgufHeader, type GgufHeader } from './gguf.ts';
 export type { ModelProgress, PreparedModel, ResolvedModel };
 
 const BUNDLED_PATH = fileURLToPath(new URL('../../models/storyteller/storyteller.gguf', import.meta.url));
+
+/** What the bundled file has: it comes with the package, and need not be read to be known. */
+export const BUNDLED_DIGEST = 'sha256:5267bacf078293cd1234b7a0b72e2f66387ebe9ff3a35083e8ba31557ee0d8b9';
 
 /** Models in files of this machine: the bundled one, `file:` references and plain paths. */
 export const fileModels = {
@@ -38,6 +41,7 @@ export const fileModels = {
       path: model.path,
       size_bytes,
       verification: 'warn',
+      ...(model.path === BUNDLED_PATH ? { digest: BUNDLED_DIGEST } : {}),
       ...(context_length === undefined ? {} : { context_length }),
     };
   },
@@ -65,8 +69,12 @@ export const remoteModels = {
 };
 
 /** @throws TaskchartError saying what a right reference looks like */
-export function nameOf(model_ref: string): ModelName {
+export function nameOf(model_ref: string): LoadableModelName {
   const name = parseModel(model_ref);
+  if (name.kind === 'catalog')
+    throw unobtainable(
+      `model "${model_ref}": there is no such model in the catalog (POST /v1/catalog/models), and no such file`,
+    );
   if (name.kind === 'mistake') throw unobtainable(`model "${model_ref}": must be ${name.expected}`);
   return name;
 }
@@ -81,11 +89,11 @@ export function requestedName(model_ref: string): string {
 }
 
 /** Whether it is in a file of this machine whose place the reference tells. */
-export function isLocal(name: ModelName): name is Exclude<ModelName, RemoteModelName> {
+export function isLocal(name: LoadableModelName): name is Exclude<LoadableModelName, RemoteModelName> {
   return name.kind === 'bundled' || name.kind === 'file';
 }
 
-function localPath(name: ModelName): string | undefined {
+function localPath(name: LoadableModelName): string | undefined {
   if (name.kind === 'bundled') return BUNDLED_PATH;
   return name.kind === 'file' ? resolve(name.path) : undefined;
 }

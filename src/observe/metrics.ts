@@ -1,4 +1,5 @@
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { serves } from '../actors/model-gate.ts';
 import type { Observation } from '../actors/observation.ts';
 import type { Orchestrator } from '../actors/orchestrator.ts';
 import type { Pool } from '../actors/pool.ts';
@@ -43,6 +44,8 @@ const FIRST_TOKEN_BUCKETS_MS = [50, 100, 150, 200, 300, 500, 750, 1000, 1500, 20
 const PREDICTION_ERROR_BUCKETS_MS = [
   -30_000, -10_000, -3000, -1000, -300, -100, -30, 0, 30, 100, 300, 1000, 3000, 10_000, 30_000,
 ];
+/** A label with more values than this is of no use to anybody. */
+const MOST_MODELS = 1024;
 const DECODE_BUCKETS_MS = [250, 500, 1000, 1500, 2000, 3000, 4000, 6000, 8000, 12_000];
 
 /** The contract's metrics, fed by what the orchestrator reports; gauges are read from it at each scrape. */
@@ -110,6 +113,12 @@ export function createMetrics(orchestrator: Orchestrator): {
     buckets: PREDICTION_ERROR_BUCKETS_MS,
     registers,
   });
+  const verifications = counter(
+    'catalog_verifications_total',
+    'Comparisons of a model file with its digest, by what came of it',
+    ['result', 'reason', 'engine'],
+  );
+  gaugeOfModels();
   const sessions = new Gauge({ name: 'sessions_active', help: 'Sessions that have not expired', registers });
   gaugeOfPools(
     'queue_depth',
@@ -126,6 +135,23 @@ export function createMetrics(orchestrator: Orchestrator): {
   gaugeOfPools('pool_ready', '1 where the pool is ready', ['pool_id'], (gauge, pool) =>
     gauge.set({ pool_id: pool.spec.id }, pool.snapshot.hasTag('ready') ? 1 : 0),
   );
+
+  function gaugeOfModels(): Gauge<'model_id' | 'state'> {
+    return new Gauge({
+      name: 'model_state',
+      help: '1 for the state that a model of the catalog is in',
+      labelNames: ['model_id', 'state'],
+      registers,
+      collect() {
+        this.reset();
+        let left = MOST_MODELS;
+        for (const { id, state } of orchestrator.catalog?.states() ?? []) {
+          if (left-- === 0) return;
+          this.set({ model_id: id, state }, 1);
+        }
+      },
+    });
+  }
 
   function gaugeOfPools<L extends string>(
     name: string,
@@ -147,6 +173,12 @@ export function createMetrics(orchestrator: Orchestrator): {
 
   function engineOf(pool: Pool | undefined): { engine: string; engine_version: string } {
     return { engine: pool?.spec.engine ?? '', engine_version: pool?.properties?.engine_version ?? '' };
+  }
+
+  /** Empty for a model that no pool has. */
+  function engineServing(model_id: string): string {
+    const pools = [...orchestrator.pools.values()];
+    return pools.find(({ spec }) => serves(orchestrator.catalog, spec.model, model_id))?.spec.engine ?? '';
   }
 
   function labelsOf(record: TaskRecord): Record<(typeof TASK_LABELS)[number], string> {
@@ -206,6 +238,12 @@ export function createMetrics(orchestrator: Orchestrator): {
         return;
       case 'task.closed':
         return closed(observation.record);
+      case 'model.verified':
+        return verifications.inc({
+          result: observation.result,
+          reason: observation.reason,
+          engine: engineServing(observation.model_id),
+        });
       case 'placement.decided':
         candidates.set(observation.decision.considered);
         return placements.inc({

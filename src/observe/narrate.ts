@@ -33,6 +33,11 @@ export function narrate(orchestrator: Orchestrator, logger: Logger): () => void 
           decision_reason: observation.failure.message,
           human: `A task is refused: ${observation.failure.message}.`,
         });
+      case 'model.ingested':
+      case 'model.verified':
+      case 'model.moved':
+      case 'model.removed':
+        return ofModel(logger, observation);
       case 'store.recovered':
         return logger.info({
           actor: 'orchestrator',
@@ -124,6 +129,78 @@ export function narrate(orchestrator: Orchestrator, logger: Logger): () => void 
         return;
     }
   });
+}
+
+type OfModel = Extract<Observation, { type: `model.${'ingested' | 'verified' | 'moved' | 'removed'}` }>;
+
+function ofModel(logger: Logger, observation: OfModel): void {
+  const { model_id } = observation;
+  const fields = { actor: 'catalog', target: 'model', model_id };
+  switch (observation.type) {
+    case 'model.ingested': {
+      const { origin, warnings } = observation;
+      const line = { ...fields, action: 'ingest', origin };
+      if (warnings.length === 0)
+        return logger.info({ ...line, human: `The catalog has model ${shorten(model_id)}.` });
+      return logger.warn({
+        ...line,
+        decision_reason: warnings.join('; '),
+        human: `The catalog has model ${shorten(model_id)}, which lacks what strict trust would demand.`,
+      });
+    }
+    case 'model.verified': {
+      const { result, reason } = observation;
+      return logger[RESULT_LEVELS[result]]({
+        ...fields,
+        action: 'verify',
+        result,
+        reason,
+        human: `Model ${shorten(model_id)} ${FINDINGS[reason] ?? reason}.`,
+      });
+    }
+    case 'model.moved': {
+      const { state, deadline_ms } = observation;
+      const isRetired = state === 'Retired';
+      return logger.info({
+        ...fields,
+        action: isRetired ? 'retire' : 'activate',
+        ...(isRetired ? { deadline_ms } : {}),
+        human: isRetired
+          ? `Model ${shorten(model_id)} takes no new work; what runs has ${deadline_ms} ms.`
+          : `Model ${shorten(model_id)} takes new work.`,
+      });
+    }
+    case 'model.removed': {
+      const { files } = observation;
+      return logger[files === 'failed' ? 'warn' : 'info']({
+        ...fields,
+        action: 'remove',
+        files,
+        human: `The catalog forgets model ${shorten(model_id)}; ${FILES[files]}.`,
+      });
+    }
+  }
+}
+
+const RESULT_LEVELS = { pass: 'info', warn: 'warn', fail: 'error' } as const;
+const FINDINGS: Readonly<Record<string, string>> = {
+  digest_match: 'has the digest that it should have',
+  digest_mismatch: 'has another digest than it should have',
+  no_digest: 'is used without a digest to compare it with',
+  absent: 'has no file here to compare',
+  directory: 'is a folder, which has no digest',
+  unreadable: 'has a file that cannot be read',
+};
+const FILES = {
+  removed: 'its fetched files are deleted',
+  kept: 'its files are in use, shared or were never fetched, and stay',
+  none: 'no file of it was here',
+  failed: 'its files could not be deleted',
+} as const;
+
+/** A sentence stays one that can be read. */
+function shorten(model_id: string): string {
+  return model_id.length > 60 ? `${model_id.slice(0, 60)}…` : model_id;
 }
 
 function fieldsOf(orchestrator: Orchestrator, record: TaskRecord): Record<string, unknown> {

@@ -171,7 +171,7 @@ async function refused(t: ExecutionContext, dir: string): Promise<string> {
   return daemon.stderr();
 }
 
-const HINT = '; --data-dir (runtime.dir) names another folder\n';
+const HINT = '; --data-dir (runtime.dir) names another folder, catalog.root that of the catalog\n';
 
 test('a folder that another daemon has ends with one line and exit code 1, and the other one goes on', async (t) => {
   const dir = await folder(t);
@@ -206,6 +206,16 @@ test('files of a later taskchart, and files that are none of ours, are left as t
   await writeFile(join(dir, 'tasks.db'), 'my shopping list, which is rather long today: '.repeat(10));
   t.regex(await refused(t, dir), /^taskchart: \S+tasks\.db is not a taskchart store, nor a database at all/);
   t.regex(await readFile(join(dir, 'tasks.db'), 'utf8'), /^my shopping list/);
+});
+
+test('a catalog of a later taskchart ends with one line, and is left as it is', async (t) => {
+  const dir = await folder(t);
+  const text = '{"schema_version":9,"models":[]}';
+  await writeFile(join(dir, 'catalog.json'), text);
+  const daemon = taskchart(['serve', '--port', '0'], { TASKCHART_CATALOG__ROOT: dir });
+  t.is(await daemon.exit, 1);
+  t.regex(daemon.stderr(), /^taskchart: \S+catalog\.json has the schema version 9, and this version .*\n$/);
+  t.is(await readFile(join(dir, 'catalog.json'), 'utf8'), text);
 });
 
 test('help says where things are kept, what signals do and what the exit codes mean', async (t) => {

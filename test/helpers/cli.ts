@@ -25,11 +25,17 @@ export function taskchart(args: readonly string[], env: NodeJS.ProcessEnv = {}):
 }
 
 export function program(args: readonly string[], env: NodeJS.ProcessEnv = {}): Program {
-  // A daemon keeps what it has accepted: each program has a folder of its own, unless the test gives it one.
+  // A daemon keeps what it has accepted, and knows models: each program has a folder of its own, unless the test gives it one.
   const folder = mkdtempSync(join(tmpdir(), 'taskchart-'));
   const child = spawn(process.execPath, args, {
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, NODE_OPTIONS: '', TASKCHART_RUNTIME__DIR: folder, ...env },
+    env: {
+      ...process.env,
+      NODE_OPTIONS: '',
+      TASKCHART_RUNTIME__DIR: folder,
+      TASKCHART_CATALOG__ROOT: folder,
+      ...env,
+    },
   });
   const text = { stdout: '', stderr: '' };
   for (const name of ['stdout', 'stderr'] as const)

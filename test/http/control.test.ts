@@ -104,6 +104,8 @@ test('metrics have every name before any traffic, and move with it', async (t) =
     admission_backpressure_events_total: 'counter',
     placement_decisions_total: 'counter',
     placement_candidates_considered: 'gauge',
+    catalog_verifications_total: 'counter',
+    model_state: 'gauge',
     queue_depth: 'gauge',
     active_leases: 'gauge',
     pool_ready: 'gauge',

@@ -1,4 +1,4 @@
-import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
@@ -21,7 +21,9 @@ async function stage(t: ExecutionContext, pool: { model?: string; provisioning?:
   const folder = mkdtempSync(join(tmpdir(), 'taskchart-'));
   const other = join(folder, 'other.gguf');
   const broken = join(folder, 'broken.gguf');
+  // The same weights, and other bytes: what has the same digest is the same model.
   copyFileSync(STORYTELLER, other);
+  appendFileSync(other, '\0');
   writeFileSync(broken, 'GGUF and nothing else');
   const server = await startTestServer({
     pools: [{ id: 'p', engine: 'llamacpp', model: 'storyteller', slots: 1, ...pool }],

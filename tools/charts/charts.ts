@@ -1,4 +1,5 @@
 import type { AnyStateMachine } from 'xstate';
+import { modelMachine } from '../../src/machines/model.ts';
 import { orchestratorMachine } from '../../src/machines/orchestrator.ts';
 import { poolMachine } from '../../src/machines/pool.ts';
 import { provisionerMachine } from '../../src/machines/provisioner.ts';
@@ -38,6 +39,11 @@ export const CHARTS: readonly Chart[] = [
   {
     machine: provisionerMachine,
     description: 'Finds a model, brings it to this machine where it is missing, and verifies it.',
+    layout: { direction: 'RIGHT', actions: true },
+  },
+  {
+    machine: modelMachine,
+    description: 'Whether new work may use a model of the catalog.',
     layout: { direction: 'RIGHT', actions: true },
   },
   {

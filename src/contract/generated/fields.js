@@ -308,6 +308,187 @@ export const reloadRequestFields = {
  }
 };
 
+export const catalogModelFields = {
+ "": {
+  "type": "object",
+  "about": "a model in the catalog",
+  "expects": "an object"
+ },
+ "id": {
+  "type": "string",
+  "about": "its name",
+  "expects": "a name of at most 512 characters"
+ },
+ "digest": {
+  "type": "string",
+  "about": "SHA-256 of the model file",
+  "expects": "sha256: and 64 hex digits in lower case"
+ },
+ "source_url": {
+  "type": "string",
+  "about": "where it comes from: a URL, or a reference such as hf:org/repo/file.gguf or file:/path/model.gguf",
+  "expects": "a string"
+ },
+ "tags": {
+  "type": "array",
+  "about": "labels",
+  "expects": "a list"
+ },
+ "tags[]": {
+  "type": "string",
+  "about": "label",
+  "expects": "a string"
+ },
+ "manifests": {
+  "type": "array",
+  "about": "its files",
+  "expects": "a list"
+ },
+ "manifests[]": {
+  "type": "object",
+  "about": "one file of a model",
+  "expects": "an object"
+ },
+ "manifests[].digest": {
+  "type": "string",
+  "about": "SHA-256 of the file",
+  "expects": "a string"
+ },
+ "manifests[].size_bytes": {
+  "type": "integer",
+  "about": "size",
+  "expects": "an integer ≥ 0"
+ },
+ "signatures": {
+  "type": "array",
+  "about": "who vouches for it",
+  "expects": "a list"
+ },
+ "signatures[]": {
+  "type": "object",
+  "about": "somebody vouches for a model",
+  "expects": "an object"
+ },
+ "signatures[].signer": {
+  "type": "string",
+  "about": "who",
+  "expects": "a string"
+ },
+ "signatures[].algo": {
+  "type": "string",
+  "about": "signature algorithm",
+  "expects": "a string"
+ },
+ "signatures[].verified": {
+  "type": "boolean",
+  "about": "whether the signature was checked and holds",
+  "expects": "true or false"
+ },
+ "signatures[].timestamp_ms": {
+  "type": "integer",
+  "about": "when it was signed",
+  "expects": "an integer"
+ },
+ "sbom": {
+  "type": "object",
+  "about": "where the model's bill of materials is",
+  "expects": "an object"
+ },
+ "sbom.uri": {
+  "type": "string",
+  "about": "address",
+  "expects": "a string"
+ },
+ "sbom.digest": {
+  "type": "string",
+  "about": "SHA-256 of the document",
+  "expects": "a string"
+ },
+ "trust_policy": {
+  "type": "object",
+  "about": "what is demanded of the model",
+  "expects": "an object"
+ },
+ "trust_policy.mode": {
+  "type": "string",
+  "about": "`strict` refuses what `permissive` only warns about",
+  "expects": "one of strict, permissive"
+ },
+ "trust_policy.allowed_registries": {
+  "type": "array",
+  "about": "where it may come from; empty allows all",
+  "expects": "a list"
+ },
+ "trust_policy.allowed_registries[]": {
+  "type": "string",
+  "about": "host",
+  "expects": "a string"
+ },
+ "trust_policy.require_signature": {
+  "type": "boolean",
+  "about": "whether it must be signed",
+  "expects": "true or false"
+ },
+ "trust_policy.require_sbom": {
+  "type": "boolean",
+  "about": "whether it must have a bill of materials",
+  "expects": "true or false"
+ },
+ "trust_policy.ca_roots": {
+  "type": "array",
+  "about": "certificates that signatures must lead to",
+  "expects": "a list"
+ },
+ "trust_policy.ca_roots[]": {
+  "type": "string",
+  "about": "PEM",
+  "expects": "a string"
+ },
+ "state": {
+  "type": "string",
+  "about": "whether new work may use the model",
+  "expects": "one of Active, Retired"
+ },
+ "created_ms": {
+  "type": "integer",
+  "about": "when it was first added",
+  "expects": "an integer"
+ },
+ "verification": {
+  "type": "string",
+  "about": "what came of the last verification: its file has the digest, there was no file to compare, or it has another digest or cannot be read",
+  "expects": "one of pass, warn, fail"
+ },
+ "last_verified_ms": {
+  "type": "integer",
+  "about": "when its files were last compared with the digest",
+  "expects": "an integer"
+ },
+ "local_path": {
+  "type": "string",
+  "about": "where its files are",
+  "expects": "a string"
+ }
+};
+
+export const modelStateRequestFields = {
+ "": {
+  "type": "object",
+  "about": "the state a model shall have",
+  "expects": "an object"
+ },
+ "state": {
+  "type": "string",
+  "about": "whether new work may use the model",
+  "expects": "one of Active, Retired"
+ },
+ "deadline_ms": {
+  "type": "integer",
+  "about": "how long running tasks may go on when it is retired",
+  "expects": "an integer ≥ 0"
+ }
+};
+
 export const artifactFields = {
  "": {
   "type": "object",
@@ -571,6 +752,56 @@ export const configFields = {
   "type": "integer",
   "about": "most that they may take; what was not used for longest goes first, never what is in use",
   "expects": "an integer ≥ 1"
+ },
+ "catalog": {
+  "type": "object",
+  "about": "what is known of models, and which of them are trusted",
+  "expects": "an object"
+ },
+ "catalog.root": {
+  "type": "string",
+  "about": "folder of the catalog, which is the file `catalog.json` there; several daemons may share it",
+  "expects": "the path of a folder"
+ },
+ "catalog.trust_policy": {
+  "type": "object",
+  "about": "what is demanded of every model",
+  "expects": "an object"
+ },
+ "catalog.trust_policy.mode": {
+  "type": "string",
+  "about": "permissive only warns; strict refuses models that are not in the catalog with a verified signature, or miss what else is demanded here",
+  "expects": "one of strict, permissive"
+ },
+ "catalog.trust_policy.allowed_registries": {
+  "type": "array",
+  "about": "hosts that models may come from, subdomains included; huggingface.co stands for hf: references, localhost for files of this machine",
+  "expects": "a list"
+ },
+ "catalog.trust_policy.allowed_registries[]": {
+  "type": "string",
+  "about": "a host, with a port if only that one is meant",
+  "expects": "a host such as huggingface.co"
+ },
+ "catalog.trust_policy.require_signature": {
+  "type": "boolean",
+  "about": "whether permissive warns about a model without a verified signature; strict refuses it anyway",
+  "expects": "true or false"
+ },
+ "catalog.trust_policy.require_sbom": {
+  "type": "boolean",
+  "about": "whether a model must have a bill of materials",
+  "expects": "true or false"
+ },
+ "catalog.trust_policy.ca_roots": {
+  "type": "array",
+  "about": "certificates of those whose signatures count: a signature's `signer` has to be the common name or the SHA-256 fingerprint of one of them",
+  "expects": "a list"
+ },
+ "catalog.trust_policy.ca_roots[]": {
+  "type": "string",
+  "about": "a certificate in PEM",
+  "expects": "a certificate in PEM"
  },
  "policy": {
   "type": "object",

@@ -1304,7 +1304,7 @@ export interface CatalogModel {
    */
   digest: string;
   /**
-   * Where it came from.
+   * Where it comes from: a URL, or a reference such as hf:org/repo/file.gguf or file:/path/model.gguf. Without one only a file that is here already can be used.
    */
   source_url?: string;
   /**
@@ -1324,6 +1324,14 @@ export interface CatalogModel {
   sbom?: Sbom;
   trust_policy?: TrustPolicy;
   state?: ModelState;
+  /**
+   * When it was first added. Milliseconds since 1970-01-01T00:00Z.
+   */
+  created_ms?: number;
+  /**
+   * What came of the last verification: its file has the digest, there was no file to compare, or it has another digest or cannot be read. Absent before the first one.
+   */
+  verification?: 'pass' | 'warn' | 'fail';
   /**
    * When its files were last compared with the digest. Milliseconds since 1970-01-01T00:00Z.
    */
@@ -1543,7 +1551,7 @@ export interface LlamacppPool {
    */
   engine: 'llamacpp';
   /**
-   * The model: storyteller, the path of a GGUF file, or a reference to one that is fetched, such as hf:org/repo:QUANT. storyteller is the bundled one; a path may have file: before it and is relative to the configuration file; fetched are hf:org/repo/path/file.gguf and hf:org/repo:QUANT (both with @revision if need be), https://host/file.gguf, s3://bucket/key and oci://registry/repo:tag.
+   * The model: storyteller, the path of a GGUF file, or a reference to one that is fetched, such as hf:org/repo:QUANT. storyteller is the bundled one; a path may have file: before it and is relative to the configuration file; fetched are hf:org/repo/path/file.gguf and hf:org/repo:QUANT (both with @revision if need be), https://host/file.gguf, s3://bucket/key and oci://registry/repo:tag. A name of the catalog does as well: a bare id, catalog: and an id, or sha256: and a digest.
    */
   model: string;
   /**
@@ -1953,6 +1961,44 @@ export interface Config {
     max_bytes?: number;
   };
   /**
+   * What is known of models, and which of them are trusted.
+   */
+  catalog: {
+    /**
+     * Folder of the catalog, which is the file `catalog.json` there; several daemons may share it. models.cache_dir when left out. Relative to the configuration file, or to the working directory where it does not come from the file.
+     */
+    root?: string;
+    /**
+     * What is demanded of every model.
+     */
+    trust_policy: {
+      /**
+       * permissive only warns; strict refuses models that are not in the catalog with a verified signature, or miss what else is demanded here. A wrong digest is refused by both.
+       */
+      mode: 'strict' | 'permissive';
+      /**
+       * Hosts that models may come from, subdomains included; huggingface.co stands for hf: references, localhost for files of this machine. Every host where it is empty.
+       *
+       * Items: A host, with a port if only that one is meant.
+       */
+      allowed_registries: string[];
+      /**
+       * Whether permissive warns about a model without a verified signature; strict refuses it anyway.
+       */
+      require_signature: boolean;
+      /**
+       * Whether a model must have a bill of materials.
+       */
+      require_sbom: boolean;
+      /**
+       * Certificates of those whose signatures count: a signature's `signer` has to be the common name or the SHA-256 fingerprint of one of them. Every signer where it is empty.
+       *
+       * Items: A certificate in PEM.
+       */
+      ca_roots: string[];
+    };
+  };
+  /**
    * What may be fetched.
    */
   policy: {
@@ -2106,7 +2152,7 @@ export interface LlamacppPoolInput {
    */
   engine: 'llamacpp';
   /**
-   * The model: storyteller, the path of a GGUF file, or a reference to one that is fetched, such as hf:org/repo:QUANT. storyteller is the bundled one; a path may have file: before it and is relative to the configuration file; fetched are hf:org/repo/path/file.gguf and hf:org/repo:QUANT (both with @revision if need be), https://host/file.gguf, s3://bucket/key and oci://registry/repo:tag.
+   * The model: storyteller, the path of a GGUF file, or a reference to one that is fetched, such as hf:org/repo:QUANT. storyteller is the bundled one; a path may have file: before it and is relative to the configuration file; fetched are hf:org/repo/path/file.gguf and hf:org/repo:QUANT (both with @revision if need be), https://host/file.gguf, s3://bucket/key and oci://registry/repo:tag. A name of the catalog does as well: a bare id, catalog: and an id, or sha256: and a digest.
    */
   model: string;
   /**
@@ -2514,6 +2560,44 @@ export interface ConfigInput {
      * Most that they may take; what was not used for longest goes first, never what is in use. No limit when left out. Bytes.
      */
     max_bytes?: number;
+  };
+  /**
+   * What is known of models, and which of them are trusted.
+   */
+  catalog?: {
+    /**
+     * Folder of the catalog, which is the file `catalog.json` there; several daemons may share it. models.cache_dir when left out. Relative to the configuration file, or to the working directory where it does not come from the file.
+     */
+    root?: string;
+    /**
+     * What is demanded of every model.
+     */
+    trust_policy?: {
+      /**
+       * permissive only warns; strict refuses models that are not in the catalog with a verified signature, or miss what else is demanded here. A wrong digest is refused by both.
+       */
+      mode?: 'strict' | 'permissive';
+      /**
+       * Hosts that models may come from, subdomains included; huggingface.co stands for hf: references, localhost for files of this machine. Every host where it is empty.
+       *
+       * Items: A host, with a port if only that one is meant.
+       */
+      allowed_registries?: string[];
+      /**
+       * Whether permissive warns about a model without a verified signature; strict refuses it anyway.
+       */
+      require_signature?: boolean;
+      /**
+       * Whether a model must have a bill of materials.
+       */
+      require_sbom?: boolean;
+      /**
+       * Certificates of those whose signatures count: a signature's `signer` has to be the common name or the SHA-256 fingerprint of one of them. Every signer where it is empty.
+       *
+       * Items: A certificate in PEM.
+       */
+      ca_roots?: string[];
+    };
   };
   /**
    * What may be fetched.

@@ -1419,10 +1419,14 @@ return errors === 0;
 }
 validate24.evaluated = {"props":{"new_model_ref":true,"deadline_ms":true},"dynamicProps":false,"dynamicItems":false};
 
-export const validateArtifact = validate25;
-const schema43 = {"type":"object","required":["kind","content"],"properties":{"kind":{"$ref":"#/$defs/ArtifactKind"},"content":{"type":"object","additionalProperties":true},"tags":{"type":"array","items":{"type":"string"}},"parent":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"metadata":{"type":"object","additionalProperties":true}}};
-const schema44 = {"type":"string","enum":["plan","summary","diff","trace","other"]};
-const pattern9 = new RegExp("^sha256:[0-9a-f]{64}$", "u");
+export const validateCatalogModel = validate25;
+const schema43 = {"type":"object","required":["id","digest"],"properties":{"id":{"type":"string","pattern":"\\S"},"digest":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"source_url":{"type":"string"},"tags":{"type":"array","items":{"type":"string"}},"manifests":{"type":"array","items":{"$ref":"#/$defs/Manifest"}},"signatures":{"type":"array","items":{"$ref":"#/$defs/Signature"}},"sbom":{"$ref":"#/$defs/Sbom"},"trust_policy":{"$ref":"#/$defs/TrustPolicy"},"state":{"$ref":"#/$defs/ModelState","readOnly":true},"created_ms":{"type":"integer","readOnly":true},"verification":{"type":"string","enum":["pass","warn","fail"],"readOnly":true},"last_verified_ms":{"type":"integer","readOnly":true},"local_path":{"type":"string","readOnly":true}}};
+const schema44 = {"type":"object","required":["digest","size_bytes"],"properties":{"digest":{"type":"string"},"size_bytes":{"type":"integer","minimum":0}}};
+const schema45 = {"type":"object","required":["signer","algo","verified"],"properties":{"signer":{"type":"string"},"algo":{"type":"string"},"verified":{"type":"boolean"},"timestamp_ms":{"type":"integer"}}};
+const schema46 = {"type":"object","required":["uri","digest"],"properties":{"uri":{"type":"string"},"digest":{"type":"string"}}};
+const schema47 = {"type":"object","required":["mode"],"properties":{"mode":{"type":"string","enum":["strict","permissive"]},"allowed_registries":{"type":"array","items":{"type":"string"}},"require_signature":{"type":"boolean"},"require_sbom":{"type":"boolean"},"ca_roots":{"type":"array","items":{"type":"string"}}}};
+const schema48 = {"type":"string","enum":["Active","Retired"]};
+const pattern10 = new RegExp("^sha256:[0-9a-f]{64}$", "u");
 
 function validate25(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
@@ -1437,8 +1441,628 @@ evaluated0.items = undefined;
 if(errors === 0){
 if(data && typeof data == "object" && !Array.isArray(data)){
 let missing0;
-if(((data.kind === undefined) && (missing0 = "kind")) || ((data.content === undefined) && (missing0 = "content"))){
+if(((data.id === undefined) && (missing0 = "id")) || ((data.digest === undefined) && (missing0 = "digest"))){
 validate25.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+return false;
+}
+else {
+if(data.id !== undefined){
+let data0 = data.id;
+const _errs1 = errors;
+if(errors === _errs1){
+if(typeof data0 === "string"){
+if(!pattern4.test(data0)){
+validate25.errors = [{instancePath:instancePath+"/id",schemaPath:"#/properties/id/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+return false;
+}
+}
+else {
+validate25.errors = [{instancePath:instancePath+"/id",schemaPath:"#/properties/id/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid0 = _errs1 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.digest !== undefined){
+let data1 = data.digest;
+const _errs3 = errors;
+if(errors === _errs3){
+if(typeof data1 === "string"){
+if(!pattern10.test(data1)){
+validate25.errors = [{instancePath:instancePath+"/digest",schemaPath:"#/properties/digest/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
+return false;
+}
+}
+else {
+validate25.errors = [{instancePath:instancePath+"/digest",schemaPath:"#/properties/digest/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid0 = _errs3 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.source_url !== undefined){
+const _errs5 = errors;
+if(typeof data.source_url !== "string"){
+validate25.errors = [{instancePath:instancePath+"/source_url",schemaPath:"#/properties/source_url/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+var valid0 = _errs5 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.tags !== undefined){
+let data3 = data.tags;
+const _errs7 = errors;
+if(errors === _errs7){
+if(Array.isArray(data3)){
+var valid1 = true;
+const len0 = data3.length;
+for(let i0=0; i0<len0; i0++){
+const _errs9 = errors;
+if(typeof data3[i0] !== "string"){
+validate25.errors = [{instancePath:instancePath+"/tags/" + i0,schemaPath:"#/properties/tags/items/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+var valid1 = _errs9 === errors;
+if(!valid1){
+break;
+}
+}
+}
+else {
+validate25.errors = [{instancePath:instancePath+"/tags",schemaPath:"#/properties/tags/type",keyword:"type",params:{type: "array"}}];
+return false;
+}
+}
+var valid0 = _errs7 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.manifests !== undefined){
+let data5 = data.manifests;
+const _errs11 = errors;
+if(errors === _errs11){
+if(Array.isArray(data5)){
+var valid2 = true;
+const len1 = data5.length;
+for(let i1=0; i1<len1; i1++){
+let data6 = data5[i1];
+const _errs13 = errors;
+const _errs14 = errors;
+if(errors === _errs14){
+if(data6 && typeof data6 == "object" && !Array.isArray(data6)){
+let missing1;
+if(((data6.digest === undefined) && (missing1 = "digest")) || ((data6.size_bytes === undefined) && (missing1 = "size_bytes"))){
+validate25.errors = [{instancePath:instancePath+"/manifests/" + i1,schemaPath:"#/$defs/Manifest/required",keyword:"required",params:{missingProperty: missing1}}];
+return false;
+}
+else {
+if(data6.digest !== undefined){
+const _errs16 = errors;
+if(typeof data6.digest !== "string"){
+validate25.errors = [{instancePath:instancePath+"/manifests/" + i1+"/digest",schemaPath:"#/$defs/Manifest/properties/digest/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+var valid4 = _errs16 === errors;
+}
+else {
+var valid4 = true;
+}
+if(valid4){
+if(data6.size_bytes !== undefined){
+let data8 = data6.size_bytes;
+const _errs18 = errors;
+if(!(((typeof data8 == "number") && (!(data8 % 1) && !isNaN(data8))) && (isFinite(data8)))){
+validate25.errors = [{instancePath:instancePath+"/manifests/" + i1+"/size_bytes",schemaPath:"#/$defs/Manifest/properties/size_bytes/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs18){
+if((typeof data8 == "number") && (isFinite(data8))){
+if(data8 < 0 || isNaN(data8)){
+validate25.errors = [{instancePath:instancePath+"/manifests/" + i1+"/size_bytes",schemaPath:"#/$defs/Manifest/properties/size_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
+}
+}
+}
+var valid4 = _errs18 === errors;
+}
+else {
+var valid4 = true;
+}
+}
+}
+}
+else {
+validate25.errors = [{instancePath:instancePath+"/manifests/" + i1,schemaPath:"#/$defs/Manifest/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid2 = _errs13 === errors;
+if(!valid2){
+break;
+}
+}
+}
+else {
+validate25.errors = [{instancePath:instancePath+"/manifests",schemaPath:"#/properties/manifests/type",keyword:"type",params:{type: "array"}}];
+return false;
+}
+}
+var valid0 = _errs11 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.signatures !== undefined){
+let data9 = data.signatures;
+const _errs20 = errors;
+if(errors === _errs20){
+if(Array.isArray(data9)){
+var valid5 = true;
+const len2 = data9.length;
+for(let i2=0; i2<len2; i2++){
+let data10 = data9[i2];
+const _errs22 = errors;
+const _errs23 = errors;
+if(errors === _errs23){
+if(data10 && typeof data10 == "object" && !Array.isArray(data10)){
+let missing2;
+if((((data10.signer === undefined) && (missing2 = "signer")) || ((data10.algo === undefined) && (missing2 = "algo"))) || ((data10.verified === undefined) && (missing2 = "verified"))){
+validate25.errors = [{instancePath:instancePath+"/signatures/" + i2,schemaPath:"#/$defs/Signature/required",keyword:"required",params:{missingProperty: missing2}}];
+return false;
+}
+else {
+if(data10.signer !== undefined){
+const _errs25 = errors;
+if(typeof data10.signer !== "string"){
+validate25.errors = [{instancePath:instancePath+"/signatures/" + i2+"/signer",schemaPath:"#/$defs/Signature/properties/signer/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+var valid7 = _errs25 === errors;
+}
+else {
+var valid7 = true;
+}
+if(valid7){
+if(data10.algo !== undefined){
+const _errs27 = errors;
+if(typeof data10.algo !== "string"){
+validate25.errors = [{instancePath:instancePath+"/signatures/" + i2+"/algo",schemaPath:"#/$defs/Signature/properties/algo/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+var valid7 = _errs27 === errors;
+}
+else {
+var valid7 = true;
+}
+if(valid7){
+if(data10.verified !== undefined){
+const _errs29 = errors;
+if(typeof data10.verified !== "boolean"){
+validate25.errors = [{instancePath:instancePath+"/signatures/" + i2+"/verified",schemaPath:"#/$defs/Signature/properties/verified/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+var valid7 = _errs29 === errors;
+}
+else {
+var valid7 = true;
+}
+if(valid7){
+if(data10.timestamp_ms !== undefined){
+let data14 = data10.timestamp_ms;
+const _errs31 = errors;
+if(!(((typeof data14 == "number") && (!(data14 % 1) && !isNaN(data14))) && (isFinite(data14)))){
+validate25.errors = [{instancePath:instancePath+"/signatures/" + i2+"/timestamp_ms",schemaPath:"#/$defs/Signature/properties/timestamp_ms/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+var valid7 = _errs31 === errors;
+}
+else {
+var valid7 = true;
+}
+}
+}
+}
+}
+}
+else {
+validate25.errors = [{instancePath:instancePath+"/signatures/" + i2,schemaPath:"#/$defs/Signature/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid5 = _errs22 === errors;
+if(!valid5){
+break;
+}
+}
+}
+else {
+validate25.errors = [{instancePath:instancePath+"/signatures",schemaPath:"#/properties/signatures/type",keyword:"type",params:{type: "array"}}];
+return false;
+}
+}
+var valid0 = _errs20 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.sbom !== undefined){
+let data15 = data.sbom;
+const _errs33 = errors;
+const _errs34 = errors;
+if(errors === _errs34){
+if(data15 && typeof data15 == "object" && !Array.isArray(data15)){
+let missing3;
+if(((data15.uri === undefined) && (missing3 = "uri")) || ((data15.digest === undefined) && (missing3 = "digest"))){
+validate25.errors = [{instancePath:instancePath+"/sbom",schemaPath:"#/$defs/Sbom/required",keyword:"required",params:{missingProperty: missing3}}];
+return false;
+}
+else {
+if(data15.uri !== undefined){
+const _errs36 = errors;
+if(typeof data15.uri !== "string"){
+validate25.errors = [{instancePath:instancePath+"/sbom/uri",schemaPath:"#/$defs/Sbom/properties/uri/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+var valid9 = _errs36 === errors;
+}
+else {
+var valid9 = true;
+}
+if(valid9){
+if(data15.digest !== undefined){
+const _errs38 = errors;
+if(typeof data15.digest !== "string"){
+validate25.errors = [{instancePath:instancePath+"/sbom/digest",schemaPath:"#/$defs/Sbom/properties/digest/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+var valid9 = _errs38 === errors;
+}
+else {
+var valid9 = true;
+}
+}
+}
+}
+else {
+validate25.errors = [{instancePath:instancePath+"/sbom",schemaPath:"#/$defs/Sbom/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid0 = _errs33 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.trust_policy !== undefined){
+let data18 = data.trust_policy;
+const _errs40 = errors;
+const _errs41 = errors;
+if(errors === _errs41){
+if(data18 && typeof data18 == "object" && !Array.isArray(data18)){
+let missing4;
+if((data18.mode === undefined) && (missing4 = "mode")){
+validate25.errors = [{instancePath:instancePath+"/trust_policy",schemaPath:"#/$defs/TrustPolicy/required",keyword:"required",params:{missingProperty: missing4}}];
+return false;
+}
+else {
+if(data18.mode !== undefined){
+let data19 = data18.mode;
+const _errs43 = errors;
+if(typeof data19 !== "string"){
+validate25.errors = [{instancePath:instancePath+"/trust_policy/mode",schemaPath:"#/$defs/TrustPolicy/properties/mode/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+if(!((data19 === "strict") || (data19 === "permissive"))){
+validate25.errors = [{instancePath:instancePath+"/trust_policy/mode",schemaPath:"#/$defs/TrustPolicy/properties/mode/enum",keyword:"enum",params:{allowedValues: schema47.properties.mode.enum}}];
+return false;
+}
+var valid11 = _errs43 === errors;
+}
+else {
+var valid11 = true;
+}
+if(valid11){
+if(data18.allowed_registries !== undefined){
+let data20 = data18.allowed_registries;
+const _errs45 = errors;
+if(errors === _errs45){
+if(Array.isArray(data20)){
+var valid12 = true;
+const len3 = data20.length;
+for(let i3=0; i3<len3; i3++){
+const _errs47 = errors;
+if(typeof data20[i3] !== "string"){
+validate25.errors = [{instancePath:instancePath+"/trust_policy/allowed_registries/" + i3,schemaPath:"#/$defs/TrustPolicy/properties/allowed_registries/items/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+var valid12 = _errs47 === errors;
+if(!valid12){
+break;
+}
+}
+}
+else {
+validate25.errors = [{instancePath:instancePath+"/trust_policy/allowed_registries",schemaPath:"#/$defs/TrustPolicy/properties/allowed_registries/type",keyword:"type",params:{type: "array"}}];
+return false;
+}
+}
+var valid11 = _errs45 === errors;
+}
+else {
+var valid11 = true;
+}
+if(valid11){
+if(data18.require_signature !== undefined){
+const _errs49 = errors;
+if(typeof data18.require_signature !== "boolean"){
+validate25.errors = [{instancePath:instancePath+"/trust_policy/require_signature",schemaPath:"#/$defs/TrustPolicy/properties/require_signature/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+var valid11 = _errs49 === errors;
+}
+else {
+var valid11 = true;
+}
+if(valid11){
+if(data18.require_sbom !== undefined){
+const _errs51 = errors;
+if(typeof data18.require_sbom !== "boolean"){
+validate25.errors = [{instancePath:instancePath+"/trust_policy/require_sbom",schemaPath:"#/$defs/TrustPolicy/properties/require_sbom/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+var valid11 = _errs51 === errors;
+}
+else {
+var valid11 = true;
+}
+if(valid11){
+if(data18.ca_roots !== undefined){
+let data24 = data18.ca_roots;
+const _errs53 = errors;
+if(errors === _errs53){
+if(Array.isArray(data24)){
+var valid13 = true;
+const len4 = data24.length;
+for(let i4=0; i4<len4; i4++){
+const _errs55 = errors;
+if(typeof data24[i4] !== "string"){
+validate25.errors = [{instancePath:instancePath+"/trust_policy/ca_roots/" + i4,schemaPath:"#/$defs/TrustPolicy/properties/ca_roots/items/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+var valid13 = _errs55 === errors;
+if(!valid13){
+break;
+}
+}
+}
+else {
+validate25.errors = [{instancePath:instancePath+"/trust_policy/ca_roots",schemaPath:"#/$defs/TrustPolicy/properties/ca_roots/type",keyword:"type",params:{type: "array"}}];
+return false;
+}
+}
+var valid11 = _errs53 === errors;
+}
+else {
+var valid11 = true;
+}
+}
+}
+}
+}
+}
+}
+else {
+validate25.errors = [{instancePath:instancePath+"/trust_policy",schemaPath:"#/$defs/TrustPolicy/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid0 = _errs40 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.state !== undefined){
+let data26 = data.state;
+const _errs57 = errors;
+if(typeof data26 !== "string"){
+validate25.errors = [{instancePath:instancePath+"/state",schemaPath:"#/$defs/ModelState/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+if(!((data26 === "Active") || (data26 === "Retired"))){
+validate25.errors = [{instancePath:instancePath+"/state",schemaPath:"#/$defs/ModelState/enum",keyword:"enum",params:{allowedValues: schema48.enum}}];
+return false;
+}
+var valid0 = _errs57 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.created_ms !== undefined){
+let data27 = data.created_ms;
+const _errs60 = errors;
+if(!(((typeof data27 == "number") && (!(data27 % 1) && !isNaN(data27))) && (isFinite(data27)))){
+validate25.errors = [{instancePath:instancePath+"/created_ms",schemaPath:"#/properties/created_ms/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+var valid0 = _errs60 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.verification !== undefined){
+let data28 = data.verification;
+const _errs62 = errors;
+if(typeof data28 !== "string"){
+validate25.errors = [{instancePath:instancePath+"/verification",schemaPath:"#/properties/verification/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+if(!(((data28 === "pass") || (data28 === "warn")) || (data28 === "fail"))){
+validate25.errors = [{instancePath:instancePath+"/verification",schemaPath:"#/properties/verification/enum",keyword:"enum",params:{allowedValues: schema43.properties.verification.enum}}];
+return false;
+}
+var valid0 = _errs62 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.last_verified_ms !== undefined){
+let data29 = data.last_verified_ms;
+const _errs64 = errors;
+if(!(((typeof data29 == "number") && (!(data29 % 1) && !isNaN(data29))) && (isFinite(data29)))){
+validate25.errors = [{instancePath:instancePath+"/last_verified_ms",schemaPath:"#/properties/last_verified_ms/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+var valid0 = _errs64 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.local_path !== undefined){
+const _errs66 = errors;
+if(typeof data.local_path !== "string"){
+validate25.errors = [{instancePath:instancePath+"/local_path",schemaPath:"#/properties/local_path/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+var valid0 = _errs66 === errors;
+}
+else {
+var valid0 = true;
+}
+}
+}
+}
+}
+}
+}
+}
+}
+}
+}
+}
+}
+}
+}
+else {
+validate25.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+validate25.errors = vErrors;
+return errors === 0;
+}
+validate25.evaluated = {"props":{"id":true,"digest":true,"source_url":true,"tags":true,"manifests":true,"signatures":true,"sbom":true,"trust_policy":true,"state":true,"created_ms":true,"verification":true,"last_verified_ms":true,"local_path":true},"dynamicProps":false,"dynamicItems":false};
+
+export const validateModelStateRequest = validate26;
+const schema49 = {"type":"object","required":["state"],"properties":{"state":{"$ref":"#/$defs/ModelState"},"deadline_ms":{"type":"integer","minimum":0}}};
+
+function validate26(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+let vErrors = null;
+let errors = 0;
+const evaluated0 = validate26.evaluated;
+if(evaluated0.dynamicProps){
+evaluated0.props = undefined;
+}
+if(evaluated0.dynamicItems){
+evaluated0.items = undefined;
+}
+if(errors === 0){
+if(data && typeof data == "object" && !Array.isArray(data)){
+let missing0;
+if((data.state === undefined) && (missing0 = "state")){
+validate26.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+return false;
+}
+else {
+if(data.state !== undefined){
+let data0 = data.state;
+const _errs1 = errors;
+if(typeof data0 !== "string"){
+validate26.errors = [{instancePath:instancePath+"/state",schemaPath:"#/$defs/ModelState/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+if(!((data0 === "Active") || (data0 === "Retired"))){
+validate26.errors = [{instancePath:instancePath+"/state",schemaPath:"#/$defs/ModelState/enum",keyword:"enum",params:{allowedValues: schema48.enum}}];
+return false;
+}
+var valid0 = _errs1 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.deadline_ms !== undefined){
+let data1 = data.deadline_ms;
+const _errs4 = errors;
+if(!(((typeof data1 == "number") && (!(data1 % 1) && !isNaN(data1))) && (isFinite(data1)))){
+validate26.errors = [{instancePath:instancePath+"/deadline_ms",schemaPath:"#/properties/deadline_ms/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs4){
+if((typeof data1 == "number") && (isFinite(data1))){
+if(data1 < 0 || isNaN(data1)){
+validate26.errors = [{instancePath:instancePath+"/deadline_ms",schemaPath:"#/properties/deadline_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
+}
+}
+}
+var valid0 = _errs4 === errors;
+}
+else {
+var valid0 = true;
+}
+}
+}
+}
+else {
+validate26.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+validate26.errors = vErrors;
+return errors === 0;
+}
+validate26.evaluated = {"props":{"state":true,"deadline_ms":true},"dynamicProps":false,"dynamicItems":false};
+
+export const validateArtifact = validate27;
+const schema51 = {"type":"object","required":["kind","content"],"properties":{"kind":{"$ref":"#/$defs/ArtifactKind"},"content":{"type":"object","additionalProperties":true},"tags":{"type":"array","items":{"type":"string"}},"parent":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"metadata":{"type":"object","additionalProperties":true}}};
+const schema52 = {"type":"string","enum":["plan","summary","diff","trace","other"]};
+
+function validate27(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+let vErrors = null;
+let errors = 0;
+const evaluated0 = validate27.evaluated;
+if(evaluated0.dynamicProps){
+evaluated0.props = undefined;
+}
+if(evaluated0.dynamicItems){
+evaluated0.items = undefined;
+}
+if(errors === 0){
+if(data && typeof data == "object" && !Array.isArray(data)){
+let missing0;
+if(((data.kind === undefined) && (missing0 = "kind")) || ((data.content === undefined) && (missing0 = "content"))){
+validate27.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
@@ -1446,11 +2070,11 @@ if(data.kind !== undefined){
 let data0 = data.kind;
 const _errs1 = errors;
 if(typeof data0 !== "string"){
-validate25.errors = [{instancePath:instancePath+"/kind",schemaPath:"#/$defs/ArtifactKind/type",keyword:"type",params:{type: "string"}}];
+validate27.errors = [{instancePath:instancePath+"/kind",schemaPath:"#/$defs/ArtifactKind/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!(((((data0 === "plan") || (data0 === "summary")) || (data0 === "diff")) || (data0 === "trace")) || (data0 === "other"))){
-validate25.errors = [{instancePath:instancePath+"/kind",schemaPath:"#/$defs/ArtifactKind/enum",keyword:"enum",params:{allowedValues: schema44.enum}}];
+validate27.errors = [{instancePath:instancePath+"/kind",schemaPath:"#/$defs/ArtifactKind/enum",keyword:"enum",params:{allowedValues: schema52.enum}}];
 return false;
 }
 var valid0 = _errs1 === errors;
@@ -1466,7 +2090,7 @@ if(errors === _errs4){
 if(data1 && typeof data1 == "object" && !Array.isArray(data1)){
 }
 else {
-validate25.errors = [{instancePath:instancePath+"/content",schemaPath:"#/properties/content/type",keyword:"type",params:{type: "object"}}];
+validate27.errors = [{instancePath:instancePath+"/content",schemaPath:"#/properties/content/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -1486,7 +2110,7 @@ const len0 = data2.length;
 for(let i0=0; i0<len0; i0++){
 const _errs9 = errors;
 if(typeof data2[i0] !== "string"){
-validate25.errors = [{instancePath:instancePath+"/tags/" + i0,schemaPath:"#/properties/tags/items/type",keyword:"type",params:{type: "string"}}];
+validate27.errors = [{instancePath:instancePath+"/tags/" + i0,schemaPath:"#/properties/tags/items/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid2 = _errs9 === errors;
@@ -1496,7 +2120,7 @@ break;
 }
 }
 else {
-validate25.errors = [{instancePath:instancePath+"/tags",schemaPath:"#/properties/tags/type",keyword:"type",params:{type: "array"}}];
+validate27.errors = [{instancePath:instancePath+"/tags",schemaPath:"#/properties/tags/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -1511,13 +2135,13 @@ let data4 = data.parent;
 const _errs11 = errors;
 if(errors === _errs11){
 if(typeof data4 === "string"){
-if(!pattern9.test(data4)){
-validate25.errors = [{instancePath:instancePath+"/parent",schemaPath:"#/properties/parent/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
+if(!pattern10.test(data4)){
+validate27.errors = [{instancePath:instancePath+"/parent",schemaPath:"#/properties/parent/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
 return false;
 }
 }
 else {
-validate25.errors = [{instancePath:instancePath+"/parent",schemaPath:"#/properties/parent/type",keyword:"type",params:{type: "string"}}];
+validate27.errors = [{instancePath:instancePath+"/parent",schemaPath:"#/properties/parent/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -1534,7 +2158,7 @@ if(errors === _errs13){
 if(data5 && typeof data5 == "object" && !Array.isArray(data5)){
 }
 else {
-validate25.errors = [{instancePath:instancePath+"/metadata",schemaPath:"#/properties/metadata/type",keyword:"type",params:{type: "object"}}];
+validate27.errors = [{instancePath:instancePath+"/metadata",schemaPath:"#/properties/metadata/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -1550,40 +2174,41 @@ var valid0 = true;
 }
 }
 else {
-validate25.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate27.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate25.errors = vErrors;
+validate27.errors = vErrors;
 return errors === 0;
 }
-validate25.evaluated = {"props":{"kind":true,"content":true,"tags":true,"parent":true,"metadata":true},"dynamicProps":false,"dynamicItems":false};
+validate27.evaluated = {"props":{"kind":true,"content":true,"tags":true,"parent":true,"metadata":true},"dynamicProps":false,"dynamicItems":false};
 
-export const validateConfig = validate26;
-const schema45 = {"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","additionalProperties":false,"properties":{"server":{"type":"object","default":{},"additionalProperties":false,"properties":{"bind_addr":{"type":"string","default":"127.0.0.1:8080"},"body_limit_bytes":{"type":"integer","minimum":1024,"default":10485760},"shutdown_ms":{"type":"integer","minimum":0,"default":10000}}},"sse":{"type":"object","default":{},"additionalProperties":false,"properties":{"heartbeat_ms":{"type":"integer","minimum":0,"default":15000},"metrics_period_ms":{"type":"integer","minimum":10,"default":1000},"cancel_on_disconnect":{"type":"boolean","default":true},"disconnect_grace_ms":{"type":"integer","minimum":0,"default":10000},"narration_enabled":{"type":"boolean","default":false},"microbatch":{"type":"boolean","default":false},"microbatch_window_ms":{"type":"integer","minimum":1,"default":10,"maximum":1000}}},"admission":{"type":"object","default":{},"additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1,"default":256},"policy":{"$ref":"#/$defs/FullPolicy","default":"reject"},"idempotency_ttl_ms":{"type":"integer","minimum":0,"default":600000}}},"session":{"type":"object","default":{},"additionalProperties":false,"properties":{"ttl_ms":{"type":"integer","minimum":1,"default":600000},"max_turns":{"type":"integer","minimum":1},"budgets":{"type":"object","default":{},"additionalProperties":false,"properties":{"tokens":{"type":"integer","minimum":0},"time_ms":{"type":"integer","minimum":0},"cost":{"type":"number","minimum":0}}}}},"budget":{"type":"object","default":{},"additionalProperties":false,"properties":{"cost_per_output_token":{"type":"number","minimum":0,"default":0.000002}}},"placement":{"type":"object","default":{},"additionalProperties":false,"properties":{"allow_pin":{"type":"boolean","default":true}}},"retry":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_attempts":{"type":"integer","minimum":1,"default":3,"maximum":100},"continuations":{"type":"integer","minimum":0,"default":2,"maximum":100}}},"store":{"type":"object","default":{},"additionalProperties":false,"properties":{"kind":{"type":"string","enum":["sqlite","memory"]}}},"retention":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_tasks":{"type":"integer","minimum":0,"default":10000},"max_age_s":{"type":"integer","minimum":0,"default":86400}}},"artifacts":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_bytes":{"type":"integer","minimum":1,"default":268435456},"retention_days":{"type":"number","minimum":0,"default":30},"transcripts":{"type":"boolean","default":true}}},"runtime":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S","default":".runtime"}}},"models":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/models"},"max_bytes":{"type":"integer","minimum":1}}},"policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"offline":{"type":"boolean","default":false},"auto_fetch":{"type":"boolean","default":true},"allowlist":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}}}},"log":{"type":"object","default":{},"additionalProperties":false,"properties":{"level":{"type":"string","enum":["fatal","error","warn","info","debug","trace","silent"],"default":"info"},"format":{"type":"string","enum":["json","pretty","auto"],"default":"auto"}}},"supervision":{"type":"object","default":{},"additionalProperties":false,"properties":{"initial_ms":{"type":"integer","minimum":1,"default":1000},"max_ms":{"type":"integer","minimum":1,"default":60000},"factor":{"type":"number","minimum":1,"default":2},"jitter":{"type":"number","minimum":0,"maximum":1,"default":0.1},"max_restarts":{"type":"integer","minimum":1,"default":10},"stable_s":{"type":"integer","minimum":1,"default":300},"probe_interval_ms":{"type":"integer","minimum":10,"default":5000},"probe_fail":{"type":"integer","minimum":1,"default":3},"load_timeout_ms":{"type":"integer","minimum":1,"default":120000},"window_s":{"type":"integer","minimum":1,"default":60},"breaker_threshold":{"type":"integer","minimum":1,"default":5},"breaker_open_s":{"type":"integer","minimum":1,"default":300},"trial_stable_s":{"type":"integer","minimum":1,"default":60}}},"pools":{"type":"array","minItems":1,"default":[{"id":"storyteller","engine":"llamacpp","model":"storyteller"}],"items":{"$ref":"#/$defs/PoolConfig"}},"memory":{"type":"object","additionalProperties":false,"default":{},"properties":{"host_bytes":{"type":"integer","minimum":1},"devices":{"type":"array","default":[],"maxItems":64,"items":{"type":"object","additionalProperties":false,"required":["id","bytes"],"properties":{"id":{"type":"integer","minimum":0,"maximum":1023},"bytes":{"type":"integer","minimum":1}}}},"min_residency_ms":{"type":"integer","minimum":0,"default":5000},"max_overtaken_ms":{"type":"integer","minimum":0,"default":180000},"max_parallel_loads":{"type":"integer","minimum":1,"maximum":64,"default":1}}}},"$defs":{"FullPolicy":{"type":"string","enum":["reject","drop-lru","shed-low-priority"]},"PoolId":{"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"},"Slots":{"type":"integer","minimum":1,"maximum":1024},"Ctx":{"type":"integer","minimum":1,"maximum":2147483647},"MaxTokensOut":{"type":"integer","minimum":1,"maximum":2147483647},"Preload":{"type":"boolean"},"PoolQueue":{"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}},"PoolConfig":{"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]},"LlamacppPool":{"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}},"RemotePool":{"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}},"SyntheticPool":{"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}},"Provisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","external"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}}}},"RemoteProvisioning":{"type":"object","additionalProperties":false,"required":["external"],"properties":{"mode":{"type":"string","enum":["external"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"}}},"ExternalServer":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"ApiKey":{"type":"string","pattern":"^[\\x21-\\x7e]+$"},"SyntheticConfig":{"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}},"PriorityRules":{"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}},"PoolAdmission":{"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}},"Timeouts":{"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}},"Replicas":{"type":"integer","minimum":1,"maximum":64},"Devices":{"type":"array","maxItems":64,"uniqueItems":true,"items":{"type":"integer","minimum":0,"maximum":1023}},"MemoryBytes":{"type":"integer","minimum":0},"Pinned":{"type":"boolean"},"IdleTtl":{"type":"integer","minimum":1}}};
-const schema46 = {"type":"string","enum":["reject","drop-lru","shed-low-priority"]};
+export const validateConfig = validate28;
+const schema53 = {"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","additionalProperties":false,"properties":{"server":{"type":"object","default":{},"additionalProperties":false,"properties":{"bind_addr":{"type":"string","default":"127.0.0.1:8080"},"body_limit_bytes":{"type":"integer","minimum":1024,"default":10485760},"shutdown_ms":{"type":"integer","minimum":0,"default":10000}}},"sse":{"type":"object","default":{},"additionalProperties":false,"properties":{"heartbeat_ms":{"type":"integer","minimum":0,"default":15000},"metrics_period_ms":{"type":"integer","minimum":10,"default":1000},"cancel_on_disconnect":{"type":"boolean","default":true},"disconnect_grace_ms":{"type":"integer","minimum":0,"default":10000},"narration_enabled":{"type":"boolean","default":false},"microbatch":{"type":"boolean","default":false},"microbatch_window_ms":{"type":"integer","minimum":1,"default":10,"maximum":1000}}},"admission":{"type":"object","default":{},"additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1,"default":256},"policy":{"$ref":"#/$defs/FullPolicy","default":"reject"},"idempotency_ttl_ms":{"type":"integer","minimum":0,"default":600000}}},"session":{"type":"object","default":{},"additionalProperties":false,"properties":{"ttl_ms":{"type":"integer","minimum":1,"default":600000},"max_turns":{"type":"integer","minimum":1},"budgets":{"type":"object","default":{},"additionalProperties":false,"properties":{"tokens":{"type":"integer","minimum":0},"time_ms":{"type":"integer","minimum":0},"cost":{"type":"number","minimum":0}}}}},"budget":{"type":"object","default":{},"additionalProperties":false,"properties":{"cost_per_output_token":{"type":"number","minimum":0,"default":0.000002}}},"placement":{"type":"object","default":{},"additionalProperties":false,"properties":{"allow_pin":{"type":"boolean","default":true}}},"retry":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_attempts":{"type":"integer","minimum":1,"default":3,"maximum":100},"continuations":{"type":"integer","minimum":0,"default":2,"maximum":100}}},"store":{"type":"object","default":{},"additionalProperties":false,"properties":{"kind":{"type":"string","enum":["sqlite","memory"]}}},"retention":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_tasks":{"type":"integer","minimum":0,"default":10000},"max_age_s":{"type":"integer","minimum":0,"default":86400}}},"artifacts":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_bytes":{"type":"integer","minimum":1,"default":268435456},"retention_days":{"type":"number","minimum":0,"default":30},"transcripts":{"type":"boolean","default":true}}},"runtime":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S","default":".runtime"}}},"models":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/models"},"max_bytes":{"type":"integer","minimum":1}}},"catalog":{"type":"object","default":{},"additionalProperties":false,"properties":{"root":{"type":"string","pattern":"\\S"},"trust_policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"mode":{"type":"string","enum":["strict","permissive"],"default":"permissive"},"allowed_registries":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}},"require_signature":{"type":"boolean","default":false},"require_sbom":{"type":"boolean","default":false},"ca_roots":{"type":"array","default":[],"items":{"type":"string","pattern":"^-----BEGIN CERTIFICATE-----"}}}}}},"policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"offline":{"type":"boolean","default":false},"auto_fetch":{"type":"boolean","default":true},"allowlist":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}}}},"log":{"type":"object","default":{},"additionalProperties":false,"properties":{"level":{"type":"string","enum":["fatal","error","warn","info","debug","trace","silent"],"default":"info"},"format":{"type":"string","enum":["json","pretty","auto"],"default":"auto"}}},"supervision":{"type":"object","default":{},"additionalProperties":false,"properties":{"initial_ms":{"type":"integer","minimum":1,"default":1000},"max_ms":{"type":"integer","minimum":1,"default":60000},"factor":{"type":"number","minimum":1,"default":2},"jitter":{"type":"number","minimum":0,"maximum":1,"default":0.1},"max_restarts":{"type":"integer","minimum":1,"default":10},"stable_s":{"type":"integer","minimum":1,"default":300},"probe_interval_ms":{"type":"integer","minimum":10,"default":5000},"probe_fail":{"type":"integer","minimum":1,"default":3},"load_timeout_ms":{"type":"integer","minimum":1,"default":120000},"window_s":{"type":"integer","minimum":1,"default":60},"breaker_threshold":{"type":"integer","minimum":1,"default":5},"breaker_open_s":{"type":"integer","minimum":1,"default":300},"trial_stable_s":{"type":"integer","minimum":1,"default":60}}},"pools":{"type":"array","minItems":1,"default":[{"id":"storyteller","engine":"llamacpp","model":"storyteller"}],"items":{"$ref":"#/$defs/PoolConfig"}},"memory":{"type":"object","additionalProperties":false,"default":{},"properties":{"host_bytes":{"type":"integer","minimum":1},"devices":{"type":"array","default":[],"maxItems":64,"items":{"type":"object","additionalProperties":false,"required":["id","bytes"],"properties":{"id":{"type":"integer","minimum":0,"maximum":1023},"bytes":{"type":"integer","minimum":1}}}},"min_residency_ms":{"type":"integer","minimum":0,"default":5000},"max_overtaken_ms":{"type":"integer","minimum":0,"default":180000},"max_parallel_loads":{"type":"integer","minimum":1,"maximum":64,"default":1}}}},"$defs":{"FullPolicy":{"type":"string","enum":["reject","drop-lru","shed-low-priority"]},"PoolId":{"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"},"Slots":{"type":"integer","minimum":1,"maximum":1024},"Ctx":{"type":"integer","minimum":1,"maximum":2147483647},"MaxTokensOut":{"type":"integer","minimum":1,"maximum":2147483647},"Preload":{"type":"boolean"},"PoolQueue":{"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}},"PoolConfig":{"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]},"LlamacppPool":{"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}},"RemotePool":{"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}},"SyntheticPool":{"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}},"Provisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","external"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}}}},"RemoteProvisioning":{"type":"object","additionalProperties":false,"required":["external"],"properties":{"mode":{"type":"string","enum":["external"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"}}},"ExternalServer":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"ApiKey":{"type":"string","pattern":"^[\\x21-\\x7e]+$"},"SyntheticConfig":{"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}},"PriorityRules":{"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}},"PoolAdmission":{"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}},"Timeouts":{"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}},"Replicas":{"type":"integer","minimum":1,"maximum":64},"Devices":{"type":"array","maxItems":64,"uniqueItems":true,"items":{"type":"integer","minimum":0,"maximum":1023}},"MemoryBytes":{"type":"integer","minimum":0},"Pinned":{"type":"boolean"},"IdleTtl":{"type":"integer","minimum":1}}};
+const schema54 = {"type":"string","enum":["reject","drop-lru","shed-low-priority"]};
 const func1 = Object.prototype.hasOwnProperty;
-const pattern12 = new RegExp("^[A-Za-z0-9.-]+(:\\d+)?$", "u");
-const schema47 = {"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]};
-const schema48 = {"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}};
-const schema49 = {"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"};
-const schema50 = {"type":"integer","minimum":1,"maximum":2147483647};
-const schema51 = {"type":"integer","minimum":1,"maximum":1024};
-const schema52 = {"type":"integer","minimum":1,"maximum":64};
-const schema53 = {"type":"array","maxItems":64,"uniqueItems":true,"items":{"type":"integer","minimum":0,"maximum":1023}};
-const schema54 = {"type":"integer","minimum":0};
-const schema55 = {"type":"boolean"};
-const schema56 = {"type":"integer","minimum":1};
-const schema57 = {"type":"boolean"};
+const pattern15 = new RegExp("^[A-Za-z0-9.-]+(:\\d+)?$", "u");
+const pattern16 = new RegExp("^-----BEGIN CERTIFICATE-----", "u");
+const schema55 = {"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]};
+const schema56 = {"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}};
+const schema57 = {"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"};
 const schema58 = {"type":"integer","minimum":1,"maximum":2147483647};
-const schema63 = {"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}};
-const pattern13 = new RegExp("^[A-Za-z0-9._-]{1,64}$", "u");
-const schema59 = {"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}};
+const schema59 = {"type":"integer","minimum":1,"maximum":1024};
+const schema60 = {"type":"integer","minimum":1,"maximum":64};
+const schema61 = {"type":"array","maxItems":64,"uniqueItems":true,"items":{"type":"integer","minimum":0,"maximum":1023}};
+const schema62 = {"type":"integer","minimum":0};
+const schema63 = {"type":"boolean"};
+const schema64 = {"type":"integer","minimum":1};
+const schema65 = {"type":"boolean"};
+const schema66 = {"type":"integer","minimum":1,"maximum":2147483647};
+const schema71 = {"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}};
+const pattern18 = new RegExp("^[A-Za-z0-9._-]{1,64}$", "u");
+const schema67 = {"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}};
 
-function validate29(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate31(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate29.evaluated;
+const evaluated0 = validate31.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -1595,7 +2220,7 @@ if(data && typeof data == "object" && !Array.isArray(data)){
 const _errs1 = errors;
 for(const key0 in data){
 if(!((key0 === "capacity") || (key0 === "full_policy"))){
-validate29.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate31.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -1605,13 +2230,13 @@ if(data.capacity !== undefined){
 let data0 = data.capacity;
 const _errs2 = errors;
 if(!(((typeof data0 == "number") && (!(data0 % 1) && !isNaN(data0))) && (isFinite(data0)))){
-validate29.errors = [{instancePath:instancePath+"/capacity",schemaPath:"#/properties/capacity/type",keyword:"type",params:{type: "integer"}}];
+validate31.errors = [{instancePath:instancePath+"/capacity",schemaPath:"#/properties/capacity/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs2){
 if((typeof data0 == "number") && (isFinite(data0))){
 if(data0 < 1 || isNaN(data0)){
-validate29.errors = [{instancePath:instancePath+"/capacity",schemaPath:"#/properties/capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate31.errors = [{instancePath:instancePath+"/capacity",schemaPath:"#/properties/capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -1626,11 +2251,11 @@ if(data.full_policy !== undefined){
 let data1 = data.full_policy;
 const _errs4 = errors;
 if(typeof data1 !== "string"){
-validate29.errors = [{instancePath:instancePath+"/full_policy",schemaPath:"#/$defs/FullPolicy/type",keyword:"type",params:{type: "string"}}];
+validate31.errors = [{instancePath:instancePath+"/full_policy",schemaPath:"#/$defs/FullPolicy/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!(((data1 === "reject") || (data1 === "drop-lru")) || (data1 === "shed-low-priority"))){
-validate29.errors = [{instancePath:instancePath+"/full_policy",schemaPath:"#/$defs/FullPolicy/enum",keyword:"enum",params:{allowedValues: schema46.enum}}];
+validate31.errors = [{instancePath:instancePath+"/full_policy",schemaPath:"#/$defs/FullPolicy/enum",keyword:"enum",params:{allowedValues: schema54.enum}}];
 return false;
 }
 var valid0 = _errs4 === errors;
@@ -1642,22 +2267,22 @@ var valid0 = true;
 }
 }
 else {
-validate29.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate31.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate29.errors = vErrors;
+validate31.errors = vErrors;
 return errors === 0;
 }
-validate29.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate31.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
-const schema61 = {"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}};
-const schema62 = {"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}};
+const schema69 = {"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}};
+const schema70 = {"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}};
 
-function validate31(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate33(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate31.evaluated;
+const evaluated0 = validate33.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -1672,7 +2297,7 @@ data.priorities = [];
 const _errs1 = errors;
 for(const key0 in data){
 if(!(key0 === "priorities")){
-validate31.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate33.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -1683,7 +2308,7 @@ const _errs2 = errors;
 if(errors === _errs2){
 if(Array.isArray(data0)){
 if(data0.length > 2){
-validate31.errors = [{instancePath:instancePath+"/priorities",schemaPath:"#/properties/priorities/maxItems",keyword:"maxItems",params:{limit: 2}}];
+validate33.errors = [{instancePath:instancePath+"/priorities",schemaPath:"#/properties/priorities/maxItems",keyword:"maxItems",params:{limit: 2}}];
 return false;
 }
 else {
@@ -1697,14 +2322,14 @@ if(errors === _errs5){
 if(data1 && typeof data1 == "object" && !Array.isArray(data1)){
 let missing0;
 if((data1.name === undefined) && (missing0 = "name")){
-validate31.errors = [{instancePath:instancePath+"/priorities/" + i0,schemaPath:"#/$defs/PriorityRules/required",keyword:"required",params:{missingProperty: missing0}}];
+validate33.errors = [{instancePath:instancePath+"/priorities/" + i0,schemaPath:"#/$defs/PriorityRules/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs7 = errors;
 for(const key1 in data1){
 if(!((((key1 === "name") || (key1 === "queue_capacity")) || (key1 === "rate_limit_rps")) || (key1 === "weight"))){
-validate31.errors = [{instancePath:instancePath+"/priorities/" + i0,schemaPath:"#/$defs/PriorityRules/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate33.errors = [{instancePath:instancePath+"/priorities/" + i0,schemaPath:"#/$defs/PriorityRules/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -1714,11 +2339,11 @@ if(data1.name !== undefined){
 let data2 = data1.name;
 const _errs8 = errors;
 if(typeof data2 !== "string"){
-validate31.errors = [{instancePath:instancePath+"/priorities/" + i0+"/name",schemaPath:"#/$defs/PriorityRules/properties/name/type",keyword:"type",params:{type: "string"}}];
+validate33.errors = [{instancePath:instancePath+"/priorities/" + i0+"/name",schemaPath:"#/$defs/PriorityRules/properties/name/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!((data2 === "interactive") || (data2 === "batch"))){
-validate31.errors = [{instancePath:instancePath+"/priorities/" + i0+"/name",schemaPath:"#/$defs/PriorityRules/properties/name/enum",keyword:"enum",params:{allowedValues: schema62.properties.name.enum}}];
+validate33.errors = [{instancePath:instancePath+"/priorities/" + i0+"/name",schemaPath:"#/$defs/PriorityRules/properties/name/enum",keyword:"enum",params:{allowedValues: schema70.properties.name.enum}}];
 return false;
 }
 var valid3 = _errs8 === errors;
@@ -1731,13 +2356,13 @@ if(data1.queue_capacity !== undefined){
 let data3 = data1.queue_capacity;
 const _errs10 = errors;
 if(!(((typeof data3 == "number") && (!(data3 % 1) && !isNaN(data3))) && (isFinite(data3)))){
-validate31.errors = [{instancePath:instancePath+"/priorities/" + i0+"/queue_capacity",schemaPath:"#/$defs/PriorityRules/properties/queue_capacity/type",keyword:"type",params:{type: "integer"}}];
+validate33.errors = [{instancePath:instancePath+"/priorities/" + i0+"/queue_capacity",schemaPath:"#/$defs/PriorityRules/properties/queue_capacity/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs10){
 if((typeof data3 == "number") && (isFinite(data3))){
 if(data3 < 1 || isNaN(data3)){
-validate31.errors = [{instancePath:instancePath+"/priorities/" + i0+"/queue_capacity",schemaPath:"#/$defs/PriorityRules/properties/queue_capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate33.errors = [{instancePath:instancePath+"/priorities/" + i0+"/queue_capacity",schemaPath:"#/$defs/PriorityRules/properties/queue_capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -1754,12 +2379,12 @@ const _errs12 = errors;
 if(errors === _errs12){
 if((typeof data4 == "number") && (isFinite(data4))){
 if(data4 <= 0 || isNaN(data4)){
-validate31.errors = [{instancePath:instancePath+"/priorities/" + i0+"/rate_limit_rps",schemaPath:"#/$defs/PriorityRules/properties/rate_limit_rps/exclusiveMinimum",keyword:"exclusiveMinimum",params:{comparison: ">", limit: 0}}];
+validate33.errors = [{instancePath:instancePath+"/priorities/" + i0+"/rate_limit_rps",schemaPath:"#/$defs/PriorityRules/properties/rate_limit_rps/exclusiveMinimum",keyword:"exclusiveMinimum",params:{comparison: ">", limit: 0}}];
 return false;
 }
 }
 else {
-validate31.errors = [{instancePath:instancePath+"/priorities/" + i0+"/rate_limit_rps",schemaPath:"#/$defs/PriorityRules/properties/rate_limit_rps/type",keyword:"type",params:{type: "number"}}];
+validate33.errors = [{instancePath:instancePath+"/priorities/" + i0+"/rate_limit_rps",schemaPath:"#/$defs/PriorityRules/properties/rate_limit_rps/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
@@ -1773,18 +2398,18 @@ if(data1.weight !== undefined){
 let data5 = data1.weight;
 const _errs14 = errors;
 if(!(((typeof data5 == "number") && (!(data5 % 1) && !isNaN(data5))) && (isFinite(data5)))){
-validate31.errors = [{instancePath:instancePath+"/priorities/" + i0+"/weight",schemaPath:"#/$defs/PriorityRules/properties/weight/type",keyword:"type",params:{type: "integer"}}];
+validate33.errors = [{instancePath:instancePath+"/priorities/" + i0+"/weight",schemaPath:"#/$defs/PriorityRules/properties/weight/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs14){
 if((typeof data5 == "number") && (isFinite(data5))){
 if(data5 > 1000 || isNaN(data5)){
-validate31.errors = [{instancePath:instancePath+"/priorities/" + i0+"/weight",schemaPath:"#/$defs/PriorityRules/properties/weight/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1000}}];
+validate33.errors = [{instancePath:instancePath+"/priorities/" + i0+"/weight",schemaPath:"#/$defs/PriorityRules/properties/weight/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1000}}];
 return false;
 }
 else {
 if(data5 < 1 || isNaN(data5)){
-validate31.errors = [{instancePath:instancePath+"/priorities/" + i0+"/weight",schemaPath:"#/$defs/PriorityRules/properties/weight/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate33.errors = [{instancePath:instancePath+"/priorities/" + i0+"/weight",schemaPath:"#/$defs/PriorityRules/properties/weight/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -1802,7 +2427,7 @@ var valid3 = true;
 }
 }
 else {
-validate31.errors = [{instancePath:instancePath+"/priorities/" + i0,schemaPath:"#/$defs/PriorityRules/type",keyword:"type",params:{type: "object"}}];
+validate33.errors = [{instancePath:instancePath+"/priorities/" + i0,schemaPath:"#/$defs/PriorityRules/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -1814,31 +2439,31 @@ break;
 }
 }
 else {
-validate31.errors = [{instancePath:instancePath+"/priorities",schemaPath:"#/properties/priorities/type",keyword:"type",params:{type: "array"}}];
+validate33.errors = [{instancePath:instancePath+"/priorities",schemaPath:"#/properties/priorities/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
 }
 }
 else {
-validate31.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate33.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate31.errors = vErrors;
+validate33.errors = vErrors;
 return errors === 0;
 }
-validate31.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate33.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
-const schema64 = {"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","external"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}}}};
-const schema65 = {"type":"string","pattern":"^[\\x21-\\x7e]+$"};
-const pattern17 = new RegExp("^https?://[^\\s/]+", "u");
-const pattern18 = new RegExp("^[\\x21-\\x7e]+$", "u");
+const schema72 = {"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","external"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}}}};
+const schema73 = {"type":"string","pattern":"^[\\x21-\\x7e]+$"};
+const pattern22 = new RegExp("^https?://[^\\s/]+", "u");
+const pattern23 = new RegExp("^[\\x21-\\x7e]+$", "u");
 
-function validate33(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate35(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate33.evaluated;
+const evaluated0 = validate35.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -1853,7 +2478,7 @@ data.mode = "embedded";
 const _errs1 = errors;
 for(const key0 in data){
 if(!(((key0 === "mode") || (key0 === "external")) || (key0 === "model"))){
-validate33.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate35.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -1862,11 +2487,11 @@ if(_errs1 === errors){
 let data0 = data.mode;
 const _errs2 = errors;
 if(typeof data0 !== "string"){
-validate33.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/type",keyword:"type",params:{type: "string"}}];
+validate35.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!((data0 === "embedded") || (data0 === "external"))){
-validate33.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/enum",keyword:"enum",params:{allowedValues: schema64.properties.mode.enum}}];
+validate35.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/enum",keyword:"enum",params:{allowedValues: schema72.properties.mode.enum}}];
 return false;
 }
 var valid0 = _errs2 === errors;
@@ -1878,14 +2503,14 @@ if(errors === _errs4){
 if(data1 && typeof data1 == "object" && !Array.isArray(data1)){
 let missing0;
 if((data1.url === undefined) && (missing0 = "url")){
-validate33.errors = [{instancePath:instancePath+"/external",schemaPath:"#/properties/external/required",keyword:"required",params:{missingProperty: missing0}}];
+validate35.errors = [{instancePath:instancePath+"/external",schemaPath:"#/properties/external/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs6 = errors;
 for(const key1 in data1){
 if(!((key1 === "url") || (key1 === "api_key"))){
-validate33.errors = [{instancePath:instancePath+"/external",schemaPath:"#/properties/external/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate35.errors = [{instancePath:instancePath+"/external",schemaPath:"#/properties/external/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -1896,13 +2521,13 @@ let data2 = data1.url;
 const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
-if(!pattern17.test(data2)){
-validate33.errors = [{instancePath:instancePath+"/external/url",schemaPath:"#/properties/external/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/]+"}}];
+if(!pattern22.test(data2)){
+validate35.errors = [{instancePath:instancePath+"/external/url",schemaPath:"#/properties/external/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/]+"}}];
 return false;
 }
 }
 else {
-validate33.errors = [{instancePath:instancePath+"/external/url",schemaPath:"#/properties/external/properties/url/type",keyword:"type",params:{type: "string"}}];
+validate35.errors = [{instancePath:instancePath+"/external/url",schemaPath:"#/properties/external/properties/url/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -1918,13 +2543,13 @@ const _errs9 = errors;
 const _errs10 = errors;
 if(errors === _errs10){
 if(typeof data3 === "string"){
-if(!pattern18.test(data3)){
-validate33.errors = [{instancePath:instancePath+"/external/api_key",schemaPath:"#/$defs/ApiKey/pattern",keyword:"pattern",params:{pattern: "^[\\x21-\\x7e]+$"}}];
+if(!pattern23.test(data3)){
+validate35.errors = [{instancePath:instancePath+"/external/api_key",schemaPath:"#/$defs/ApiKey/pattern",keyword:"pattern",params:{pattern: "^[\\x21-\\x7e]+$"}}];
 return false;
 }
 }
 else {
-validate33.errors = [{instancePath:instancePath+"/external/api_key",schemaPath:"#/$defs/ApiKey/type",keyword:"type",params:{type: "string"}}];
+validate35.errors = [{instancePath:instancePath+"/external/api_key",schemaPath:"#/$defs/ApiKey/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -1938,7 +2563,7 @@ var valid1 = true;
 }
 }
 else {
-validate33.errors = [{instancePath:instancePath+"/external",schemaPath:"#/properties/external/type",keyword:"type",params:{type: "object"}}];
+validate35.errors = [{instancePath:instancePath+"/external",schemaPath:"#/properties/external/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -1955,14 +2580,14 @@ if(errors === _errs12){
 if(data4 && typeof data4 == "object" && !Array.isArray(data4)){
 let missing1;
 if((data4.ref === undefined) && (missing1 = "ref")){
-validate33.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/required",keyword:"required",params:{missingProperty: missing1}}];
+validate35.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/required",keyword:"required",params:{missingProperty: missing1}}];
 return false;
 }
 else {
 const _errs14 = errors;
 for(const key2 in data4){
 if(!(key2 === "ref")){
-validate33.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
+validate35.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
 return false;
 break;
 }
@@ -1974,12 +2599,12 @@ const _errs15 = errors;
 if(errors === _errs15){
 if(typeof data5 === "string"){
 if(!pattern4.test(data5)){
-validate33.errors = [{instancePath:instancePath+"/model/ref",schemaPath:"#/properties/model/properties/ref/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate35.errors = [{instancePath:instancePath+"/model/ref",schemaPath:"#/properties/model/properties/ref/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate33.errors = [{instancePath:instancePath+"/model/ref",schemaPath:"#/properties/model/properties/ref/type",keyword:"type",params:{type: "string"}}];
+validate35.errors = [{instancePath:instancePath+"/model/ref",schemaPath:"#/properties/model/properties/ref/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -1988,7 +2613,7 @@ return false;
 }
 }
 else {
-validate33.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "object"}}];
+validate35.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -2002,20 +2627,20 @@ var valid0 = true;
 }
 }
 else {
-validate33.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate35.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate33.errors = vErrors;
+validate35.errors = vErrors;
 return errors === 0;
 }
-validate33.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate35.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
 
-function validate28(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate30(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate28.evaluated;
+const evaluated0 = validate30.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -2059,14 +2684,14 @@ data.provisioning = {};
 }
 let missing0;
 if((((data.id === undefined) && (missing0 = "id")) || ((data.engine === undefined) && (missing0 = "engine"))) || ((data.model === undefined) && (missing0 = "model"))){
-validate28.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate30.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
-if(!(func1.call(schema48.properties, key0))){
-validate28.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+if(!(func1.call(schema56.properties, key0))){
+validate30.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -2078,13 +2703,13 @@ const _errs2 = errors;
 const _errs3 = errors;
 if(errors === _errs3){
 if(typeof data0 === "string"){
-if(!pattern13.test(data0)){
-validate28.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
+if(!pattern18.test(data0)){
+validate30.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
 return false;
 }
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
+validate30.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2098,11 +2723,11 @@ if(data.engine !== undefined){
 let data1 = data.engine;
 const _errs5 = errors;
 if(typeof data1 !== "string"){
-validate28.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
+validate30.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if("llamacpp" !== data1){
-validate28.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/const",keyword:"const",params:{allowedValue: "llamacpp"}}];
+validate30.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/const",keyword:"const",params:{allowedValue: "llamacpp"}}];
 return false;
 }
 var valid0 = _errs5 === errors;
@@ -2117,12 +2742,12 @@ const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
 if(!pattern4.test(data2)){
-validate28.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate30.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
+validate30.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2137,13 +2762,13 @@ let data3 = data.checksum;
 const _errs9 = errors;
 if(errors === _errs9){
 if(typeof data3 === "string"){
-if(!pattern9.test(data3)){
-validate28.errors = [{instancePath:instancePath+"/checksum",schemaPath:"#/properties/checksum/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
+if(!pattern10.test(data3)){
+validate30.errors = [{instancePath:instancePath+"/checksum",schemaPath:"#/properties/checksum/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
 return false;
 }
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/checksum",schemaPath:"#/properties/checksum/type",keyword:"type",params:{type: "string"}}];
+validate30.errors = [{instancePath:instancePath+"/checksum",schemaPath:"#/properties/checksum/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2158,18 +2783,18 @@ let data4 = data.ctx;
 const _errs11 = errors;
 const _errs12 = errors;
 if(!(((typeof data4 == "number") && (!(data4 % 1) && !isNaN(data4))) && (isFinite(data4)))){
-validate28.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs12){
 if((typeof data4 == "number") && (isFinite(data4))){
 if(data4 > 2147483647 || isNaN(data4)){
-validate28.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate30.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data4 < 1 || isNaN(data4)){
-validate28.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2185,18 +2810,18 @@ let data5 = data.slots;
 const _errs14 = errors;
 const _errs15 = errors;
 if(!(((typeof data5 == "number") && (!(data5 % 1) && !isNaN(data5))) && (isFinite(data5)))){
-validate28.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs15){
 if((typeof data5 == "number") && (isFinite(data5))){
 if(data5 > 1024 || isNaN(data5)){
-validate28.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
+validate30.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
 return false;
 }
 else {
 if(data5 < 1 || isNaN(data5)){
-validate28.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2208,18 +2833,18 @@ let data6 = data.replicas;
 const _errs17 = errors;
 const _errs18 = errors;
 if(!(((typeof data6 == "number") && (!(data6 % 1) && !isNaN(data6))) && (isFinite(data6)))){
-validate28.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs18){
 if((typeof data6 == "number") && (isFinite(data6))){
 if(data6 > 64 || isNaN(data6)){
-validate28.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
+validate30.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
 return false;
 }
 else {
 if(data6 < 1 || isNaN(data6)){
-validate28.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2233,7 +2858,7 @@ const _errs21 = errors;
 if(errors === _errs21){
 if(Array.isArray(data7)){
 if(data7.length > 64){
-validate28.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
+validate30.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
 return false;
 }
 else {
@@ -2243,18 +2868,18 @@ for(let i0=0; i0<len0; i0++){
 let data8 = data7[i0];
 const _errs23 = errors;
 if(!(((typeof data8 == "number") && (!(data8 % 1) && !isNaN(data8))) && (isFinite(data8)))){
-validate28.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs23){
 if((typeof data8 == "number") && (isFinite(data8))){
 if(data8 > 1023 || isNaN(data8)){
-validate28.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
+validate30.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
 return false;
 }
 else {
 if(data8 < 0 || isNaN(data8)){
-validate28.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate30.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -2277,7 +2902,7 @@ continue;
 }
 if(typeof indices0[item0] == "number"){
 j0 = indices0[item0];
-validate28.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/uniqueItems",keyword:"uniqueItems",params:{i: i1, j: j0}}];
+validate30.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/uniqueItems",keyword:"uniqueItems",params:{i: i1, j: j0}}];
 return false;
 break;
 }
@@ -2288,7 +2913,7 @@ indices0[item0] = i1;
 }
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/type",keyword:"type",params:{type: "array"}}];
+validate30.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -2299,13 +2924,13 @@ let data9 = data.memory_bytes;
 const _errs25 = errors;
 const _errs26 = errors;
 if(!(((typeof data9 == "number") && (!(data9 % 1) && !isNaN(data9))) && (isFinite(data9)))){
-validate28.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs26){
 if((typeof data9 == "number") && (isFinite(data9))){
 if(data9 < 0 || isNaN(data9)){
-validate28.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate30.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -2318,7 +2943,7 @@ var valid0 = true;
 if(valid0){
 const _errs28 = errors;
 if(typeof data.pinned !== "boolean"){
-validate28.errors = [{instancePath:instancePath+"/pinned",schemaPath:"#/$defs/Pinned/type",keyword:"type",params:{type: "boolean"}}];
+validate30.errors = [{instancePath:instancePath+"/pinned",schemaPath:"#/$defs/Pinned/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid0 = _errs28 === errors;
@@ -2328,13 +2953,13 @@ let data11 = data.idle_ttl_ms;
 const _errs31 = errors;
 const _errs32 = errors;
 if(!(((typeof data11 == "number") && (!(data11 % 1) && !isNaN(data11))) && (isFinite(data11)))){
-validate28.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs32){
 if((typeof data11 == "number") && (isFinite(data11))){
 if(data11 < 1 || isNaN(data11)){
-validate28.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2348,18 +2973,18 @@ if(valid0){
 let data12 = data.threads;
 const _errs34 = errors;
 if(!(((typeof data12 == "number") && (!(data12 % 1) && !isNaN(data12))) && (isFinite(data12)))){
-validate28.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs34){
 if((typeof data12 == "number") && (isFinite(data12))){
 if(data12 > 1024 || isNaN(data12)){
-validate28.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
+validate30.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
 return false;
 }
 else {
 if(data12 < 1 || isNaN(data12)){
-validate28.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2369,7 +2994,7 @@ var valid0 = _errs34 === errors;
 if(valid0){
 const _errs36 = errors;
 if(typeof data.preload !== "boolean"){
-validate28.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
+validate30.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid0 = _errs36 === errors;
@@ -2379,18 +3004,18 @@ let data14 = data.max_tokens_out;
 const _errs39 = errors;
 const _errs40 = errors;
 if(!(((typeof data14 == "number") && (!(data14 % 1) && !isNaN(data14))) && (isFinite(data14)))){
-validate28.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs40){
 if((typeof data14 == "number") && (isFinite(data14))){
 if(data14 > 2147483647 || isNaN(data14)){
-validate28.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate30.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data14 < 1 || isNaN(data14)){
-validate28.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2403,15 +3028,15 @@ var valid0 = true;
 }
 if(valid0){
 const _errs42 = errors;
-if(!(validate29(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate29.errors : vErrors.concat(validate29.errors);
+if(!(validate31(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate31.errors : vErrors.concat(validate31.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs42 === errors;
 if(valid0){
 const _errs43 = errors;
-if(!(validate31(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate31.errors : vErrors.concat(validate31.errors);
+if(!(validate33(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate33.errors : vErrors.concat(validate33.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs43 === errors;
@@ -2430,7 +3055,7 @@ data17.idle_ms = 30000;
 const _errs47 = errors;
 for(const key1 in data17){
 if(!(((key1 === "first_token_ms") || (key1 === "idle_ms")) || (key1 === "wall_ms"))){
-validate28.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate30.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -2439,13 +3064,13 @@ if(_errs47 === errors){
 let data18 = data17.first_token_ms;
 const _errs48 = errors;
 if(!(((typeof data18 == "number") && (!(data18 % 1) && !isNaN(data18))) && (isFinite(data18)))){
-validate28.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs48){
 if((typeof data18 == "number") && (isFinite(data18))){
 if(data18 < 1 || isNaN(data18)){
-validate28.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2455,13 +3080,13 @@ if(valid14){
 let data19 = data17.idle_ms;
 const _errs50 = errors;
 if(!(((typeof data19 == "number") && (!(data19 % 1) && !isNaN(data19))) && (isFinite(data19)))){
-validate28.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs50){
 if((typeof data19 == "number") && (isFinite(data19))){
 if(data19 < 1 || isNaN(data19)){
-validate28.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2472,13 +3097,13 @@ if(data17.wall_ms !== undefined){
 let data20 = data17.wall_ms;
 const _errs52 = errors;
 if(!(((typeof data20 == "number") && (!(data20 % 1) && !isNaN(data20))) && (isFinite(data20)))){
-validate28.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs52){
 if((typeof data20 == "number") && (isFinite(data20))){
 if(data20 < 1 || isNaN(data20)){
-validate28.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2493,7 +3118,7 @@ var valid14 = true;
 }
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -2504,20 +3129,20 @@ const _errs54 = errors;
 if(errors === _errs54){
 if(typeof data21 === "string"){
 if(!pattern4.test(data21)){
-validate28.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate30.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
+validate30.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
 var valid0 = _errs54 === errors;
 if(valid0){
 const _errs56 = errors;
-if(!(validate33(data.provisioning, {instancePath:instancePath+"/provisioning",parentData:data,parentDataProperty:"provisioning",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate33.errors : vErrors.concat(validate33.errors);
+if(!(validate35(data.provisioning, {instancePath:instancePath+"/provisioning",parentData:data,parentDataProperty:"provisioning",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate35.errors : vErrors.concat(validate35.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs56 === errors;
@@ -2543,23 +3168,23 @@ var valid0 = _errs56 === errors;
 }
 }
 else {
-validate28.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate28.errors = vErrors;
+validate30.errors = vErrors;
 return errors === 0;
 }
-validate28.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate30.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
-const schema66 = {"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}};
-const schema73 = {"type":"object","additionalProperties":false,"required":["external"],"properties":{"mode":{"type":"string","enum":["external"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"}}};
-const schema74 = {"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}};
+const schema74 = {"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}};
+const schema81 = {"type":"object","additionalProperties":false,"required":["external"],"properties":{"mode":{"type":"string","enum":["external"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"}}};
+const schema82 = {"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}};
 
-function validate39(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate41(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate39.evaluated;
+const evaluated0 = validate41.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -2570,14 +3195,14 @@ if(errors === 0){
 if(data && typeof data == "object" && !Array.isArray(data)){
 let missing0;
 if((data.url === undefined) && (missing0 = "url")){
-validate39.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate41.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
 if(!(((key0 === "url") || (key0 === "model")) || (key0 === "api_key"))){
-validate39.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate41.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -2588,13 +3213,13 @@ let data0 = data.url;
 const _errs2 = errors;
 if(errors === _errs2){
 if(typeof data0 === "string"){
-if(!pattern17.test(data0)){
-validate39.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/]+"}}];
+if(!pattern22.test(data0)){
+validate41.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/]+"}}];
 return false;
 }
 }
 else {
-validate39.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/type",keyword:"type",params:{type: "string"}}];
+validate41.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2610,12 +3235,12 @@ const _errs4 = errors;
 if(errors === _errs4){
 if(typeof data1 === "string"){
 if(!pattern4.test(data1)){
-validate39.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate41.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate39.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
+validate41.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2631,13 +3256,13 @@ const _errs6 = errors;
 const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
-if(!pattern18.test(data2)){
-validate39.errors = [{instancePath:instancePath+"/api_key",schemaPath:"#/$defs/ApiKey/pattern",keyword:"pattern",params:{pattern: "^[\\x21-\\x7e]+$"}}];
+if(!pattern23.test(data2)){
+validate41.errors = [{instancePath:instancePath+"/api_key",schemaPath:"#/$defs/ApiKey/pattern",keyword:"pattern",params:{pattern: "^[\\x21-\\x7e]+$"}}];
 return false;
 }
 }
 else {
-validate39.errors = [{instancePath:instancePath+"/api_key",schemaPath:"#/$defs/ApiKey/type",keyword:"type",params:{type: "string"}}];
+validate41.errors = [{instancePath:instancePath+"/api_key",schemaPath:"#/$defs/ApiKey/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2652,20 +3277,20 @@ var valid0 = true;
 }
 }
 else {
-validate39.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate41.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate39.errors = vErrors;
+validate41.errors = vErrors;
 return errors === 0;
 }
-validate39.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate41.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
 
-function validate38(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate40(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate38.evaluated;
+const evaluated0 = validate40.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -2679,14 +3304,14 @@ data.mode = "external";
 }
 let missing0;
 if((data.external === undefined) && (missing0 = "external")){
-validate38.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate40.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
 if(!((key0 === "mode") || (key0 === "external"))){
-validate38.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate40.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -2695,19 +3320,19 @@ if(_errs1 === errors){
 let data0 = data.mode;
 const _errs2 = errors;
 if(typeof data0 !== "string"){
-validate38.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/type",keyword:"type",params:{type: "string"}}];
+validate40.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!(data0 === "external")){
-validate38.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/enum",keyword:"enum",params:{allowedValues: schema73.properties.mode.enum}}];
+validate40.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/enum",keyword:"enum",params:{allowedValues: schema81.properties.mode.enum}}];
 return false;
 }
 var valid0 = _errs2 === errors;
 if(valid0){
 if(data.external !== undefined){
 const _errs4 = errors;
-if(!(validate39(data.external, {instancePath:instancePath+"/external",parentData:data,parentDataProperty:"external",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate39.errors : vErrors.concat(validate39.errors);
+if(!(validate41(data.external, {instancePath:instancePath+"/external",parentData:data,parentDataProperty:"external",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate41.errors : vErrors.concat(validate41.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs4 === errors;
@@ -2720,20 +3345,20 @@ var valid0 = true;
 }
 }
 else {
-validate38.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate40.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate38.errors = vErrors;
+validate40.errors = vErrors;
 return errors === 0;
 }
-validate38.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate40.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
 
-function validate35(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate37(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate35.evaluated;
+const evaluated0 = validate37.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -2762,14 +3387,14 @@ data.sampler_profile_version = "v1";
 }
 let missing0;
 if(((((data.id === undefined) && (missing0 = "id")) || ((data.engine === undefined) && (missing0 = "engine"))) || ((data.model === undefined) && (missing0 = "model"))) || ((data.provisioning === undefined) && (missing0 = "provisioning"))){
-validate35.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate37.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
-if(!(func1.call(schema66.properties, key0))){
-validate35.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+if(!(func1.call(schema74.properties, key0))){
+validate37.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -2781,13 +3406,13 @@ const _errs2 = errors;
 const _errs3 = errors;
 if(errors === _errs3){
 if(typeof data0 === "string"){
-if(!pattern13.test(data0)){
-validate35.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
+if(!pattern18.test(data0)){
+validate37.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
 return false;
 }
 }
 else {
-validate35.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
+validate37.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2801,11 +3426,11 @@ if(data.engine !== undefined){
 let data1 = data.engine;
 const _errs5 = errors;
 if(typeof data1 !== "string"){
-validate35.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
+validate37.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!((((data1 === "vllm") || (data1 === "tgi")) || (data1 === "triton")) || (data1 === "openai"))){
-validate35.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/enum",keyword:"enum",params:{allowedValues: schema66.properties.engine.enum}}];
+validate37.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/enum",keyword:"enum",params:{allowedValues: schema74.properties.engine.enum}}];
 return false;
 }
 var valid0 = _errs5 === errors;
@@ -2820,12 +3445,12 @@ const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
 if(!pattern4.test(data2)){
-validate35.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate37.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate35.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
+validate37.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2840,18 +3465,18 @@ let data3 = data.ctx;
 const _errs9 = errors;
 const _errs10 = errors;
 if(!(((typeof data3 == "number") && (!(data3 % 1) && !isNaN(data3))) && (isFinite(data3)))){
-validate35.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
+validate37.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs10){
 if((typeof data3 == "number") && (isFinite(data3))){
 if(data3 > 2147483647 || isNaN(data3)){
-validate35.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate37.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data3 < 1 || isNaN(data3)){
-validate35.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate37.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2867,18 +3492,18 @@ let data4 = data.slots;
 const _errs12 = errors;
 const _errs13 = errors;
 if(!(((typeof data4 == "number") && (!(data4 % 1) && !isNaN(data4))) && (isFinite(data4)))){
-validate35.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
+validate37.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs13){
 if((typeof data4 == "number") && (isFinite(data4))){
 if(data4 > 1024 || isNaN(data4)){
-validate35.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
+validate37.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
 return false;
 }
 else {
 if(data4 < 1 || isNaN(data4)){
-validate35.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate37.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2888,7 +3513,7 @@ var valid0 = _errs12 === errors;
 if(valid0){
 const _errs15 = errors;
 if(typeof data.preload !== "boolean"){
-validate35.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
+validate37.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid0 = _errs15 === errors;
@@ -2898,18 +3523,18 @@ let data6 = data.max_tokens_out;
 const _errs18 = errors;
 const _errs19 = errors;
 if(!(((typeof data6 == "number") && (!(data6 % 1) && !isNaN(data6))) && (isFinite(data6)))){
-validate35.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
+validate37.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs19){
 if((typeof data6 == "number") && (isFinite(data6))){
 if(data6 > 2147483647 || isNaN(data6)){
-validate35.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate37.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data6 < 1 || isNaN(data6)){
-validate35.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate37.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2922,15 +3547,15 @@ var valid0 = true;
 }
 if(valid0){
 const _errs21 = errors;
-if(!(validate29(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate29.errors : vErrors.concat(validate29.errors);
+if(!(validate31(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate31.errors : vErrors.concat(validate31.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs21 === errors;
 if(valid0){
 const _errs22 = errors;
-if(!(validate31(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate31.errors : vErrors.concat(validate31.errors);
+if(!(validate33(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate33.errors : vErrors.concat(validate33.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs22 === errors;
@@ -2949,7 +3574,7 @@ data9.idle_ms = 30000;
 const _errs26 = errors;
 for(const key1 in data9){
 if(!(((key1 === "first_token_ms") || (key1 === "idle_ms")) || (key1 === "wall_ms"))){
-validate35.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate37.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -2958,13 +3583,13 @@ if(_errs26 === errors){
 let data10 = data9.first_token_ms;
 const _errs27 = errors;
 if(!(((typeof data10 == "number") && (!(data10 % 1) && !isNaN(data10))) && (isFinite(data10)))){
-validate35.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
+validate37.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs27){
 if((typeof data10 == "number") && (isFinite(data10))){
 if(data10 < 1 || isNaN(data10)){
-validate35.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate37.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2974,13 +3599,13 @@ if(valid7){
 let data11 = data9.idle_ms;
 const _errs29 = errors;
 if(!(((typeof data11 == "number") && (!(data11 % 1) && !isNaN(data11))) && (isFinite(data11)))){
-validate35.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
+validate37.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs29){
 if((typeof data11 == "number") && (isFinite(data11))){
 if(data11 < 1 || isNaN(data11)){
-validate35.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate37.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2991,13 +3616,13 @@ if(data9.wall_ms !== undefined){
 let data12 = data9.wall_ms;
 const _errs31 = errors;
 if(!(((typeof data12 == "number") && (!(data12 % 1) && !isNaN(data12))) && (isFinite(data12)))){
-validate35.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
+validate37.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs31){
 if((typeof data12 == "number") && (isFinite(data12))){
 if(data12 < 1 || isNaN(data12)){
-validate35.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate37.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3012,7 +3637,7 @@ var valid7 = true;
 }
 }
 else {
-validate35.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
+validate37.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -3023,12 +3648,12 @@ const _errs33 = errors;
 if(errors === _errs33){
 if(typeof data13 === "string"){
 if(!pattern4.test(data13)){
-validate35.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate37.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate35.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
+validate37.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3036,8 +3661,8 @@ var valid0 = _errs33 === errors;
 if(valid0){
 if(data.provisioning !== undefined){
 const _errs35 = errors;
-if(!(validate38(data.provisioning, {instancePath:instancePath+"/provisioning",parentData:data,parentDataProperty:"provisioning",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate38.errors : vErrors.concat(validate38.errors);
+if(!(validate40(data.provisioning, {instancePath:instancePath+"/provisioning",parentData:data,parentDataProperty:"provisioning",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate40.errors : vErrors.concat(validate40.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs35 === errors;
@@ -3060,22 +3685,22 @@ var valid0 = true;
 }
 }
 else {
-validate35.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate37.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate35.errors = vErrors;
+validate37.errors = vErrors;
 return errors === 0;
 }
-validate35.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate37.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
-const schema76 = {"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}};
-const schema88 = {"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}};
+const schema84 = {"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}};
+const schema96 = {"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}};
 
-function validate42(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate44(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate42.evaluated;
+const evaluated0 = validate44.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -3119,14 +3744,14 @@ data.synthetic = {};
 }
 let missing0;
 if(((data.id === undefined) && (missing0 = "id")) || ((data.engine === undefined) && (missing0 = "engine"))){
-validate42.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate44.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
-if(!(func1.call(schema76.properties, key0))){
-validate42.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+if(!(func1.call(schema84.properties, key0))){
+validate44.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -3138,13 +3763,13 @@ const _errs2 = errors;
 const _errs3 = errors;
 if(errors === _errs3){
 if(typeof data0 === "string"){
-if(!pattern13.test(data0)){
-validate42.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
+if(!pattern18.test(data0)){
+validate44.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
 return false;
 }
 }
 else {
-validate42.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
+validate44.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3158,11 +3783,11 @@ if(data.engine !== undefined){
 let data1 = data.engine;
 const _errs5 = errors;
 if(typeof data1 !== "string"){
-validate42.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
+validate44.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if("synthetic" !== data1){
-validate42.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/const",keyword:"const",params:{allowedValue: "synthetic"}}];
+validate44.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/const",keyword:"const",params:{allowedValue: "synthetic"}}];
 return false;
 }
 var valid0 = _errs5 === errors;
@@ -3176,12 +3801,12 @@ const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
 if(!pattern4.test(data2)){
-validate42.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate44.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate42.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
+validate44.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3192,18 +3817,18 @@ let data3 = data.ctx;
 const _errs9 = errors;
 const _errs10 = errors;
 if(!(((typeof data3 == "number") && (!(data3 % 1) && !isNaN(data3))) && (isFinite(data3)))){
-validate42.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
+validate44.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs10){
 if((typeof data3 == "number") && (isFinite(data3))){
 if(data3 > 2147483647 || isNaN(data3)){
-validate42.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate44.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data3 < 1 || isNaN(data3)){
-validate42.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate44.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3219,18 +3844,18 @@ let data4 = data.slots;
 const _errs12 = errors;
 const _errs13 = errors;
 if(!(((typeof data4 == "number") && (!(data4 % 1) && !isNaN(data4))) && (isFinite(data4)))){
-validate42.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
+validate44.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs13){
 if((typeof data4 == "number") && (isFinite(data4))){
 if(data4 > 1024 || isNaN(data4)){
-validate42.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
+validate44.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
 return false;
 }
 else {
 if(data4 < 1 || isNaN(data4)){
-validate42.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate44.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3242,18 +3867,18 @@ let data5 = data.replicas;
 const _errs15 = errors;
 const _errs16 = errors;
 if(!(((typeof data5 == "number") && (!(data5 % 1) && !isNaN(data5))) && (isFinite(data5)))){
-validate42.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/type",keyword:"type",params:{type: "integer"}}];
+validate44.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs16){
 if((typeof data5 == "number") && (isFinite(data5))){
 if(data5 > 64 || isNaN(data5)){
-validate42.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
+validate44.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
 return false;
 }
 else {
 if(data5 < 1 || isNaN(data5)){
-validate42.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate44.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3267,7 +3892,7 @@ const _errs19 = errors;
 if(errors === _errs19){
 if(Array.isArray(data6)){
 if(data6.length > 64){
-validate42.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
+validate44.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
 return false;
 }
 else {
@@ -3277,18 +3902,18 @@ for(let i0=0; i0<len0; i0++){
 let data7 = data6[i0];
 const _errs21 = errors;
 if(!(((typeof data7 == "number") && (!(data7 % 1) && !isNaN(data7))) && (isFinite(data7)))){
-validate42.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/type",keyword:"type",params:{type: "integer"}}];
+validate44.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs21){
 if((typeof data7 == "number") && (isFinite(data7))){
 if(data7 > 1023 || isNaN(data7)){
-validate42.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
+validate44.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
 return false;
 }
 else {
 if(data7 < 0 || isNaN(data7)){
-validate42.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate44.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -3311,7 +3936,7 @@ continue;
 }
 if(typeof indices0[item0] == "number"){
 j0 = indices0[item0];
-validate42.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/uniqueItems",keyword:"uniqueItems",params:{i: i1, j: j0}}];
+validate44.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/uniqueItems",keyword:"uniqueItems",params:{i: i1, j: j0}}];
 return false;
 break;
 }
@@ -3322,7 +3947,7 @@ indices0[item0] = i1;
 }
 }
 else {
-validate42.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/type",keyword:"type",params:{type: "array"}}];
+validate44.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -3333,13 +3958,13 @@ let data8 = data.memory_bytes;
 const _errs23 = errors;
 const _errs24 = errors;
 if(!(((typeof data8 == "number") && (!(data8 % 1) && !isNaN(data8))) && (isFinite(data8)))){
-validate42.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/type",keyword:"type",params:{type: "integer"}}];
+validate44.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs24){
 if((typeof data8 == "number") && (isFinite(data8))){
 if(data8 < 0 || isNaN(data8)){
-validate42.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate44.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -3352,7 +3977,7 @@ var valid0 = true;
 if(valid0){
 const _errs26 = errors;
 if(typeof data.pinned !== "boolean"){
-validate42.errors = [{instancePath:instancePath+"/pinned",schemaPath:"#/$defs/Pinned/type",keyword:"type",params:{type: "boolean"}}];
+validate44.errors = [{instancePath:instancePath+"/pinned",schemaPath:"#/$defs/Pinned/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid0 = _errs26 === errors;
@@ -3362,13 +3987,13 @@ let data10 = data.idle_ttl_ms;
 const _errs29 = errors;
 const _errs30 = errors;
 if(!(((typeof data10 == "number") && (!(data10 % 1) && !isNaN(data10))) && (isFinite(data10)))){
-validate42.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/type",keyword:"type",params:{type: "integer"}}];
+validate44.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs30){
 if((typeof data10 == "number") && (isFinite(data10))){
 if(data10 < 1 || isNaN(data10)){
-validate42.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate44.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3381,7 +4006,7 @@ var valid0 = true;
 if(valid0){
 const _errs32 = errors;
 if(typeof data.preload !== "boolean"){
-validate42.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
+validate44.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid0 = _errs32 === errors;
@@ -3391,18 +4016,18 @@ let data12 = data.max_tokens_out;
 const _errs35 = errors;
 const _errs36 = errors;
 if(!(((typeof data12 == "number") && (!(data12 % 1) && !isNaN(data12))) && (isFinite(data12)))){
-validate42.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
+validate44.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs36){
 if((typeof data12 == "number") && (isFinite(data12))){
 if(data12 > 2147483647 || isNaN(data12)){
-validate42.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate44.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data12 < 1 || isNaN(data12)){
-validate42.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate44.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3415,15 +4040,15 @@ var valid0 = true;
 }
 if(valid0){
 const _errs38 = errors;
-if(!(validate29(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate29.errors : vErrors.concat(validate29.errors);
+if(!(validate31(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate31.errors : vErrors.concat(validate31.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs38 === errors;
 if(valid0){
 const _errs39 = errors;
-if(!(validate31(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate31.errors : vErrors.concat(validate31.errors);
+if(!(validate33(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate33.errors : vErrors.concat(validate33.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs39 === errors;
@@ -3442,7 +4067,7 @@ data15.idle_ms = 30000;
 const _errs43 = errors;
 for(const key1 in data15){
 if(!(((key1 === "first_token_ms") || (key1 === "idle_ms")) || (key1 === "wall_ms"))){
-validate42.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate44.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -3451,13 +4076,13 @@ if(_errs43 === errors){
 let data16 = data15.first_token_ms;
 const _errs44 = errors;
 if(!(((typeof data16 == "number") && (!(data16 % 1) && !isNaN(data16))) && (isFinite(data16)))){
-validate42.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
+validate44.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs44){
 if((typeof data16 == "number") && (isFinite(data16))){
 if(data16 < 1 || isNaN(data16)){
-validate42.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate44.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3467,13 +4092,13 @@ if(valid14){
 let data17 = data15.idle_ms;
 const _errs46 = errors;
 if(!(((typeof data17 == "number") && (!(data17 % 1) && !isNaN(data17))) && (isFinite(data17)))){
-validate42.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
+validate44.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs46){
 if((typeof data17 == "number") && (isFinite(data17))){
 if(data17 < 1 || isNaN(data17)){
-validate42.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate44.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3484,13 +4109,13 @@ if(data15.wall_ms !== undefined){
 let data18 = data15.wall_ms;
 const _errs48 = errors;
 if(!(((typeof data18 == "number") && (!(data18 % 1) && !isNaN(data18))) && (isFinite(data18)))){
-validate42.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
+validate44.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs48){
 if((typeof data18 == "number") && (isFinite(data18))){
 if(data18 < 1 || isNaN(data18)){
-validate42.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate44.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3505,7 +4130,7 @@ var valid14 = true;
 }
 }
 else {
-validate42.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
+validate44.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -3516,12 +4141,12 @@ const _errs50 = errors;
 if(errors === _errs50){
 if(typeof data19 === "string"){
 if(!pattern4.test(data19)){
-validate42.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate44.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate42.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
+validate44.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3550,7 +4175,7 @@ data20.fail = "never";
 const _errs55 = errors;
 for(const key2 in data20){
 if(!(((((key2 === "load_ms") || (key2 === "first_token_ms")) || (key2 === "tokens_per_second")) || (key2 === "memory_bytes")) || (key2 === "fail"))){
-validate42.errors = [{instancePath:instancePath+"/synthetic",schemaPath:"#/$defs/SyntheticConfig/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
+validate44.errors = [{instancePath:instancePath+"/synthetic",schemaPath:"#/$defs/SyntheticConfig/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
 return false;
 break;
 }
@@ -3559,13 +4184,13 @@ if(_errs55 === errors){
 let data21 = data20.load_ms;
 const _errs56 = errors;
 if(!(((typeof data21 == "number") && (!(data21 % 1) && !isNaN(data21))) && (isFinite(data21)))){
-validate42.errors = [{instancePath:instancePath+"/synthetic/load_ms",schemaPath:"#/$defs/SyntheticConfig/properties/load_ms/type",keyword:"type",params:{type: "integer"}}];
+validate44.errors = [{instancePath:instancePath+"/synthetic/load_ms",schemaPath:"#/$defs/SyntheticConfig/properties/load_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs56){
 if((typeof data21 == "number") && (isFinite(data21))){
 if(data21 < 0 || isNaN(data21)){
-validate42.errors = [{instancePath:instancePath+"/synthetic/load_ms",schemaPath:"#/$defs/SyntheticConfig/properties/load_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate44.errors = [{instancePath:instancePath+"/synthetic/load_ms",schemaPath:"#/$defs/SyntheticConfig/properties/load_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -3575,13 +4200,13 @@ if(valid16){
 let data22 = data20.first_token_ms;
 const _errs58 = errors;
 if(!(((typeof data22 == "number") && (!(data22 % 1) && !isNaN(data22))) && (isFinite(data22)))){
-validate42.errors = [{instancePath:instancePath+"/synthetic/first_token_ms",schemaPath:"#/$defs/SyntheticConfig/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
+validate44.errors = [{instancePath:instancePath+"/synthetic/first_token_ms",schemaPath:"#/$defs/SyntheticConfig/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs58){
 if((typeof data22 == "number") && (isFinite(data22))){
 if(data22 < 0 || isNaN(data22)){
-validate42.errors = [{instancePath:instancePath+"/synthetic/first_token_ms",schemaPath:"#/$defs/SyntheticConfig/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate44.errors = [{instancePath:instancePath+"/synthetic/first_token_ms",schemaPath:"#/$defs/SyntheticConfig/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -3593,12 +4218,12 @@ const _errs60 = errors;
 if(errors === _errs60){
 if((typeof data23 == "number") && (isFinite(data23))){
 if(data23 < 0 || isNaN(data23)){
-validate42.errors = [{instancePath:instancePath+"/synthetic/tokens_per_second",schemaPath:"#/$defs/SyntheticConfig/properties/tokens_per_second/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate44.errors = [{instancePath:instancePath+"/synthetic/tokens_per_second",schemaPath:"#/$defs/SyntheticConfig/properties/tokens_per_second/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 else {
-validate42.errors = [{instancePath:instancePath+"/synthetic/tokens_per_second",schemaPath:"#/$defs/SyntheticConfig/properties/tokens_per_second/type",keyword:"type",params:{type: "number"}}];
+validate44.errors = [{instancePath:instancePath+"/synthetic/tokens_per_second",schemaPath:"#/$defs/SyntheticConfig/properties/tokens_per_second/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
@@ -3607,13 +4232,13 @@ if(valid16){
 let data24 = data20.memory_bytes;
 const _errs62 = errors;
 if(!(((typeof data24 == "number") && (!(data24 % 1) && !isNaN(data24))) && (isFinite(data24)))){
-validate42.errors = [{instancePath:instancePath+"/synthetic/memory_bytes",schemaPath:"#/$defs/SyntheticConfig/properties/memory_bytes/type",keyword:"type",params:{type: "integer"}}];
+validate44.errors = [{instancePath:instancePath+"/synthetic/memory_bytes",schemaPath:"#/$defs/SyntheticConfig/properties/memory_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs62){
 if((typeof data24 == "number") && (isFinite(data24))){
 if(data24 < 0 || isNaN(data24)){
-validate42.errors = [{instancePath:instancePath+"/synthetic/memory_bytes",schemaPath:"#/$defs/SyntheticConfig/properties/memory_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate44.errors = [{instancePath:instancePath+"/synthetic/memory_bytes",schemaPath:"#/$defs/SyntheticConfig/properties/memory_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -3637,7 +4262,7 @@ vErrors.push(err0);
 errors++;
 }
 if(!((data25 === "never") || (data25 === "load"))){
-const err1 = {instancePath:instancePath+"/synthetic/fail",schemaPath:"#/$defs/SyntheticConfig/properties/fail/oneOf/0/enum",keyword:"enum",params:{allowedValues: schema88.properties.fail.oneOf[0].enum}};
+const err1 = {instancePath:instancePath+"/synthetic/fail",schemaPath:"#/$defs/SyntheticConfig/properties/fail/oneOf/0/enum",keyword:"enum",params:{allowedValues: schema96.properties.fail.oneOf[0].enum}};
 if(vErrors === null){
 vErrors = [err1];
 }
@@ -3743,7 +4368,7 @@ else {
 vErrors.push(err7);
 }
 errors++;
-validate42.errors = vErrors;
+validate44.errors = vErrors;
 return false;
 }
 else {
@@ -3765,7 +4390,7 @@ var valid16 = _errs64 === errors;
 }
 }
 else {
-validate42.errors = [{instancePath:instancePath+"/synthetic",schemaPath:"#/$defs/SyntheticConfig/type",keyword:"type",params:{type: "object"}}];
+validate44.errors = [{instancePath:instancePath+"/synthetic",schemaPath:"#/$defs/SyntheticConfig/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -3790,20 +4415,20 @@ var valid0 = _errs52 === errors;
 }
 }
 else {
-validate42.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate44.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate42.errors = vErrors;
+validate44.errors = vErrors;
 return errors === 0;
 }
-validate42.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate44.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
 
-function validate27(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate29(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate27.evaluated;
+const evaluated0 = validate29.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -3814,22 +4439,22 @@ if(errors === 0){
 if(data && typeof data == "object" && !Array.isArray(data)){
 let missing0;
 if((data.engine === undefined) && (missing0 = "engine")){
-validate27.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate29.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const tag0 = data.engine;
 if(typeof tag0 == "string"){
 if(tag0 === "llamacpp"){
-if(!(validate28(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate28.errors : vErrors.concat(validate28.errors);
+if(!(validate30(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate30.errors : vErrors.concat(validate30.errors);
 errors = vErrors.length;
 }
 var props0 = true;
 }
 else if(tag0 === "vllm"){
-if(!(validate35(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate35.errors : vErrors.concat(validate35.errors);
+if(!(validate37(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate37.errors : vErrors.concat(validate37.errors);
 errors = vErrors.length;
 }
 if(props0 !== true){
@@ -3837,8 +4462,8 @@ props0 = true;
 }
 }
 else if(tag0 === "tgi"){
-if(!(validate35(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate35.errors : vErrors.concat(validate35.errors);
+if(!(validate37(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate37.errors : vErrors.concat(validate37.errors);
 errors = vErrors.length;
 }
 if(props0 !== true){
@@ -3846,8 +4471,8 @@ props0 = true;
 }
 }
 else if(tag0 === "triton"){
-if(!(validate35(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate35.errors : vErrors.concat(validate35.errors);
+if(!(validate37(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate37.errors : vErrors.concat(validate37.errors);
 errors = vErrors.length;
 }
 if(props0 !== true){
@@ -3855,8 +4480,8 @@ props0 = true;
 }
 }
 else if(tag0 === "openai"){
-if(!(validate35(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate35.errors : vErrors.concat(validate35.errors);
+if(!(validate37(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate37.errors : vErrors.concat(validate37.errors);
 errors = vErrors.length;
 }
 if(props0 !== true){
@@ -3864,8 +4489,8 @@ props0 = true;
 }
 }
 else if(tag0 === "synthetic"){
-if(!(validate42(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate42.errors : vErrors.concat(validate42.errors);
+if(!(validate44(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate44.errors : vErrors.concat(validate44.errors);
 errors = vErrors.length;
 }
 if(props0 !== true){
@@ -3873,32 +4498,32 @@ props0 = true;
 }
 }
 else {
-validate27.errors = [{instancePath,schemaPath:"#/discriminator",keyword:"discriminator",params:{error: "mapping", tag: "engine", tagValue: tag0}}];
+validate29.errors = [{instancePath,schemaPath:"#/discriminator",keyword:"discriminator",params:{error: "mapping", tag: "engine", tagValue: tag0}}];
 return false;
 }
 }
 else {
-validate27.errors = [{instancePath,schemaPath:"#/discriminator",keyword:"discriminator",params:{error: "tag", tag: "engine", tagValue: tag0}}];
+validate29.errors = [{instancePath,schemaPath:"#/discriminator",keyword:"discriminator",params:{error: "tag", tag: "engine", tagValue: tag0}}];
 return false;
 }
 }
 }
 else {
-validate27.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate29.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate27.errors = vErrors;
+validate29.errors = vErrors;
 evaluated0.props = props0;
 return errors === 0;
 }
-validate27.evaluated = {"dynamicProps":true,"dynamicItems":false};
+validate29.evaluated = {"dynamicProps":true,"dynamicItems":false};
 
 
-function validate26(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate28(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate26.evaluated;
+const evaluated0 = validate28.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -3943,6 +4568,9 @@ data.runtime = {};
 if(data.models === undefined){
 data.models = {};
 }
+if(data.catalog === undefined){
+data.catalog = {};
+}
 if(data.policy === undefined){
 data.policy = {};
 }
@@ -3960,8 +4588,8 @@ data.memory = {};
 }
 const _errs1 = errors;
 for(const key0 in data){
-if(!(func1.call(schema45.properties, key0))){
-validate26.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+if(!(func1.call(schema53.properties, key0))){
+validate28.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -3983,7 +4611,7 @@ data0.shutdown_ms = 10000;
 const _errs4 = errors;
 for(const key1 in data0){
 if(!(((key1 === "bind_addr") || (key1 === "body_limit_bytes")) || (key1 === "shutdown_ms"))){
-validate26.errors = [{instancePath:instancePath+"/server",schemaPath:"#/properties/server/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate28.errors = [{instancePath:instancePath+"/server",schemaPath:"#/properties/server/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -3991,7 +4619,7 @@ break;
 if(_errs4 === errors){
 const _errs5 = errors;
 if(typeof data0.bind_addr !== "string"){
-validate26.errors = [{instancePath:instancePath+"/server/bind_addr",schemaPath:"#/properties/server/properties/bind_addr/type",keyword:"type",params:{type: "string"}}];
+validate28.errors = [{instancePath:instancePath+"/server/bind_addr",schemaPath:"#/properties/server/properties/bind_addr/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid1 = _errs5 === errors;
@@ -3999,13 +4627,13 @@ if(valid1){
 let data2 = data0.body_limit_bytes;
 const _errs7 = errors;
 if(!(((typeof data2 == "number") && (!(data2 % 1) && !isNaN(data2))) && (isFinite(data2)))){
-validate26.errors = [{instancePath:instancePath+"/server/body_limit_bytes",schemaPath:"#/properties/server/properties/body_limit_bytes/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/server/body_limit_bytes",schemaPath:"#/properties/server/properties/body_limit_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs7){
 if((typeof data2 == "number") && (isFinite(data2))){
 if(data2 < 1024 || isNaN(data2)){
-validate26.errors = [{instancePath:instancePath+"/server/body_limit_bytes",schemaPath:"#/properties/server/properties/body_limit_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1024}}];
+validate28.errors = [{instancePath:instancePath+"/server/body_limit_bytes",schemaPath:"#/properties/server/properties/body_limit_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1024}}];
 return false;
 }
 }
@@ -4015,13 +4643,13 @@ if(valid1){
 let data3 = data0.shutdown_ms;
 const _errs9 = errors;
 if(!(((typeof data3 == "number") && (!(data3 % 1) && !isNaN(data3))) && (isFinite(data3)))){
-validate26.errors = [{instancePath:instancePath+"/server/shutdown_ms",schemaPath:"#/properties/server/properties/shutdown_ms/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/server/shutdown_ms",schemaPath:"#/properties/server/properties/shutdown_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs9){
 if((typeof data3 == "number") && (isFinite(data3))){
 if(data3 < 0 || isNaN(data3)){
-validate26.errors = [{instancePath:instancePath+"/server/shutdown_ms",schemaPath:"#/properties/server/properties/shutdown_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate28.errors = [{instancePath:instancePath+"/server/shutdown_ms",schemaPath:"#/properties/server/properties/shutdown_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -4032,7 +4660,7 @@ var valid1 = _errs9 === errors;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/server",schemaPath:"#/properties/server/type",keyword:"type",params:{type: "object"}}];
+validate28.errors = [{instancePath:instancePath+"/server",schemaPath:"#/properties/server/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4066,7 +4694,7 @@ data4.microbatch_window_ms = 10;
 const _errs13 = errors;
 for(const key2 in data4){
 if(!(((((((key2 === "heartbeat_ms") || (key2 === "metrics_period_ms")) || (key2 === "cancel_on_disconnect")) || (key2 === "disconnect_grace_ms")) || (key2 === "narration_enabled")) || (key2 === "microbatch")) || (key2 === "microbatch_window_ms"))){
-validate26.errors = [{instancePath:instancePath+"/sse",schemaPath:"#/properties/sse/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
+validate28.errors = [{instancePath:instancePath+"/sse",schemaPath:"#/properties/sse/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
 return false;
 break;
 }
@@ -4075,13 +4703,13 @@ if(_errs13 === errors){
 let data5 = data4.heartbeat_ms;
 const _errs14 = errors;
 if(!(((typeof data5 == "number") && (!(data5 % 1) && !isNaN(data5))) && (isFinite(data5)))){
-validate26.errors = [{instancePath:instancePath+"/sse/heartbeat_ms",schemaPath:"#/properties/sse/properties/heartbeat_ms/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/sse/heartbeat_ms",schemaPath:"#/properties/sse/properties/heartbeat_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs14){
 if((typeof data5 == "number") && (isFinite(data5))){
 if(data5 < 0 || isNaN(data5)){
-validate26.errors = [{instancePath:instancePath+"/sse/heartbeat_ms",schemaPath:"#/properties/sse/properties/heartbeat_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate28.errors = [{instancePath:instancePath+"/sse/heartbeat_ms",schemaPath:"#/properties/sse/properties/heartbeat_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -4091,13 +4719,13 @@ if(valid2){
 let data6 = data4.metrics_period_ms;
 const _errs16 = errors;
 if(!(((typeof data6 == "number") && (!(data6 % 1) && !isNaN(data6))) && (isFinite(data6)))){
-validate26.errors = [{instancePath:instancePath+"/sse/metrics_period_ms",schemaPath:"#/properties/sse/properties/metrics_period_ms/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/sse/metrics_period_ms",schemaPath:"#/properties/sse/properties/metrics_period_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs16){
 if((typeof data6 == "number") && (isFinite(data6))){
 if(data6 < 10 || isNaN(data6)){
-validate26.errors = [{instancePath:instancePath+"/sse/metrics_period_ms",schemaPath:"#/properties/sse/properties/metrics_period_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
+validate28.errors = [{instancePath:instancePath+"/sse/metrics_period_ms",schemaPath:"#/properties/sse/properties/metrics_period_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
 return false;
 }
 }
@@ -4106,7 +4734,7 @@ var valid2 = _errs16 === errors;
 if(valid2){
 const _errs18 = errors;
 if(typeof data4.cancel_on_disconnect !== "boolean"){
-validate26.errors = [{instancePath:instancePath+"/sse/cancel_on_disconnect",schemaPath:"#/properties/sse/properties/cancel_on_disconnect/type",keyword:"type",params:{type: "boolean"}}];
+validate28.errors = [{instancePath:instancePath+"/sse/cancel_on_disconnect",schemaPath:"#/properties/sse/properties/cancel_on_disconnect/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid2 = _errs18 === errors;
@@ -4114,13 +4742,13 @@ if(valid2){
 let data8 = data4.disconnect_grace_ms;
 const _errs20 = errors;
 if(!(((typeof data8 == "number") && (!(data8 % 1) && !isNaN(data8))) && (isFinite(data8)))){
-validate26.errors = [{instancePath:instancePath+"/sse/disconnect_grace_ms",schemaPath:"#/properties/sse/properties/disconnect_grace_ms/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/sse/disconnect_grace_ms",schemaPath:"#/properties/sse/properties/disconnect_grace_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs20){
 if((typeof data8 == "number") && (isFinite(data8))){
 if(data8 < 0 || isNaN(data8)){
-validate26.errors = [{instancePath:instancePath+"/sse/disconnect_grace_ms",schemaPath:"#/properties/sse/properties/disconnect_grace_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate28.errors = [{instancePath:instancePath+"/sse/disconnect_grace_ms",schemaPath:"#/properties/sse/properties/disconnect_grace_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -4129,14 +4757,14 @@ var valid2 = _errs20 === errors;
 if(valid2){
 const _errs22 = errors;
 if(typeof data4.narration_enabled !== "boolean"){
-validate26.errors = [{instancePath:instancePath+"/sse/narration_enabled",schemaPath:"#/properties/sse/properties/narration_enabled/type",keyword:"type",params:{type: "boolean"}}];
+validate28.errors = [{instancePath:instancePath+"/sse/narration_enabled",schemaPath:"#/properties/sse/properties/narration_enabled/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid2 = _errs22 === errors;
 if(valid2){
 const _errs24 = errors;
 if(typeof data4.microbatch !== "boolean"){
-validate26.errors = [{instancePath:instancePath+"/sse/microbatch",schemaPath:"#/properties/sse/properties/microbatch/type",keyword:"type",params:{type: "boolean"}}];
+validate28.errors = [{instancePath:instancePath+"/sse/microbatch",schemaPath:"#/properties/sse/properties/microbatch/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid2 = _errs24 === errors;
@@ -4144,18 +4772,18 @@ if(valid2){
 let data11 = data4.microbatch_window_ms;
 const _errs26 = errors;
 if(!(((typeof data11 == "number") && (!(data11 % 1) && !isNaN(data11))) && (isFinite(data11)))){
-validate26.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs26){
 if((typeof data11 == "number") && (isFinite(data11))){
 if(data11 > 1000 || isNaN(data11)){
-validate26.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1000}}];
+validate28.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1000}}];
 return false;
 }
 else {
 if(data11 < 1 || isNaN(data11)){
-validate26.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate28.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4171,7 +4799,7 @@ var valid2 = _errs26 === errors;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/sse",schemaPath:"#/properties/sse/type",keyword:"type",params:{type: "object"}}];
+validate28.errors = [{instancePath:instancePath+"/sse",schemaPath:"#/properties/sse/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4193,7 +4821,7 @@ data12.idempotency_ttl_ms = 600000;
 const _errs30 = errors;
 for(const key3 in data12){
 if(!(((key3 === "capacity") || (key3 === "policy")) || (key3 === "idempotency_ttl_ms"))){
-validate26.errors = [{instancePath:instancePath+"/admission",schemaPath:"#/properties/admission/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key3}}];
+validate28.errors = [{instancePath:instancePath+"/admission",schemaPath:"#/properties/admission/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key3}}];
 return false;
 break;
 }
@@ -4202,13 +4830,13 @@ if(_errs30 === errors){
 let data13 = data12.capacity;
 const _errs31 = errors;
 if(!(((typeof data13 == "number") && (!(data13 % 1) && !isNaN(data13))) && (isFinite(data13)))){
-validate26.errors = [{instancePath:instancePath+"/admission/capacity",schemaPath:"#/properties/admission/properties/capacity/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/admission/capacity",schemaPath:"#/properties/admission/properties/capacity/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs31){
 if((typeof data13 == "number") && (isFinite(data13))){
 if(data13 < 1 || isNaN(data13)){
-validate26.errors = [{instancePath:instancePath+"/admission/capacity",schemaPath:"#/properties/admission/properties/capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate28.errors = [{instancePath:instancePath+"/admission/capacity",schemaPath:"#/properties/admission/properties/capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4218,11 +4846,11 @@ if(valid3){
 let data14 = data12.policy;
 const _errs33 = errors;
 if(typeof data14 !== "string"){
-validate26.errors = [{instancePath:instancePath+"/admission/policy",schemaPath:"#/$defs/FullPolicy/type",keyword:"type",params:{type: "string"}}];
+validate28.errors = [{instancePath:instancePath+"/admission/policy",schemaPath:"#/$defs/FullPolicy/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!(((data14 === "reject") || (data14 === "drop-lru")) || (data14 === "shed-low-priority"))){
-validate26.errors = [{instancePath:instancePath+"/admission/policy",schemaPath:"#/$defs/FullPolicy/enum",keyword:"enum",params:{allowedValues: schema46.enum}}];
+validate28.errors = [{instancePath:instancePath+"/admission/policy",schemaPath:"#/$defs/FullPolicy/enum",keyword:"enum",params:{allowedValues: schema54.enum}}];
 return false;
 }
 var valid3 = _errs33 === errors;
@@ -4230,13 +4858,13 @@ if(valid3){
 let data15 = data12.idempotency_ttl_ms;
 const _errs36 = errors;
 if(!(((typeof data15 == "number") && (!(data15 % 1) && !isNaN(data15))) && (isFinite(data15)))){
-validate26.errors = [{instancePath:instancePath+"/admission/idempotency_ttl_ms",schemaPath:"#/properties/admission/properties/idempotency_ttl_ms/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/admission/idempotency_ttl_ms",schemaPath:"#/properties/admission/properties/idempotency_ttl_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs36){
 if((typeof data15 == "number") && (isFinite(data15))){
 if(data15 < 0 || isNaN(data15)){
-validate26.errors = [{instancePath:instancePath+"/admission/idempotency_ttl_ms",schemaPath:"#/properties/admission/properties/idempotency_ttl_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate28.errors = [{instancePath:instancePath+"/admission/idempotency_ttl_ms",schemaPath:"#/properties/admission/properties/idempotency_ttl_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -4247,7 +4875,7 @@ var valid3 = _errs36 === errors;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/admission",schemaPath:"#/properties/admission/type",keyword:"type",params:{type: "object"}}];
+validate28.errors = [{instancePath:instancePath+"/admission",schemaPath:"#/properties/admission/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4266,7 +4894,7 @@ data16.budgets = {};
 const _errs40 = errors;
 for(const key4 in data16){
 if(!(((key4 === "ttl_ms") || (key4 === "max_turns")) || (key4 === "budgets"))){
-validate26.errors = [{instancePath:instancePath+"/session",schemaPath:"#/properties/session/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key4}}];
+validate28.errors = [{instancePath:instancePath+"/session",schemaPath:"#/properties/session/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key4}}];
 return false;
 break;
 }
@@ -4275,13 +4903,13 @@ if(_errs40 === errors){
 let data17 = data16.ttl_ms;
 const _errs41 = errors;
 if(!(((typeof data17 == "number") && (!(data17 % 1) && !isNaN(data17))) && (isFinite(data17)))){
-validate26.errors = [{instancePath:instancePath+"/session/ttl_ms",schemaPath:"#/properties/session/properties/ttl_ms/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/session/ttl_ms",schemaPath:"#/properties/session/properties/ttl_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs41){
 if((typeof data17 == "number") && (isFinite(data17))){
 if(data17 < 1 || isNaN(data17)){
-validate26.errors = [{instancePath:instancePath+"/session/ttl_ms",schemaPath:"#/properties/session/properties/ttl_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate28.errors = [{instancePath:instancePath+"/session/ttl_ms",schemaPath:"#/properties/session/properties/ttl_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4292,13 +4920,13 @@ if(data16.max_turns !== undefined){
 let data18 = data16.max_turns;
 const _errs43 = errors;
 if(!(((typeof data18 == "number") && (!(data18 % 1) && !isNaN(data18))) && (isFinite(data18)))){
-validate26.errors = [{instancePath:instancePath+"/session/max_turns",schemaPath:"#/properties/session/properties/max_turns/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/session/max_turns",schemaPath:"#/properties/session/properties/max_turns/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs43){
 if((typeof data18 == "number") && (isFinite(data18))){
 if(data18 < 1 || isNaN(data18)){
-validate26.errors = [{instancePath:instancePath+"/session/max_turns",schemaPath:"#/properties/session/properties/max_turns/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate28.errors = [{instancePath:instancePath+"/session/max_turns",schemaPath:"#/properties/session/properties/max_turns/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4316,7 +4944,7 @@ if(data19 && typeof data19 == "object" && !Array.isArray(data19)){
 const _errs47 = errors;
 for(const key5 in data19){
 if(!(((key5 === "tokens") || (key5 === "time_ms")) || (key5 === "cost"))){
-validate26.errors = [{instancePath:instancePath+"/session/budgets",schemaPath:"#/properties/session/properties/budgets/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key5}}];
+validate28.errors = [{instancePath:instancePath+"/session/budgets",schemaPath:"#/properties/session/properties/budgets/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key5}}];
 return false;
 break;
 }
@@ -4326,13 +4954,13 @@ if(data19.tokens !== undefined){
 let data20 = data19.tokens;
 const _errs48 = errors;
 if(!(((typeof data20 == "number") && (!(data20 % 1) && !isNaN(data20))) && (isFinite(data20)))){
-validate26.errors = [{instancePath:instancePath+"/session/budgets/tokens",schemaPath:"#/properties/session/properties/budgets/properties/tokens/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/session/budgets/tokens",schemaPath:"#/properties/session/properties/budgets/properties/tokens/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs48){
 if((typeof data20 == "number") && (isFinite(data20))){
 if(data20 < 0 || isNaN(data20)){
-validate26.errors = [{instancePath:instancePath+"/session/budgets/tokens",schemaPath:"#/properties/session/properties/budgets/properties/tokens/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate28.errors = [{instancePath:instancePath+"/session/budgets/tokens",schemaPath:"#/properties/session/properties/budgets/properties/tokens/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -4347,13 +4975,13 @@ if(data19.time_ms !== undefined){
 let data21 = data19.time_ms;
 const _errs50 = errors;
 if(!(((typeof data21 == "number") && (!(data21 % 1) && !isNaN(data21))) && (isFinite(data21)))){
-validate26.errors = [{instancePath:instancePath+"/session/budgets/time_ms",schemaPath:"#/properties/session/properties/budgets/properties/time_ms/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/session/budgets/time_ms",schemaPath:"#/properties/session/properties/budgets/properties/time_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs50){
 if((typeof data21 == "number") && (isFinite(data21))){
 if(data21 < 0 || isNaN(data21)){
-validate26.errors = [{instancePath:instancePath+"/session/budgets/time_ms",schemaPath:"#/properties/session/properties/budgets/properties/time_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate28.errors = [{instancePath:instancePath+"/session/budgets/time_ms",schemaPath:"#/properties/session/properties/budgets/properties/time_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -4370,12 +4998,12 @@ const _errs52 = errors;
 if(errors === _errs52){
 if((typeof data22 == "number") && (isFinite(data22))){
 if(data22 < 0 || isNaN(data22)){
-validate26.errors = [{instancePath:instancePath+"/session/budgets/cost",schemaPath:"#/properties/session/properties/budgets/properties/cost/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate28.errors = [{instancePath:instancePath+"/session/budgets/cost",schemaPath:"#/properties/session/properties/budgets/properties/cost/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/session/budgets/cost",schemaPath:"#/properties/session/properties/budgets/properties/cost/type",keyword:"type",params:{type: "number"}}];
+validate28.errors = [{instancePath:instancePath+"/session/budgets/cost",schemaPath:"#/properties/session/properties/budgets/properties/cost/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
@@ -4389,7 +5017,7 @@ var valid6 = true;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/session/budgets",schemaPath:"#/properties/session/properties/budgets/type",keyword:"type",params:{type: "object"}}];
+validate28.errors = [{instancePath:instancePath+"/session/budgets",schemaPath:"#/properties/session/properties/budgets/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4399,7 +5027,7 @@ var valid5 = _errs45 === errors;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/session",schemaPath:"#/properties/session/type",keyword:"type",params:{type: "object"}}];
+validate28.errors = [{instancePath:instancePath+"/session",schemaPath:"#/properties/session/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4415,7 +5043,7 @@ data23.cost_per_output_token = 0.000002;
 const _errs56 = errors;
 for(const key6 in data23){
 if(!(key6 === "cost_per_output_token")){
-validate26.errors = [{instancePath:instancePath+"/budget",schemaPath:"#/properties/budget/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key6}}];
+validate28.errors = [{instancePath:instancePath+"/budget",schemaPath:"#/properties/budget/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key6}}];
 return false;
 break;
 }
@@ -4426,19 +5054,19 @@ const _errs57 = errors;
 if(errors === _errs57){
 if((typeof data24 == "number") && (isFinite(data24))){
 if(data24 < 0 || isNaN(data24)){
-validate26.errors = [{instancePath:instancePath+"/budget/cost_per_output_token",schemaPath:"#/properties/budget/properties/cost_per_output_token/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate28.errors = [{instancePath:instancePath+"/budget/cost_per_output_token",schemaPath:"#/properties/budget/properties/cost_per_output_token/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/budget/cost_per_output_token",schemaPath:"#/properties/budget/properties/cost_per_output_token/type",keyword:"type",params:{type: "number"}}];
+validate28.errors = [{instancePath:instancePath+"/budget/cost_per_output_token",schemaPath:"#/properties/budget/properties/cost_per_output_token/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/budget",schemaPath:"#/properties/budget/type",keyword:"type",params:{type: "object"}}];
+validate28.errors = [{instancePath:instancePath+"/budget",schemaPath:"#/properties/budget/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4454,20 +5082,20 @@ data25.allow_pin = true;
 const _errs61 = errors;
 for(const key7 in data25){
 if(!(key7 === "allow_pin")){
-validate26.errors = [{instancePath:instancePath+"/placement",schemaPath:"#/properties/placement/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key7}}];
+validate28.errors = [{instancePath:instancePath+"/placement",schemaPath:"#/properties/placement/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key7}}];
 return false;
 break;
 }
 }
 if(_errs61 === errors){
 if(typeof data25.allow_pin !== "boolean"){
-validate26.errors = [{instancePath:instancePath+"/placement/allow_pin",schemaPath:"#/properties/placement/properties/allow_pin/type",keyword:"type",params:{type: "boolean"}}];
+validate28.errors = [{instancePath:instancePath+"/placement/allow_pin",schemaPath:"#/properties/placement/properties/allow_pin/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/placement",schemaPath:"#/properties/placement/type",keyword:"type",params:{type: "object"}}];
+validate28.errors = [{instancePath:instancePath+"/placement",schemaPath:"#/properties/placement/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4486,7 +5114,7 @@ data27.continuations = 2;
 const _errs66 = errors;
 for(const key8 in data27){
 if(!((key8 === "max_attempts") || (key8 === "continuations"))){
-validate26.errors = [{instancePath:instancePath+"/retry",schemaPath:"#/properties/retry/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key8}}];
+validate28.errors = [{instancePath:instancePath+"/retry",schemaPath:"#/properties/retry/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key8}}];
 return false;
 break;
 }
@@ -4495,18 +5123,18 @@ if(_errs66 === errors){
 let data28 = data27.max_attempts;
 const _errs67 = errors;
 if(!(((typeof data28 == "number") && (!(data28 % 1) && !isNaN(data28))) && (isFinite(data28)))){
-validate26.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs67){
 if((typeof data28 == "number") && (isFinite(data28))){
 if(data28 > 100 || isNaN(data28)){
-validate26.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/maximum",keyword:"maximum",params:{comparison: "<=", limit: 100}}];
+validate28.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/maximum",keyword:"maximum",params:{comparison: "<=", limit: 100}}];
 return false;
 }
 else {
 if(data28 < 1 || isNaN(data28)){
-validate26.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate28.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4517,18 +5145,18 @@ if(valid9){
 let data29 = data27.continuations;
 const _errs69 = errors;
 if(!(((typeof data29 == "number") && (!(data29 % 1) && !isNaN(data29))) && (isFinite(data29)))){
-validate26.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs69){
 if((typeof data29 == "number") && (isFinite(data29))){
 if(data29 > 100 || isNaN(data29)){
-validate26.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/maximum",keyword:"maximum",params:{comparison: "<=", limit: 100}}];
+validate28.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/maximum",keyword:"maximum",params:{comparison: "<=", limit: 100}}];
 return false;
 }
 else {
 if(data29 < 0 || isNaN(data29)){
-validate26.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate28.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -4539,7 +5167,7 @@ var valid9 = _errs69 === errors;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/retry",schemaPath:"#/properties/retry/type",keyword:"type",params:{type: "object"}}];
+validate28.errors = [{instancePath:instancePath+"/retry",schemaPath:"#/properties/retry/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4552,7 +5180,7 @@ if(data30 && typeof data30 == "object" && !Array.isArray(data30)){
 const _errs73 = errors;
 for(const key9 in data30){
 if(!(key9 === "kind")){
-validate26.errors = [{instancePath:instancePath+"/store",schemaPath:"#/properties/store/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key9}}];
+validate28.errors = [{instancePath:instancePath+"/store",schemaPath:"#/properties/store/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key9}}];
 return false;
 break;
 }
@@ -4561,18 +5189,18 @@ if(_errs73 === errors){
 if(data30.kind !== undefined){
 let data31 = data30.kind;
 if(typeof data31 !== "string"){
-validate26.errors = [{instancePath:instancePath+"/store/kind",schemaPath:"#/properties/store/properties/kind/type",keyword:"type",params:{type: "string"}}];
+validate28.errors = [{instancePath:instancePath+"/store/kind",schemaPath:"#/properties/store/properties/kind/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!((data31 === "sqlite") || (data31 === "memory"))){
-validate26.errors = [{instancePath:instancePath+"/store/kind",schemaPath:"#/properties/store/properties/kind/enum",keyword:"enum",params:{allowedValues: schema45.properties.store.properties.kind.enum}}];
+validate28.errors = [{instancePath:instancePath+"/store/kind",schemaPath:"#/properties/store/properties/kind/enum",keyword:"enum",params:{allowedValues: schema53.properties.store.properties.kind.enum}}];
 return false;
 }
 }
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/store",schemaPath:"#/properties/store/type",keyword:"type",params:{type: "object"}}];
+validate28.errors = [{instancePath:instancePath+"/store",schemaPath:"#/properties/store/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4591,7 +5219,7 @@ data32.max_age_s = 86400;
 const _errs78 = errors;
 for(const key10 in data32){
 if(!((key10 === "max_tasks") || (key10 === "max_age_s"))){
-validate26.errors = [{instancePath:instancePath+"/retention",schemaPath:"#/properties/retention/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key10}}];
+validate28.errors = [{instancePath:instancePath+"/retention",schemaPath:"#/properties/retention/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key10}}];
 return false;
 break;
 }
@@ -4600,13 +5228,13 @@ if(_errs78 === errors){
 let data33 = data32.max_tasks;
 const _errs79 = errors;
 if(!(((typeof data33 == "number") && (!(data33 % 1) && !isNaN(data33))) && (isFinite(data33)))){
-validate26.errors = [{instancePath:instancePath+"/retention/max_tasks",schemaPath:"#/properties/retention/properties/max_tasks/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/retention/max_tasks",schemaPath:"#/properties/retention/properties/max_tasks/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs79){
 if((typeof data33 == "number") && (isFinite(data33))){
 if(data33 < 0 || isNaN(data33)){
-validate26.errors = [{instancePath:instancePath+"/retention/max_tasks",schemaPath:"#/properties/retention/properties/max_tasks/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate28.errors = [{instancePath:instancePath+"/retention/max_tasks",schemaPath:"#/properties/retention/properties/max_tasks/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -4616,13 +5244,13 @@ if(valid11){
 let data34 = data32.max_age_s;
 const _errs81 = errors;
 if(!(((typeof data34 == "number") && (!(data34 % 1) && !isNaN(data34))) && (isFinite(data34)))){
-validate26.errors = [{instancePath:instancePath+"/retention/max_age_s",schemaPath:"#/properties/retention/properties/max_age_s/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/retention/max_age_s",schemaPath:"#/properties/retention/properties/max_age_s/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs81){
 if((typeof data34 == "number") && (isFinite(data34))){
 if(data34 < 0 || isNaN(data34)){
-validate26.errors = [{instancePath:instancePath+"/retention/max_age_s",schemaPath:"#/properties/retention/properties/max_age_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate28.errors = [{instancePath:instancePath+"/retention/max_age_s",schemaPath:"#/properties/retention/properties/max_age_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -4632,7 +5260,7 @@ var valid11 = _errs81 === errors;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/retention",schemaPath:"#/properties/retention/type",keyword:"type",params:{type: "object"}}];
+validate28.errors = [{instancePath:instancePath+"/retention",schemaPath:"#/properties/retention/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4654,7 +5282,7 @@ data35.transcripts = true;
 const _errs85 = errors;
 for(const key11 in data35){
 if(!(((key11 === "max_bytes") || (key11 === "retention_days")) || (key11 === "transcripts"))){
-validate26.errors = [{instancePath:instancePath+"/artifacts",schemaPath:"#/properties/artifacts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key11}}];
+validate28.errors = [{instancePath:instancePath+"/artifacts",schemaPath:"#/properties/artifacts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key11}}];
 return false;
 break;
 }
@@ -4663,13 +5291,13 @@ if(_errs85 === errors){
 let data36 = data35.max_bytes;
 const _errs86 = errors;
 if(!(((typeof data36 == "number") && (!(data36 % 1) && !isNaN(data36))) && (isFinite(data36)))){
-validate26.errors = [{instancePath:instancePath+"/artifacts/max_bytes",schemaPath:"#/properties/artifacts/properties/max_bytes/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/artifacts/max_bytes",schemaPath:"#/properties/artifacts/properties/max_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs86){
 if((typeof data36 == "number") && (isFinite(data36))){
 if(data36 < 1 || isNaN(data36)){
-validate26.errors = [{instancePath:instancePath+"/artifacts/max_bytes",schemaPath:"#/properties/artifacts/properties/max_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate28.errors = [{instancePath:instancePath+"/artifacts/max_bytes",schemaPath:"#/properties/artifacts/properties/max_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4681,12 +5309,12 @@ const _errs88 = errors;
 if(errors === _errs88){
 if((typeof data37 == "number") && (isFinite(data37))){
 if(data37 < 0 || isNaN(data37)){
-validate26.errors = [{instancePath:instancePath+"/artifacts/retention_days",schemaPath:"#/properties/artifacts/properties/retention_days/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate28.errors = [{instancePath:instancePath+"/artifacts/retention_days",schemaPath:"#/properties/artifacts/properties/retention_days/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/artifacts/retention_days",schemaPath:"#/properties/artifacts/properties/retention_days/type",keyword:"type",params:{type: "number"}}];
+validate28.errors = [{instancePath:instancePath+"/artifacts/retention_days",schemaPath:"#/properties/artifacts/properties/retention_days/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
@@ -4694,7 +5322,7 @@ var valid12 = _errs88 === errors;
 if(valid12){
 const _errs90 = errors;
 if(typeof data35.transcripts !== "boolean"){
-validate26.errors = [{instancePath:instancePath+"/artifacts/transcripts",schemaPath:"#/properties/artifacts/properties/transcripts/type",keyword:"type",params:{type: "boolean"}}];
+validate28.errors = [{instancePath:instancePath+"/artifacts/transcripts",schemaPath:"#/properties/artifacts/properties/transcripts/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid12 = _errs90 === errors;
@@ -4703,7 +5331,7 @@ var valid12 = _errs90 === errors;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/artifacts",schemaPath:"#/properties/artifacts/type",keyword:"type",params:{type: "object"}}];
+validate28.errors = [{instancePath:instancePath+"/artifacts",schemaPath:"#/properties/artifacts/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4719,7 +5347,7 @@ data39.dir = ".runtime";
 const _errs94 = errors;
 for(const key12 in data39){
 if(!(key12 === "dir")){
-validate26.errors = [{instancePath:instancePath+"/runtime",schemaPath:"#/properties/runtime/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key12}}];
+validate28.errors = [{instancePath:instancePath+"/runtime",schemaPath:"#/properties/runtime/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key12}}];
 return false;
 break;
 }
@@ -4730,19 +5358,19 @@ const _errs95 = errors;
 if(errors === _errs95){
 if(typeof data40 === "string"){
 if(!pattern4.test(data40)){
-validate26.errors = [{instancePath:instancePath+"/runtime/dir",schemaPath:"#/properties/runtime/properties/dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate28.errors = [{instancePath:instancePath+"/runtime/dir",schemaPath:"#/properties/runtime/properties/dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/runtime/dir",schemaPath:"#/properties/runtime/properties/dir/type",keyword:"type",params:{type: "string"}}];
+validate28.errors = [{instancePath:instancePath+"/runtime/dir",schemaPath:"#/properties/runtime/properties/dir/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/runtime",schemaPath:"#/properties/runtime/type",keyword:"type",params:{type: "object"}}];
+validate28.errors = [{instancePath:instancePath+"/runtime",schemaPath:"#/properties/runtime/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4758,7 +5386,7 @@ data41.cache_dir = "~/.cache/models";
 const _errs99 = errors;
 for(const key13 in data41){
 if(!((key13 === "cache_dir") || (key13 === "max_bytes"))){
-validate26.errors = [{instancePath:instancePath+"/models",schemaPath:"#/properties/models/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key13}}];
+validate28.errors = [{instancePath:instancePath+"/models",schemaPath:"#/properties/models/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key13}}];
 return false;
 break;
 }
@@ -4769,12 +5397,12 @@ const _errs100 = errors;
 if(errors === _errs100){
 if(typeof data42 === "string"){
 if(!pattern4.test(data42)){
-validate26.errors = [{instancePath:instancePath+"/models/cache_dir",schemaPath:"#/properties/models/properties/cache_dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate28.errors = [{instancePath:instancePath+"/models/cache_dir",schemaPath:"#/properties/models/properties/cache_dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/models/cache_dir",schemaPath:"#/properties/models/properties/cache_dir/type",keyword:"type",params:{type: "string"}}];
+validate28.errors = [{instancePath:instancePath+"/models/cache_dir",schemaPath:"#/properties/models/properties/cache_dir/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -4784,13 +5412,13 @@ if(data41.max_bytes !== undefined){
 let data43 = data41.max_bytes;
 const _errs102 = errors;
 if(!(((typeof data43 == "number") && (!(data43 % 1) && !isNaN(data43))) && (isFinite(data43)))){
-validate26.errors = [{instancePath:instancePath+"/models/max_bytes",schemaPath:"#/properties/models/properties/max_bytes/type",keyword:"type",params:{type: "integer"}}];
+validate28.errors = [{instancePath:instancePath+"/models/max_bytes",schemaPath:"#/properties/models/properties/max_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs102){
 if((typeof data43 == "number") && (isFinite(data43))){
 if(data43 < 1 || isNaN(data43)){
-validate26.errors = [{instancePath:instancePath+"/models/max_bytes",schemaPath:"#/properties/models/properties/max_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate28.errors = [{instancePath:instancePath+"/models/max_bytes",schemaPath:"#/properties/models/properties/max_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4804,661 +5432,841 @@ var valid14 = true;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/models",schemaPath:"#/properties/models/type",keyword:"type",params:{type: "object"}}];
+validate28.errors = [{instancePath:instancePath+"/models",schemaPath:"#/properties/models/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
 var valid0 = _errs97 === errors;
 if(valid0){
-let data44 = data.policy;
+let data44 = data.catalog;
 const _errs104 = errors;
 if(errors === _errs104){
 if(data44 && typeof data44 == "object" && !Array.isArray(data44)){
-if(data44.offline === undefined){
-data44.offline = false;
-}
-if(data44.auto_fetch === undefined){
-data44.auto_fetch = true;
-}
-if(data44.allowlist === undefined){
-data44.allowlist = [];
+if(data44.trust_policy === undefined){
+data44.trust_policy = {};
 }
 const _errs106 = errors;
 for(const key14 in data44){
-if(!(((key14 === "offline") || (key14 === "auto_fetch")) || (key14 === "allowlist"))){
-validate26.errors = [{instancePath:instancePath+"/policy",schemaPath:"#/properties/policy/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key14}}];
+if(!((key14 === "root") || (key14 === "trust_policy"))){
+validate28.errors = [{instancePath:instancePath+"/catalog",schemaPath:"#/properties/catalog/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key14}}];
 return false;
 break;
 }
 }
 if(_errs106 === errors){
+if(data44.root !== undefined){
+let data45 = data44.root;
 const _errs107 = errors;
-if(typeof data44.offline !== "boolean"){
-validate26.errors = [{instancePath:instancePath+"/policy/offline",schemaPath:"#/properties/policy/properties/offline/type",keyword:"type",params:{type: "boolean"}}];
-return false;
-}
-var valid15 = _errs107 === errors;
-if(valid15){
-const _errs109 = errors;
-if(typeof data44.auto_fetch !== "boolean"){
-validate26.errors = [{instancePath:instancePath+"/policy/auto_fetch",schemaPath:"#/properties/policy/properties/auto_fetch/type",keyword:"type",params:{type: "boolean"}}];
-return false;
-}
-var valid15 = _errs109 === errors;
-if(valid15){
-let data47 = data44.allowlist;
-const _errs111 = errors;
-if(errors === _errs111){
-if(Array.isArray(data47)){
-var valid16 = true;
-const len0 = data47.length;
-for(let i0=0; i0<len0; i0++){
-let data48 = data47[i0];
-const _errs113 = errors;
-if(errors === _errs113){
-if(typeof data48 === "string"){
-if(!pattern12.test(data48)){
-validate26.errors = [{instancePath:instancePath+"/policy/allowlist/" + i0,schemaPath:"#/properties/policy/properties/allowlist/items/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9.-]+(:\\d+)?$"}}];
+if(errors === _errs107){
+if(typeof data45 === "string"){
+if(!pattern4.test(data45)){
+validate28.errors = [{instancePath:instancePath+"/catalog/root",schemaPath:"#/properties/catalog/properties/root/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/policy/allowlist/" + i0,schemaPath:"#/properties/policy/properties/allowlist/items/type",keyword:"type",params:{type: "string"}}];
+validate28.errors = [{instancePath:instancePath+"/catalog/root",schemaPath:"#/properties/catalog/properties/root/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
-var valid16 = _errs113 === errors;
-if(!valid16){
+var valid15 = _errs107 === errors;
+}
+else {
+var valid15 = true;
+}
+if(valid15){
+let data46 = data44.trust_policy;
+const _errs109 = errors;
+if(errors === _errs109){
+if(data46 && typeof data46 == "object" && !Array.isArray(data46)){
+if(data46.mode === undefined){
+data46.mode = "permissive";
+}
+if(data46.allowed_registries === undefined){
+data46.allowed_registries = [];
+}
+if(data46.require_signature === undefined){
+data46.require_signature = false;
+}
+if(data46.require_sbom === undefined){
+data46.require_sbom = false;
+}
+if(data46.ca_roots === undefined){
+data46.ca_roots = [];
+}
+const _errs111 = errors;
+for(const key15 in data46){
+if(!(((((key15 === "mode") || (key15 === "allowed_registries")) || (key15 === "require_signature")) || (key15 === "require_sbom")) || (key15 === "ca_roots"))){
+validate28.errors = [{instancePath:instancePath+"/catalog/trust_policy",schemaPath:"#/properties/catalog/properties/trust_policy/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key15}}];
+return false;
+break;
+}
+}
+if(_errs111 === errors){
+let data47 = data46.mode;
+const _errs112 = errors;
+if(typeof data47 !== "string"){
+validate28.errors = [{instancePath:instancePath+"/catalog/trust_policy/mode",schemaPath:"#/properties/catalog/properties/trust_policy/properties/mode/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+if(!((data47 === "strict") || (data47 === "permissive"))){
+validate28.errors = [{instancePath:instancePath+"/catalog/trust_policy/mode",schemaPath:"#/properties/catalog/properties/trust_policy/properties/mode/enum",keyword:"enum",params:{allowedValues: schema53.properties.catalog.properties.trust_policy.properties.mode.enum}}];
+return false;
+}
+var valid16 = _errs112 === errors;
+if(valid16){
+let data48 = data46.allowed_registries;
+const _errs114 = errors;
+if(errors === _errs114){
+if(Array.isArray(data48)){
+var valid17 = true;
+const len0 = data48.length;
+for(let i0=0; i0<len0; i0++){
+let data49 = data48[i0];
+const _errs116 = errors;
+if(errors === _errs116){
+if(typeof data49 === "string"){
+if(!pattern15.test(data49)){
+validate28.errors = [{instancePath:instancePath+"/catalog/trust_policy/allowed_registries/" + i0,schemaPath:"#/properties/catalog/properties/trust_policy/properties/allowed_registries/items/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9.-]+(:\\d+)?$"}}];
+return false;
+}
+}
+else {
+validate28.errors = [{instancePath:instancePath+"/catalog/trust_policy/allowed_registries/" + i0,schemaPath:"#/properties/catalog/properties/trust_policy/properties/allowed_registries/items/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid17 = _errs116 === errors;
+if(!valid17){
 break;
 }
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/policy/allowlist",schemaPath:"#/properties/policy/properties/allowlist/type",keyword:"type",params:{type: "array"}}];
+validate28.errors = [{instancePath:instancePath+"/catalog/trust_policy/allowed_registries",schemaPath:"#/properties/catalog/properties/trust_policy/properties/allowed_registries/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
-var valid15 = _errs111 === errors;
+var valid16 = _errs114 === errors;
+if(valid16){
+const _errs118 = errors;
+if(typeof data46.require_signature !== "boolean"){
+validate28.errors = [{instancePath:instancePath+"/catalog/trust_policy/require_signature",schemaPath:"#/properties/catalog/properties/trust_policy/properties/require_signature/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+var valid16 = _errs118 === errors;
+if(valid16){
+const _errs120 = errors;
+if(typeof data46.require_sbom !== "boolean"){
+validate28.errors = [{instancePath:instancePath+"/catalog/trust_policy/require_sbom",schemaPath:"#/properties/catalog/properties/trust_policy/properties/require_sbom/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+var valid16 = _errs120 === errors;
+if(valid16){
+let data52 = data46.ca_roots;
+const _errs122 = errors;
+if(errors === _errs122){
+if(Array.isArray(data52)){
+var valid18 = true;
+const len1 = data52.length;
+for(let i1=0; i1<len1; i1++){
+let data53 = data52[i1];
+const _errs124 = errors;
+if(errors === _errs124){
+if(typeof data53 === "string"){
+if(!pattern16.test(data53)){
+validate28.errors = [{instancePath:instancePath+"/catalog/trust_policy/ca_roots/" + i1,schemaPath:"#/properties/catalog/properties/trust_policy/properties/ca_roots/items/pattern",keyword:"pattern",params:{pattern: "^-----BEGIN CERTIFICATE-----"}}];
+return false;
+}
+}
+else {
+validate28.errors = [{instancePath:instancePath+"/catalog/trust_policy/ca_roots/" + i1,schemaPath:"#/properties/catalog/properties/trust_policy/properties/ca_roots/items/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid18 = _errs124 === errors;
+if(!valid18){
+break;
+}
+}
+}
+else {
+validate28.errors = [{instancePath:instancePath+"/catalog/trust_policy/ca_roots",schemaPath:"#/properties/catalog/properties/trust_policy/properties/ca_roots/type",keyword:"type",params:{type: "array"}}];
+return false;
+}
+}
+var valid16 = _errs122 === errors;
+}
+}
 }
 }
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/policy",schemaPath:"#/properties/policy/type",keyword:"type",params:{type: "object"}}];
+validate28.errors = [{instancePath:instancePath+"/catalog/trust_policy",schemaPath:"#/properties/catalog/properties/trust_policy/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid15 = _errs109 === errors;
+}
+}
+}
+else {
+validate28.errors = [{instancePath:instancePath+"/catalog",schemaPath:"#/properties/catalog/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
 var valid0 = _errs104 === errors;
 if(valid0){
-let data49 = data.log;
-const _errs115 = errors;
-if(errors === _errs115){
-if(data49 && typeof data49 == "object" && !Array.isArray(data49)){
-if(data49.level === undefined){
-data49.level = "info";
+let data54 = data.policy;
+const _errs126 = errors;
+if(errors === _errs126){
+if(data54 && typeof data54 == "object" && !Array.isArray(data54)){
+if(data54.offline === undefined){
+data54.offline = false;
 }
-if(data49.format === undefined){
-data49.format = "auto";
+if(data54.auto_fetch === undefined){
+data54.auto_fetch = true;
 }
-const _errs117 = errors;
-for(const key15 in data49){
-if(!((key15 === "level") || (key15 === "format"))){
-validate26.errors = [{instancePath:instancePath+"/log",schemaPath:"#/properties/log/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key15}}];
+if(data54.allowlist === undefined){
+data54.allowlist = [];
+}
+const _errs128 = errors;
+for(const key16 in data54){
+if(!(((key16 === "offline") || (key16 === "auto_fetch")) || (key16 === "allowlist"))){
+validate28.errors = [{instancePath:instancePath+"/policy",schemaPath:"#/properties/policy/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key16}}];
 return false;
 break;
 }
 }
-if(_errs117 === errors){
-let data50 = data49.level;
-const _errs118 = errors;
-if(typeof data50 !== "string"){
-validate26.errors = [{instancePath:instancePath+"/log/level",schemaPath:"#/properties/log/properties/level/type",keyword:"type",params:{type: "string"}}];
-return false;
-}
-if(!(((((((data50 === "fatal") || (data50 === "error")) || (data50 === "warn")) || (data50 === "info")) || (data50 === "debug")) || (data50 === "trace")) || (data50 === "silent"))){
-validate26.errors = [{instancePath:instancePath+"/log/level",schemaPath:"#/properties/log/properties/level/enum",keyword:"enum",params:{allowedValues: schema45.properties.log.properties.level.enum}}];
-return false;
-}
-var valid17 = _errs118 === errors;
-if(valid17){
-let data51 = data49.format;
-const _errs120 = errors;
-if(typeof data51 !== "string"){
-validate26.errors = [{instancePath:instancePath+"/log/format",schemaPath:"#/properties/log/properties/format/type",keyword:"type",params:{type: "string"}}];
-return false;
-}
-if(!(((data51 === "json") || (data51 === "pretty")) || (data51 === "auto"))){
-validate26.errors = [{instancePath:instancePath+"/log/format",schemaPath:"#/properties/log/properties/format/enum",keyword:"enum",params:{allowedValues: schema45.properties.log.properties.format.enum}}];
-return false;
-}
-var valid17 = _errs120 === errors;
-}
-}
-}
-else {
-validate26.errors = [{instancePath:instancePath+"/log",schemaPath:"#/properties/log/type",keyword:"type",params:{type: "object"}}];
-return false;
-}
-}
-var valid0 = _errs115 === errors;
-if(valid0){
-let data52 = data.supervision;
-const _errs122 = errors;
-if(errors === _errs122){
-if(data52 && typeof data52 == "object" && !Array.isArray(data52)){
-if(data52.initial_ms === undefined){
-data52.initial_ms = 1000;
-}
-if(data52.max_ms === undefined){
-data52.max_ms = 60000;
-}
-if(data52.factor === undefined){
-data52.factor = 2;
-}
-if(data52.jitter === undefined){
-data52.jitter = 0.1;
-}
-if(data52.max_restarts === undefined){
-data52.max_restarts = 10;
-}
-if(data52.stable_s === undefined){
-data52.stable_s = 300;
-}
-if(data52.probe_interval_ms === undefined){
-data52.probe_interval_ms = 5000;
-}
-if(data52.probe_fail === undefined){
-data52.probe_fail = 3;
-}
-if(data52.load_timeout_ms === undefined){
-data52.load_timeout_ms = 120000;
-}
-if(data52.window_s === undefined){
-data52.window_s = 60;
-}
-if(data52.breaker_threshold === undefined){
-data52.breaker_threshold = 5;
-}
-if(data52.breaker_open_s === undefined){
-data52.breaker_open_s = 300;
-}
-if(data52.trial_stable_s === undefined){
-data52.trial_stable_s = 60;
-}
-const _errs124 = errors;
-for(const key16 in data52){
-if(!(func1.call(schema45.properties.supervision.properties, key16))){
-validate26.errors = [{instancePath:instancePath+"/supervision",schemaPath:"#/properties/supervision/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key16}}];
-return false;
-break;
-}
-}
-if(_errs124 === errors){
-let data53 = data52.initial_ms;
-const _errs125 = errors;
-if(!(((typeof data53 == "number") && (!(data53 % 1) && !isNaN(data53))) && (isFinite(data53)))){
-validate26.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs125){
-if((typeof data53 == "number") && (isFinite(data53))){
-if(data53 < 1 || isNaN(data53)){
-validate26.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
-return false;
-}
-}
-}
-var valid18 = _errs125 === errors;
-if(valid18){
-let data54 = data52.max_ms;
-const _errs127 = errors;
-if(!(((typeof data54 == "number") && (!(data54 % 1) && !isNaN(data54))) && (isFinite(data54)))){
-validate26.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs127){
-if((typeof data54 == "number") && (isFinite(data54))){
-if(data54 < 1 || isNaN(data54)){
-validate26.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
-return false;
-}
-}
-}
-var valid18 = _errs127 === errors;
-if(valid18){
-let data55 = data52.factor;
+if(_errs128 === errors){
 const _errs129 = errors;
-if(errors === _errs129){
-if((typeof data55 == "number") && (isFinite(data55))){
-if(data55 < 1 || isNaN(data55)){
-validate26.errors = [{instancePath:instancePath+"/supervision/factor",schemaPath:"#/properties/supervision/properties/factor/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+if(typeof data54.offline !== "boolean"){
+validate28.errors = [{instancePath:instancePath+"/policy/offline",schemaPath:"#/properties/policy/properties/offline/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
-}
-else {
-validate26.errors = [{instancePath:instancePath+"/supervision/factor",schemaPath:"#/properties/supervision/properties/factor/type",keyword:"type",params:{type: "number"}}];
-return false;
-}
-}
-var valid18 = _errs129 === errors;
-if(valid18){
-let data56 = data52.jitter;
+var valid19 = _errs129 === errors;
+if(valid19){
 const _errs131 = errors;
-if(errors === _errs131){
-if((typeof data56 == "number") && (isFinite(data56))){
-if(data56 > 1 || isNaN(data56)){
-validate26.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1}}];
+if(typeof data54.auto_fetch !== "boolean"){
+validate28.errors = [{instancePath:instancePath+"/policy/auto_fetch",schemaPath:"#/properties/policy/properties/auto_fetch/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
-else {
-if(data56 < 0 || isNaN(data56)){
-validate26.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
-return false;
-}
-}
-}
-else {
-validate26.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/type",keyword:"type",params:{type: "number"}}];
-return false;
-}
-}
-var valid18 = _errs131 === errors;
-if(valid18){
-let data57 = data52.max_restarts;
+var valid19 = _errs131 === errors;
+if(valid19){
+let data57 = data54.allowlist;
 const _errs133 = errors;
-if(!(((typeof data57 == "number") && (!(data57 % 1) && !isNaN(data57))) && (isFinite(data57)))){
-validate26.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
 if(errors === _errs133){
-if((typeof data57 == "number") && (isFinite(data57))){
-if(data57 < 1 || isNaN(data57)){
-validate26.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
-return false;
-}
-}
-}
-var valid18 = _errs133 === errors;
-if(valid18){
-let data58 = data52.stable_s;
+if(Array.isArray(data57)){
+var valid20 = true;
+const len2 = data57.length;
+for(let i2=0; i2<len2; i2++){
+let data58 = data57[i2];
 const _errs135 = errors;
-if(!(((typeof data58 == "number") && (!(data58 % 1) && !isNaN(data58))) && (isFinite(data58)))){
-validate26.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
 if(errors === _errs135){
-if((typeof data58 == "number") && (isFinite(data58))){
-if(data58 < 1 || isNaN(data58)){
-validate26.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+if(typeof data58 === "string"){
+if(!pattern15.test(data58)){
+validate28.errors = [{instancePath:instancePath+"/policy/allowlist/" + i2,schemaPath:"#/properties/policy/properties/allowlist/items/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9.-]+(:\\d+)?$"}}];
 return false;
 }
 }
+else {
+validate28.errors = [{instancePath:instancePath+"/policy/allowlist/" + i2,schemaPath:"#/properties/policy/properties/allowlist/items/type",keyword:"type",params:{type: "string"}}];
+return false;
 }
-var valid18 = _errs135 === errors;
-if(valid18){
-let data59 = data52.probe_interval_ms;
+}
+var valid20 = _errs135 === errors;
+if(!valid20){
+break;
+}
+}
+}
+else {
+validate28.errors = [{instancePath:instancePath+"/policy/allowlist",schemaPath:"#/properties/policy/properties/allowlist/type",keyword:"type",params:{type: "array"}}];
+return false;
+}
+}
+var valid19 = _errs133 === errors;
+}
+}
+}
+}
+else {
+validate28.errors = [{instancePath:instancePath+"/policy",schemaPath:"#/properties/policy/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid0 = _errs126 === errors;
+if(valid0){
+let data59 = data.log;
 const _errs137 = errors;
-if(!(((typeof data59 == "number") && (!(data59 % 1) && !isNaN(data59))) && (isFinite(data59)))){
-validate26.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
 if(errors === _errs137){
-if((typeof data59 == "number") && (isFinite(data59))){
-if(data59 < 10 || isNaN(data59)){
-validate26.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
-return false;
+if(data59 && typeof data59 == "object" && !Array.isArray(data59)){
+if(data59.level === undefined){
+data59.level = "info";
 }
+if(data59.format === undefined){
+data59.format = "auto";
 }
-}
-var valid18 = _errs137 === errors;
-if(valid18){
-let data60 = data52.probe_fail;
 const _errs139 = errors;
-if(!(((typeof data60 == "number") && (!(data60 % 1) && !isNaN(data60))) && (isFinite(data60)))){
-validate26.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/type",keyword:"type",params:{type: "integer"}}];
+for(const key17 in data59){
+if(!((key17 === "level") || (key17 === "format"))){
+validate28.errors = [{instancePath:instancePath+"/log",schemaPath:"#/properties/log/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key17}}];
+return false;
+break;
+}
+}
+if(_errs139 === errors){
+let data60 = data59.level;
+const _errs140 = errors;
+if(typeof data60 !== "string"){
+validate28.errors = [{instancePath:instancePath+"/log/level",schemaPath:"#/properties/log/properties/level/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
-if(errors === _errs139){
-if((typeof data60 == "number") && (isFinite(data60))){
-if(data60 < 1 || isNaN(data60)){
-validate26.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+if(!(((((((data60 === "fatal") || (data60 === "error")) || (data60 === "warn")) || (data60 === "info")) || (data60 === "debug")) || (data60 === "trace")) || (data60 === "silent"))){
+validate28.errors = [{instancePath:instancePath+"/log/level",schemaPath:"#/properties/log/properties/level/enum",keyword:"enum",params:{allowedValues: schema53.properties.log.properties.level.enum}}];
 return false;
 }
-}
-}
-var valid18 = _errs139 === errors;
-if(valid18){
-let data61 = data52.load_timeout_ms;
-const _errs141 = errors;
-if(!(((typeof data61 == "number") && (!(data61 % 1) && !isNaN(data61))) && (isFinite(data61)))){
-validate26.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/type",keyword:"type",params:{type: "integer"}}];
+var valid21 = _errs140 === errors;
+if(valid21){
+let data61 = data59.format;
+const _errs142 = errors;
+if(typeof data61 !== "string"){
+validate28.errors = [{instancePath:instancePath+"/log/format",schemaPath:"#/properties/log/properties/format/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
-if(errors === _errs141){
-if((typeof data61 == "number") && (isFinite(data61))){
-if(data61 < 1 || isNaN(data61)){
-validate26.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+if(!(((data61 === "json") || (data61 === "pretty")) || (data61 === "auto"))){
+validate28.errors = [{instancePath:instancePath+"/log/format",schemaPath:"#/properties/log/properties/format/enum",keyword:"enum",params:{allowedValues: schema53.properties.log.properties.format.enum}}];
 return false;
 }
+var valid21 = _errs142 === errors;
 }
 }
-var valid18 = _errs141 === errors;
-if(valid18){
-let data62 = data52.window_s;
-const _errs143 = errors;
-if(!(((typeof data62 == "number") && (!(data62 % 1) && !isNaN(data62))) && (isFinite(data62)))){
-validate26.errors = [{instancePath:instancePath+"/supervision/window_s",schemaPath:"#/properties/supervision/properties/window_s/type",keyword:"type",params:{type: "integer"}}];
-return false;
 }
-if(errors === _errs143){
-if((typeof data62 == "number") && (isFinite(data62))){
-if(data62 < 1 || isNaN(data62)){
-validate26.errors = [{instancePath:instancePath+"/supervision/window_s",schemaPath:"#/properties/supervision/properties/window_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+else {
+validate28.errors = [{instancePath:instancePath+"/log",schemaPath:"#/properties/log/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
+var valid0 = _errs137 === errors;
+if(valid0){
+let data62 = data.supervision;
+const _errs144 = errors;
+if(errors === _errs144){
+if(data62 && typeof data62 == "object" && !Array.isArray(data62)){
+if(data62.initial_ms === undefined){
+data62.initial_ms = 1000;
 }
-var valid18 = _errs143 === errors;
-if(valid18){
-let data63 = data52.breaker_threshold;
-const _errs145 = errors;
-if(!(((typeof data63 == "number") && (!(data63 % 1) && !isNaN(data63))) && (isFinite(data63)))){
-validate26.errors = [{instancePath:instancePath+"/supervision/breaker_threshold",schemaPath:"#/properties/supervision/properties/breaker_threshold/type",keyword:"type",params:{type: "integer"}}];
+if(data62.max_ms === undefined){
+data62.max_ms = 60000;
+}
+if(data62.factor === undefined){
+data62.factor = 2;
+}
+if(data62.jitter === undefined){
+data62.jitter = 0.1;
+}
+if(data62.max_restarts === undefined){
+data62.max_restarts = 10;
+}
+if(data62.stable_s === undefined){
+data62.stable_s = 300;
+}
+if(data62.probe_interval_ms === undefined){
+data62.probe_interval_ms = 5000;
+}
+if(data62.probe_fail === undefined){
+data62.probe_fail = 3;
+}
+if(data62.load_timeout_ms === undefined){
+data62.load_timeout_ms = 120000;
+}
+if(data62.window_s === undefined){
+data62.window_s = 60;
+}
+if(data62.breaker_threshold === undefined){
+data62.breaker_threshold = 5;
+}
+if(data62.breaker_open_s === undefined){
+data62.breaker_open_s = 300;
+}
+if(data62.trial_stable_s === undefined){
+data62.trial_stable_s = 60;
+}
+const _errs146 = errors;
+for(const key18 in data62){
+if(!(func1.call(schema53.properties.supervision.properties, key18))){
+validate28.errors = [{instancePath:instancePath+"/supervision",schemaPath:"#/properties/supervision/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key18}}];
 return false;
-}
-if(errors === _errs145){
-if((typeof data63 == "number") && (isFinite(data63))){
-if(data63 < 1 || isNaN(data63)){
-validate26.errors = [{instancePath:instancePath+"/supervision/breaker_threshold",schemaPath:"#/properties/supervision/properties/breaker_threshold/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
-return false;
+break;
 }
 }
-}
-var valid18 = _errs145 === errors;
-if(valid18){
-let data64 = data52.breaker_open_s;
+if(_errs146 === errors){
+let data63 = data62.initial_ms;
 const _errs147 = errors;
-if(!(((typeof data64 == "number") && (!(data64 % 1) && !isNaN(data64))) && (isFinite(data64)))){
-validate26.errors = [{instancePath:instancePath+"/supervision/breaker_open_s",schemaPath:"#/properties/supervision/properties/breaker_open_s/type",keyword:"type",params:{type: "integer"}}];
+if(!(((typeof data63 == "number") && (!(data63 % 1) && !isNaN(data63))) && (isFinite(data63)))){
+validate28.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs147){
-if((typeof data64 == "number") && (isFinite(data64))){
-if(data64 < 1 || isNaN(data64)){
-validate26.errors = [{instancePath:instancePath+"/supervision/breaker_open_s",schemaPath:"#/properties/supervision/properties/breaker_open_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+if((typeof data63 == "number") && (isFinite(data63))){
+if(data63 < 1 || isNaN(data63)){
+validate28.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid18 = _errs147 === errors;
-if(valid18){
-let data65 = data52.trial_stable_s;
+var valid22 = _errs147 === errors;
+if(valid22){
+let data64 = data62.max_ms;
 const _errs149 = errors;
-if(!(((typeof data65 == "number") && (!(data65 % 1) && !isNaN(data65))) && (isFinite(data65)))){
-validate26.errors = [{instancePath:instancePath+"/supervision/trial_stable_s",schemaPath:"#/properties/supervision/properties/trial_stable_s/type",keyword:"type",params:{type: "integer"}}];
+if(!(((typeof data64 == "number") && (!(data64 % 1) && !isNaN(data64))) && (isFinite(data64)))){
+validate28.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs149){
-if((typeof data65 == "number") && (isFinite(data65))){
-if(data65 < 1 || isNaN(data65)){
-validate26.errors = [{instancePath:instancePath+"/supervision/trial_stable_s",schemaPath:"#/properties/supervision/properties/trial_stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+if((typeof data64 == "number") && (isFinite(data64))){
+if(data64 < 1 || isNaN(data64)){
+validate28.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid18 = _errs149 === errors;
-}
-}
-}
-}
-}
-}
-}
-}
-}
-}
-}
-}
-}
-}
-else {
-validate26.errors = [{instancePath:instancePath+"/supervision",schemaPath:"#/properties/supervision/type",keyword:"type",params:{type: "object"}}];
-return false;
-}
-}
-var valid0 = _errs122 === errors;
-if(valid0){
-let data66 = data.pools;
+var valid22 = _errs149 === errors;
+if(valid22){
+let data65 = data62.factor;
 const _errs151 = errors;
 if(errors === _errs151){
-if(Array.isArray(data66)){
-if(data66.length < 1){
-validate26.errors = [{instancePath:instancePath+"/pools",schemaPath:"#/properties/pools/minItems",keyword:"minItems",params:{limit: 1}}];
+if((typeof data65 == "number") && (isFinite(data65))){
+if(data65 < 1 || isNaN(data65)){
+validate28.errors = [{instancePath:instancePath+"/supervision/factor",schemaPath:"#/properties/supervision/properties/factor/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
+}
 else {
-var valid19 = true;
-const len1 = data66.length;
-for(let i1=0; i1<len1; i1++){
+validate28.errors = [{instancePath:instancePath+"/supervision/factor",schemaPath:"#/properties/supervision/properties/factor/type",keyword:"type",params:{type: "number"}}];
+return false;
+}
+}
+var valid22 = _errs151 === errors;
+if(valid22){
+let data66 = data62.jitter;
 const _errs153 = errors;
-if(!(validate27(data66[i1], {instancePath:instancePath+"/pools/" + i1,parentData:data66,parentDataProperty:i1,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate27.errors : vErrors.concat(validate27.errors);
-errors = vErrors.length;
+if(errors === _errs153){
+if((typeof data66 == "number") && (isFinite(data66))){
+if(data66 > 1 || isNaN(data66)){
+validate28.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1}}];
+return false;
 }
-var valid19 = _errs153 === errors;
-if(!valid19){
-break;
-}
+else {
+if(data66 < 0 || isNaN(data66)){
+validate28.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
 }
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/pools",schemaPath:"#/properties/pools/type",keyword:"type",params:{type: "array"}}];
+validate28.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
-var valid0 = _errs151 === errors;
-if(valid0){
-let data68 = data.memory;
-const _errs154 = errors;
-if(errors === _errs154){
-if(data68 && typeof data68 == "object" && !Array.isArray(data68)){
-if(data68.devices === undefined){
-data68.devices = [];
-}
-if(data68.min_residency_ms === undefined){
-data68.min_residency_ms = 5000;
-}
-if(data68.max_overtaken_ms === undefined){
-data68.max_overtaken_ms = 180000;
-}
-if(data68.max_parallel_loads === undefined){
-data68.max_parallel_loads = 1;
-}
-const _errs156 = errors;
-for(const key17 in data68){
-if(!(((((key17 === "host_bytes") || (key17 === "devices")) || (key17 === "min_residency_ms")) || (key17 === "max_overtaken_ms")) || (key17 === "max_parallel_loads"))){
-validate26.errors = [{instancePath:instancePath+"/memory",schemaPath:"#/properties/memory/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key17}}];
+var valid22 = _errs153 === errors;
+if(valid22){
+let data67 = data62.max_restarts;
+const _errs155 = errors;
+if(!(((typeof data67 == "number") && (!(data67 % 1) && !isNaN(data67))) && (isFinite(data67)))){
+validate28.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/type",keyword:"type",params:{type: "integer"}}];
 return false;
-break;
+}
+if(errors === _errs155){
+if((typeof data67 == "number") && (isFinite(data67))){
+if(data67 < 1 || isNaN(data67)){
+validate28.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
 }
 }
-if(_errs156 === errors){
-if(data68.host_bytes !== undefined){
-let data69 = data68.host_bytes;
+}
+var valid22 = _errs155 === errors;
+if(valid22){
+let data68 = data62.stable_s;
 const _errs157 = errors;
-if(!(((typeof data69 == "number") && (!(data69 % 1) && !isNaN(data69))) && (isFinite(data69)))){
-validate26.errors = [{instancePath:instancePath+"/memory/host_bytes",schemaPath:"#/properties/memory/properties/host_bytes/type",keyword:"type",params:{type: "integer"}}];
+if(!(((typeof data68 == "number") && (!(data68 % 1) && !isNaN(data68))) && (isFinite(data68)))){
+validate28.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs157){
-if((typeof data69 == "number") && (isFinite(data69))){
-if(data69 < 1 || isNaN(data69)){
-validate26.errors = [{instancePath:instancePath+"/memory/host_bytes",schemaPath:"#/properties/memory/properties/host_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+if((typeof data68 == "number") && (isFinite(data68))){
+if(data68 < 1 || isNaN(data68)){
+validate28.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid20 = _errs157 === errors;
-}
-else {
-var valid20 = true;
-}
-if(valid20){
-let data70 = data68.devices;
-const _errs159 = errors;
-if(errors === _errs159){
-if(Array.isArray(data70)){
-if(data70.length > 64){
-validate26.errors = [{instancePath:instancePath+"/memory/devices",schemaPath:"#/properties/memory/properties/devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
-return false;
-}
-else {
-var valid21 = true;
-const len2 = data70.length;
-for(let i2=0; i2<len2; i2++){
-let data71 = data70[i2];
-const _errs161 = errors;
-if(errors === _errs161){
-if(data71 && typeof data71 == "object" && !Array.isArray(data71)){
-let missing0;
-if(((data71.id === undefined) && (missing0 = "id")) || ((data71.bytes === undefined) && (missing0 = "bytes"))){
-validate26.errors = [{instancePath:instancePath+"/memory/devices/" + i2,schemaPath:"#/properties/memory/properties/devices/items/required",keyword:"required",params:{missingProperty: missing0}}];
-return false;
-}
-else {
-const _errs163 = errors;
-for(const key18 in data71){
-if(!((key18 === "id") || (key18 === "bytes"))){
-validate26.errors = [{instancePath:instancePath+"/memory/devices/" + i2,schemaPath:"#/properties/memory/properties/devices/items/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key18}}];
-return false;
-break;
-}
-}
-if(_errs163 === errors){
-if(data71.id !== undefined){
-let data72 = data71.id;
-const _errs164 = errors;
-if(!(((typeof data72 == "number") && (!(data72 % 1) && !isNaN(data72))) && (isFinite(data72)))){
-validate26.errors = [{instancePath:instancePath+"/memory/devices/" + i2+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs164){
-if((typeof data72 == "number") && (isFinite(data72))){
-if(data72 > 1023 || isNaN(data72)){
-validate26.errors = [{instancePath:instancePath+"/memory/devices/" + i2+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
-return false;
-}
-else {
-if(data72 < 0 || isNaN(data72)){
-validate26.errors = [{instancePath:instancePath+"/memory/devices/" + i2+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
-return false;
-}
-}
-}
-}
-var valid22 = _errs164 === errors;
-}
-else {
-var valid22 = true;
-}
+var valid22 = _errs157 === errors;
 if(valid22){
-if(data71.bytes !== undefined){
-let data73 = data71.bytes;
-const _errs166 = errors;
-if(!(((typeof data73 == "number") && (!(data73 % 1) && !isNaN(data73))) && (isFinite(data73)))){
-validate26.errors = [{instancePath:instancePath+"/memory/devices/" + i2+"/bytes",schemaPath:"#/properties/memory/properties/devices/items/properties/bytes/type",keyword:"type",params:{type: "integer"}}];
+let data69 = data62.probe_interval_ms;
+const _errs159 = errors;
+if(!(((typeof data69 == "number") && (!(data69 % 1) && !isNaN(data69))) && (isFinite(data69)))){
+validate28.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs166){
+if(errors === _errs159){
+if((typeof data69 == "number") && (isFinite(data69))){
+if(data69 < 10 || isNaN(data69)){
+validate28.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
+return false;
+}
+}
+}
+var valid22 = _errs159 === errors;
+if(valid22){
+let data70 = data62.probe_fail;
+const _errs161 = errors;
+if(!(((typeof data70 == "number") && (!(data70 % 1) && !isNaN(data70))) && (isFinite(data70)))){
+validate28.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs161){
+if((typeof data70 == "number") && (isFinite(data70))){
+if(data70 < 1 || isNaN(data70)){
+validate28.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+var valid22 = _errs161 === errors;
+if(valid22){
+let data71 = data62.load_timeout_ms;
+const _errs163 = errors;
+if(!(((typeof data71 == "number") && (!(data71 % 1) && !isNaN(data71))) && (isFinite(data71)))){
+validate28.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs163){
+if((typeof data71 == "number") && (isFinite(data71))){
+if(data71 < 1 || isNaN(data71)){
+validate28.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+var valid22 = _errs163 === errors;
+if(valid22){
+let data72 = data62.window_s;
+const _errs165 = errors;
+if(!(((typeof data72 == "number") && (!(data72 % 1) && !isNaN(data72))) && (isFinite(data72)))){
+validate28.errors = [{instancePath:instancePath+"/supervision/window_s",schemaPath:"#/properties/supervision/properties/window_s/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs165){
+if((typeof data72 == "number") && (isFinite(data72))){
+if(data72 < 1 || isNaN(data72)){
+validate28.errors = [{instancePath:instancePath+"/supervision/window_s",schemaPath:"#/properties/supervision/properties/window_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+var valid22 = _errs165 === errors;
+if(valid22){
+let data73 = data62.breaker_threshold;
+const _errs167 = errors;
+if(!(((typeof data73 == "number") && (!(data73 % 1) && !isNaN(data73))) && (isFinite(data73)))){
+validate28.errors = [{instancePath:instancePath+"/supervision/breaker_threshold",schemaPath:"#/properties/supervision/properties/breaker_threshold/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs167){
 if((typeof data73 == "number") && (isFinite(data73))){
 if(data73 < 1 || isNaN(data73)){
-validate26.errors = [{instancePath:instancePath+"/memory/devices/" + i2+"/bytes",schemaPath:"#/properties/memory/properties/devices/items/properties/bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate28.errors = [{instancePath:instancePath+"/supervision/breaker_threshold",schemaPath:"#/properties/supervision/properties/breaker_threshold/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid22 = _errs166 === errors;
+var valid22 = _errs167 === errors;
+if(valid22){
+let data74 = data62.breaker_open_s;
+const _errs169 = errors;
+if(!(((typeof data74 == "number") && (!(data74 % 1) && !isNaN(data74))) && (isFinite(data74)))){
+validate28.errors = [{instancePath:instancePath+"/supervision/breaker_open_s",schemaPath:"#/properties/supervision/properties/breaker_open_s/type",keyword:"type",params:{type: "integer"}}];
+return false;
 }
-else {
-var valid22 = true;
-}
-}
-}
-}
-}
-else {
-validate26.errors = [{instancePath:instancePath+"/memory/devices/" + i2,schemaPath:"#/properties/memory/properties/devices/items/type",keyword:"type",params:{type: "object"}}];
+if(errors === _errs169){
+if((typeof data74 == "number") && (isFinite(data74))){
+if(data74 < 1 || isNaN(data74)){
+validate28.errors = [{instancePath:instancePath+"/supervision/breaker_open_s",schemaPath:"#/properties/supervision/properties/breaker_open_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
-var valid21 = _errs161 === errors;
-if(!valid21){
+}
+var valid22 = _errs169 === errors;
+if(valid22){
+let data75 = data62.trial_stable_s;
+const _errs171 = errors;
+if(!(((typeof data75 == "number") && (!(data75 % 1) && !isNaN(data75))) && (isFinite(data75)))){
+validate28.errors = [{instancePath:instancePath+"/supervision/trial_stable_s",schemaPath:"#/properties/supervision/properties/trial_stable_s/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs171){
+if((typeof data75 == "number") && (isFinite(data75))){
+if(data75 < 1 || isNaN(data75)){
+validate28.errors = [{instancePath:instancePath+"/supervision/trial_stable_s",schemaPath:"#/properties/supervision/properties/trial_stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+var valid22 = _errs171 === errors;
+}
+}
+}
+}
+}
+}
+}
+}
+}
+}
+}
+}
+}
+}
+else {
+validate28.errors = [{instancePath:instancePath+"/supervision",schemaPath:"#/properties/supervision/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid0 = _errs144 === errors;
+if(valid0){
+let data76 = data.pools;
+const _errs173 = errors;
+if(errors === _errs173){
+if(Array.isArray(data76)){
+if(data76.length < 1){
+validate28.errors = [{instancePath:instancePath+"/pools",schemaPath:"#/properties/pools/minItems",keyword:"minItems",params:{limit: 1}}];
+return false;
+}
+else {
+var valid23 = true;
+const len3 = data76.length;
+for(let i3=0; i3<len3; i3++){
+const _errs175 = errors;
+if(!(validate29(data76[i3], {instancePath:instancePath+"/pools/" + i3,parentData:data76,parentDataProperty:i3,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate29.errors : vErrors.concat(validate29.errors);
+errors = vErrors.length;
+}
+var valid23 = _errs175 === errors;
+if(!valid23){
 break;
 }
 }
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/memory/devices",schemaPath:"#/properties/memory/properties/devices/type",keyword:"type",params:{type: "array"}}];
+validate28.errors = [{instancePath:instancePath+"/pools",schemaPath:"#/properties/pools/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
-var valid20 = _errs159 === errors;
-if(valid20){
-let data74 = data68.min_residency_ms;
-const _errs168 = errors;
-if(!(((typeof data74 == "number") && (!(data74 % 1) && !isNaN(data74))) && (isFinite(data74)))){
-validate26.errors = [{instancePath:instancePath+"/memory/min_residency_ms",schemaPath:"#/properties/memory/properties/min_residency_ms/type",keyword:"type",params:{type: "integer"}}];
+var valid0 = _errs173 === errors;
+if(valid0){
+let data78 = data.memory;
+const _errs176 = errors;
+if(errors === _errs176){
+if(data78 && typeof data78 == "object" && !Array.isArray(data78)){
+if(data78.devices === undefined){
+data78.devices = [];
+}
+if(data78.min_residency_ms === undefined){
+data78.min_residency_ms = 5000;
+}
+if(data78.max_overtaken_ms === undefined){
+data78.max_overtaken_ms = 180000;
+}
+if(data78.max_parallel_loads === undefined){
+data78.max_parallel_loads = 1;
+}
+const _errs178 = errors;
+for(const key19 in data78){
+if(!(((((key19 === "host_bytes") || (key19 === "devices")) || (key19 === "min_residency_ms")) || (key19 === "max_overtaken_ms")) || (key19 === "max_parallel_loads"))){
+validate28.errors = [{instancePath:instancePath+"/memory",schemaPath:"#/properties/memory/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key19}}];
+return false;
+break;
+}
+}
+if(_errs178 === errors){
+if(data78.host_bytes !== undefined){
+let data79 = data78.host_bytes;
+const _errs179 = errors;
+if(!(((typeof data79 == "number") && (!(data79 % 1) && !isNaN(data79))) && (isFinite(data79)))){
+validate28.errors = [{instancePath:instancePath+"/memory/host_bytes",schemaPath:"#/properties/memory/properties/host_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs168){
-if((typeof data74 == "number") && (isFinite(data74))){
-if(data74 < 0 || isNaN(data74)){
-validate26.errors = [{instancePath:instancePath+"/memory/min_residency_ms",schemaPath:"#/properties/memory/properties/min_residency_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+if(errors === _errs179){
+if((typeof data79 == "number") && (isFinite(data79))){
+if(data79 < 1 || isNaN(data79)){
+validate28.errors = [{instancePath:instancePath+"/memory/host_bytes",schemaPath:"#/properties/memory/properties/host_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid20 = _errs168 === errors;
-if(valid20){
-let data75 = data68.max_overtaken_ms;
-const _errs170 = errors;
-if(!(((typeof data75 == "number") && (!(data75 % 1) && !isNaN(data75))) && (isFinite(data75)))){
-validate26.errors = [{instancePath:instancePath+"/memory/max_overtaken_ms",schemaPath:"#/properties/memory/properties/max_overtaken_ms/type",keyword:"type",params:{type: "integer"}}];
-return false;
+var valid24 = _errs179 === errors;
 }
-if(errors === _errs170){
-if((typeof data75 == "number") && (isFinite(data75))){
-if(data75 < 0 || isNaN(data75)){
-validate26.errors = [{instancePath:instancePath+"/memory/max_overtaken_ms",schemaPath:"#/properties/memory/properties/max_overtaken_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
-return false;
+else {
+var valid24 = true;
 }
-}
-}
-var valid20 = _errs170 === errors;
-if(valid20){
-let data76 = data68.max_parallel_loads;
-const _errs172 = errors;
-if(!(((typeof data76 == "number") && (!(data76 % 1) && !isNaN(data76))) && (isFinite(data76)))){
-validate26.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs172){
-if((typeof data76 == "number") && (isFinite(data76))){
-if(data76 > 64 || isNaN(data76)){
-validate26.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
+if(valid24){
+let data80 = data78.devices;
+const _errs181 = errors;
+if(errors === _errs181){
+if(Array.isArray(data80)){
+if(data80.length > 64){
+validate28.errors = [{instancePath:instancePath+"/memory/devices",schemaPath:"#/properties/memory/properties/devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
 return false;
 }
 else {
-if(data76 < 1 || isNaN(data76)){
-validate26.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+var valid25 = true;
+const len4 = data80.length;
+for(let i4=0; i4<len4; i4++){
+let data81 = data80[i4];
+const _errs183 = errors;
+if(errors === _errs183){
+if(data81 && typeof data81 == "object" && !Array.isArray(data81)){
+let missing0;
+if(((data81.id === undefined) && (missing0 = "id")) || ((data81.bytes === undefined) && (missing0 = "bytes"))){
+validate28.errors = [{instancePath:instancePath+"/memory/devices/" + i4,schemaPath:"#/properties/memory/properties/devices/items/required",keyword:"required",params:{missingProperty: missing0}}];
+return false;
+}
+else {
+const _errs185 = errors;
+for(const key20 in data81){
+if(!((key20 === "id") || (key20 === "bytes"))){
+validate28.errors = [{instancePath:instancePath+"/memory/devices/" + i4,schemaPath:"#/properties/memory/properties/devices/items/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key20}}];
+return false;
+break;
+}
+}
+if(_errs185 === errors){
+if(data81.id !== undefined){
+let data82 = data81.id;
+const _errs186 = errors;
+if(!(((typeof data82 == "number") && (!(data82 % 1) && !isNaN(data82))) && (isFinite(data82)))){
+validate28.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs186){
+if((typeof data82 == "number") && (isFinite(data82))){
+if(data82 > 1023 || isNaN(data82)){
+validate28.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
+return false;
+}
+else {
+if(data82 < 0 || isNaN(data82)){
+validate28.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 }
 }
-var valid20 = _errs172 === errors;
+var valid26 = _errs186 === errors;
+}
+else {
+var valid26 = true;
+}
+if(valid26){
+if(data81.bytes !== undefined){
+let data83 = data81.bytes;
+const _errs188 = errors;
+if(!(((typeof data83 == "number") && (!(data83 % 1) && !isNaN(data83))) && (isFinite(data83)))){
+validate28.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/bytes",schemaPath:"#/properties/memory/properties/devices/items/properties/bytes/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs188){
+if((typeof data83 == "number") && (isFinite(data83))){
+if(data83 < 1 || isNaN(data83)){
+validate28.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/bytes",schemaPath:"#/properties/memory/properties/devices/items/properties/bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+var valid26 = _errs188 === errors;
+}
+else {
+var valid26 = true;
+}
+}
+}
+}
+}
+else {
+validate28.errors = [{instancePath:instancePath+"/memory/devices/" + i4,schemaPath:"#/properties/memory/properties/devices/items/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid25 = _errs183 === errors;
+if(!valid25){
+break;
+}
+}
+}
+}
+else {
+validate28.errors = [{instancePath:instancePath+"/memory/devices",schemaPath:"#/properties/memory/properties/devices/type",keyword:"type",params:{type: "array"}}];
+return false;
+}
+}
+var valid24 = _errs181 === errors;
+if(valid24){
+let data84 = data78.min_residency_ms;
+const _errs190 = errors;
+if(!(((typeof data84 == "number") && (!(data84 % 1) && !isNaN(data84))) && (isFinite(data84)))){
+validate28.errors = [{instancePath:instancePath+"/memory/min_residency_ms",schemaPath:"#/properties/memory/properties/min_residency_ms/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs190){
+if((typeof data84 == "number") && (isFinite(data84))){
+if(data84 < 0 || isNaN(data84)){
+validate28.errors = [{instancePath:instancePath+"/memory/min_residency_ms",schemaPath:"#/properties/memory/properties/min_residency_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
+}
+}
+}
+var valid24 = _errs190 === errors;
+if(valid24){
+let data85 = data78.max_overtaken_ms;
+const _errs192 = errors;
+if(!(((typeof data85 == "number") && (!(data85 % 1) && !isNaN(data85))) && (isFinite(data85)))){
+validate28.errors = [{instancePath:instancePath+"/memory/max_overtaken_ms",schemaPath:"#/properties/memory/properties/max_overtaken_ms/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs192){
+if((typeof data85 == "number") && (isFinite(data85))){
+if(data85 < 0 || isNaN(data85)){
+validate28.errors = [{instancePath:instancePath+"/memory/max_overtaken_ms",schemaPath:"#/properties/memory/properties/max_overtaken_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
+}
+}
+}
+var valid24 = _errs192 === errors;
+if(valid24){
+let data86 = data78.max_parallel_loads;
+const _errs194 = errors;
+if(!(((typeof data86 == "number") && (!(data86 % 1) && !isNaN(data86))) && (isFinite(data86)))){
+validate28.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs194){
+if((typeof data86 == "number") && (isFinite(data86))){
+if(data86 > 64 || isNaN(data86)){
+validate28.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
+return false;
+}
+else {
+if(data86 < 1 || isNaN(data86)){
+validate28.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+}
+var valid24 = _errs194 === errors;
 }
 }
 }
@@ -5466,11 +6274,12 @@ var valid20 = _errs172 === errors;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/memory",schemaPath:"#/properties/memory/type",keyword:"type",params:{type: "object"}}];
+validate28.errors = [{instancePath:instancePath+"/memory",schemaPath:"#/properties/memory/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-var valid0 = _errs154 === errors;
+var valid0 = _errs176 === errors;
+}
 }
 }
 }
@@ -5490,11 +6299,11 @@ var valid0 = _errs154 === errors;
 }
 }
 else {
-validate26.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate28.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate26.errors = vErrors;
+validate28.errors = vErrors;
 return errors === 0;
 }
-validate26.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate28.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};

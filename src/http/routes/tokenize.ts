@@ -1,3 +1,4 @@
+import { serves } from '../../actors/model-gate.ts';
 import { parseTokenizeRequest } from '../../contract/validate.ts';
 import type { TokenizeRequest } from '../../contract/generated/types.ts';
 import { failure, TaskchartError } from '../../errors.ts';
@@ -13,7 +14,9 @@ export function tokenizeRoutes({
     { model_ref, text, messages }: TokenizeRequest,
     state: ExchangeState,
   ): Promise<object> => {
-    const pools = [...orchestrator.pools.values()].filter(({ model }) => model === model_ref);
+    const pools = [...orchestrator.pools.values()].filter(({ model }) =>
+      serves(orchestrator.catalog, model, model_ref),
+    );
     const pool = pools.find(({ isReady }) => isReady) ?? pools[0];
     if (!pool)
       throw new TaskchartError(

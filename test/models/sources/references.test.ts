@@ -35,7 +35,17 @@ const right: [text: string, name: object, id?: string][] = [
   ],
 ];
 
-for (const [text, name, id = text] of right)
+const cataloged: typeof right = [
+  ['small-instruct-q4', { kind: 'catalog', id: 'small-instruct-q4' }],
+  ['org/small', { kind: 'catalog', id: 'org/small' }],
+  ['catalog:small', { kind: 'catalog', id: 'small' }, 'small'],
+  ['catalog:llama:8b', { kind: 'catalog', id: 'llama:8b' }],
+  ['catalog:a.gguf', { kind: 'catalog', id: 'a.gguf' }],
+  [`sha256:${'0'.repeat(64)}`, { kind: 'catalog', id: `sha256:${'0'.repeat(64)}` }],
+  ['./small', { kind: 'file', path: './small' }, 'file:/home/small'],
+];
+
+for (const [text, name, id = text] of [...right, ...cataloged])
   test(`${text} is understood, and named the same way`, (t) => {
     const parsed = parseModel(text);
     t.deepEqual(parsed, name as never);
@@ -60,7 +70,9 @@ const wrong: [text: string, expected: RegExp][] = [
   ['oci://ghcr.io', /^oci:\/\/registry\/repo:tag or/],
   ['oci://ghcr.io/a/../b:v1', /^oci:/],
   ['oci://ghcr.io/a@sha256:12', /^oci:/],
-  [`sha256:${'0'.repeat(64)}`, /^storyteller, file:\/path\/model\.gguf/],
+  [`sha256:${'0'.repeat(63)}`, /^storyteller, file:\/path\/model\.gguf/],
+  ['catalog:../x', /^a model's id in the catalog after catalog:$/],
+  ['catalog:', /^a model's id/],
   ['ftp://host/a.gguf', /^storyteller, /],
 ];
 
