@@ -36,8 +36,9 @@ export interface ConfigSources {
 /**
  * Reads, merges and checks the configuration. Without any source it is one pool with the bundled model.
  *
- * In the result `runtime.dir` and `models.cache_dir` are absolute, a llamacpp pool's `model` is `storyteller`, `file:`
- * and an absolute path, or the reference of what is fetched, and every pool's queue has its capacity and policy.
+ * In the result `runtime.dir`, `handoff.dir` and `models.cache_dir` are absolute, a llamacpp pool's `model` is `storyteller`, `file:`
+ * and an absolute path, or the reference of what is fetched, and every pool's queue has its capacity and policy. `auth.token`
+ * and other secrets can be read by their names, and are left out wherever the configuration is printed.
  * @throws ConfigError on the first mistake, in one line
  */
 export function loadConfig(sources: ConfigSources = {}): Config {
@@ -54,10 +55,12 @@ export function loadConfig(sources: ConfigSources = {}): Config {
     const { keys, text } = explain(validateConfig.errors, settings, configFields);
     throw refuse(keys, text);
   }
-  const mistake = findMistake(settings, written) ?? takeSecrets(settings, sources.env ?? {});
-  if (mistake) throw refuse(mistake.keys, `${pathText(mistake.keys)}: ${mistake.message}`);
   const folderOf = (keys: KeyPath) =>
     sources.file !== undefined && layerOf(layers, keys) === file ? dirname(sources.file) : '.';
+  const mistake =
+    findMistake(settings, written) ??
+    takeSecrets(settings, sources.env ?? {}, folderOf(['auth', 'token_file']));
+  if (mistake) throw refuse(mistake.keys, `${pathText(mistake.keys)}: ${mistake.message}`);
   return freeze(complete(settings, folderOf));
 }
 
@@ -65,7 +68,12 @@ export function loadConfig(sources: ConfigSources = {}): Config {
 function complete(config: MutableConfig, folderOf: (keys: KeyPath) => string): MutableConfig {
   const { capacity, policy } = config.admission;
   config.runtime.dir = resolve(folderOf(['runtime', 'dir']), config.runtime.dir);
-  const { models } = config;
+  const { models, handoff, runtime } = config;
+  // The generator cannot say that this default depends on another key; until here it may be missing.
+  handoff.dir =
+    (handoff.dir as string | undefined) === undefined
+      ? join(runtime.dir, 'engines')
+      : resolve(folderOf(['handoff', 'dir']), handoff.dir);
   models.cache_dir = models.cache_dir.startsWith('~/')
     ? join(homedir(), models.cache_dir.slice(2))
     : resolve(folderOf(['models', 'cache_dir']), models.cache_dir);

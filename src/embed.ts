@@ -1,6 +1,6 @@
 import type { TaskFilter } from './actors/task-registry.ts';
 import { capabilities, poolHealth, taskInfo, taskSummary } from './actors/views.ts';
-import { Orchestrator } from './actors/orchestrator.ts';
+import { Orchestrator, type OrchestratorPorts } from './actors/orchestrator.ts';
 import type { ArtifactStore } from './artifacts/artifact-store.ts';
 import { MemoryArtifacts } from './artifacts/memory-artifacts.ts';
 import { withTranscripts } from './artifacts/with-transcripts.ts';
@@ -47,7 +47,7 @@ export interface OrchestratorPortOptions {
 
 /**
  * The configuration of the daemon, as an object, and ports. Nothing is read from files or from the environment, and
- * what only concerns a daemon (`server.bind_addr`, `log`) has no effect.
+ * what only concerns a daemon (`server.bind_addr`, `auth`, `handoff`, `log`) has no effect.
  */
 export type OrchestratorOptions = Omit<ConfigInput, 'store'> & OrchestratorPortOptions;
 
@@ -169,7 +169,10 @@ export function createOrchestrator(options: OrchestratorOptions = {}): EmbeddedO
 }
 
 /** The same from a configuration that was loaded already. */
-export function orchestrate(config: Config, ports: OrchestratorPortOptions = {}): EmbeddedOrchestrator {
+export function orchestrate(
+  config: Config,
+  ports: OrchestratorPortOptions & Pick<OrchestratorPorts, 'workers'> = {},
+): EmbeddedOrchestrator {
   const { store, task_log, clock = systemClock, random = Math.random, hub } = ports;
   const wall = (): number => clock.wall();
   const { artifact_store = new MemoryArtifacts({ wall }) } = ports;
@@ -198,6 +201,7 @@ export function orchestrate(config: Config, ports: OrchestratorPortOptions = {})
       log: task_log ?? new MemoryTaskLog({ wall }),
       store: store ?? new MemoryStore(),
       threads: createThreadPool(),
+      workers: ports.workers,
     },
     config.pools.map((pool) => blueprintOf(pool, config, clock, models)),
   );

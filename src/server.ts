@@ -25,7 +25,7 @@ export async function startServer(
   if (!address) throw new ConfigError(`server.bind_addr: cannot be read: "${config.server.bind_addr}"`);
   const { host, port } = address;
   narrate(core, logger);
-  const http = mountHttp(orchestrator, { logger, clock });
+  const http = mountHttp(orchestrator, { logger, clock, auth: config.auth });
   // Nobody may be told that there is no such task before it is known what there is.
   await core.recovered;
   const server = createServer(http.handler);

@@ -24,6 +24,7 @@ import type { TaskRecord } from './task-record.ts';
 import { TaskRegistry, type TaskRegistryOptions } from './task-registry.ts';
 import { Tasks } from './tasks.ts';
 import { Transcripts } from './transcripts.ts';
+import { Workers, type WorkerHost } from './workers.ts';
 
 export interface OrchestratorSettings extends Pick<
   TaskRegistryOptions,
@@ -46,6 +47,8 @@ export interface OrchestratorPorts {
   log: TaskLog;
   store: Store;
   threads: ThreadPool;
+  /** Gives work to engines that announce themselves. @default none: pools have the engines of the configuration */
+  workers?: WorkerHost | undefined;
 }
 
 export type PoolBlueprint = Pick<PoolOptions, 'spec' | 'models' | 'engine' | 'replica'>;
@@ -58,6 +61,8 @@ export class Orchestrator {
   readonly registry: TaskRegistry;
   readonly sessions: Sessions;
   readonly transcripts: Transcripts;
+  /** Engines that announce themselves. */
+  readonly workers: Workers;
   readonly closed: Promise<void>;
   /** Resolves once what earlier processes have accepted is known again; tasks may be posted before. */
   readonly recovered: Promise<void>;
@@ -99,7 +104,12 @@ export class Orchestrator {
     });
     const { transcripts: isEnabled = true } = settings;
     const kept = (): Promise<unknown> => this.#endings.settled();
-    const { registry, sessions, pools } = this;
+    const { registry, sessions, pools, observers } = this;
+    this.workers = new Workers({
+      observers,
+      knows: (pool_id) => pools.has(pool_id),
+      host: ports.workers,
+    });
     this.transcripts = new Transcripts({ log, kept, registry, pools, isEnabled });
     this.#endings = new Endings({ log, store, registry, sessions, transcripts: this.transcripts });
     this.#readers = new Readers({

@@ -1,8 +1,18 @@
 import { failure, TaskchartError } from '../errors.ts';
 import { explain } from './explain.ts';
-import { taskRequestFields, tokenizeRequestFields, type Fields } from './generated/fields.js';
-import type { TaskRequest, TokenizeRequest } from './generated/types.ts';
-import { validateTaskRequest, validateTokenizeRequest, type Validate } from './generated/validators.js';
+import {
+  taskRequestFields,
+  tokenizeRequestFields,
+  workerRegistrationFields,
+  type Fields,
+} from './generated/fields.js';
+import type { TaskRequest, TokenizeRequest, WorkerRegistration } from './generated/types.ts';
+import {
+  validateTaskRequest,
+  validateTokenizeRequest,
+  validateWorkerRegistration,
+  type Validate,
+} from './generated/validators.js';
 
 /** Deeper schemas overflow stacks of engines, and of what compares or stores them. Nobody writes them by hand. */
 const MOST_LEVELS = 64;
@@ -21,6 +31,29 @@ export function parseTaskRequest(body: unknown): TaskRequest {
 /** The same for the body of a count. */
 export function parseTokenizeRequest(body: unknown): TokenizeRequest {
   return check(body, validateTokenizeRequest, tokenizeRequestFields);
+}
+
+/** An engine that is announced, with the pool and the name that were left out. */
+export type Worker = WorkerRegistration & Required<Pick<WorkerRegistration, 'pool_id' | 'replica_id'>>;
+
+/** The same for an engine that is announced, by a request or by a file. */
+export function parseWorker(body: unknown): Worker {
+  const {
+    pool_id = 'default',
+    replica_id = 'r0',
+    ...more
+  } = check(body, validateWorkerRegistration, workerRegistrationFields);
+  if (!URL.canParse(more.url)) throw invalid('url: must be an http or https URL', more.engine);
+  const { url, engine, engine_version, slots_total, device_mask } = more;
+  return {
+    pool_id,
+    replica_id,
+    url,
+    engine,
+    engine_version,
+    ...(slots_total === undefined ? {} : { slots_total }),
+    ...(device_mask === undefined ? {} : { device_mask }),
+  };
 }
 
 function check<T>(body: unknown, validate: Validate<T>, fields: Fields): T {

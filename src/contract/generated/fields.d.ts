@@ -18,5 +18,6 @@ export type Fields = Readonly<Record<string, Field>>;
 
 export const taskRequestFields: Fields;
 export const tokenizeRequestFields: Fields;
+export const workerRegistrationFields: Fields;
 export const artifactFields: Fields;
 export const configFields: Fields;
