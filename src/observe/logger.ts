@@ -56,7 +56,7 @@ export async function createLogger({
       sync: true,
     }),
   );
-  return { logger, flush() {} };
+  return { logger: writeWhole(logger), flush() {} };
 }
 
 /** Messages of failures come from anywhere. */
@@ -82,8 +82,10 @@ function writeWhole(logger: Logger): Logger {
   const lines = logger as unknown as Record<symbol, AsJson>;
   const inPieces = lines[pino.symbols.asJsonSym] as AsJson;
   lines[pino.symbols.asJsonSym] = function (fields, message, level, time) {
-    const isPlain = message === undefined && 'human' in fields && !('err' in fields);
-    if (!isPlain) return inPieces.call(this, fields, message, level, time);
+    // Where there is an error pino takes its message for the line's, unread; the line has a sentence of its own.
+    if ('err' in fields && 'human' in fields) return inPieces.call(this, fields, undefined, level, time);
+    if (message !== undefined || !('human' in fields))
+      return inPieces.call(this, fields, message, level, time);
     return `{"level":${level}${time},${JSON.stringify(fields).slice(1)}\n`;
   };
   return logger;
