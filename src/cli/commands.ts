@@ -114,7 +114,9 @@ export async function main(): Promise<void> {
   try {
     await program.parseAsync();
   } catch (error) {
-    process.stderr.write(`taskchart: ${redact(error instanceof Error ? error.message : String(error))}\n`);
+    const message = error instanceof Error ? error.message : String(error);
+    // What was written is quoted last; what comes before it are our own words, with names such as auth.token in them.
+    process.stderr.write(`taskchart: ${message.replace(/\bgot [^]*$/, redact)}\n`);
     process.exit(error instanceof ConfigError ? USAGE_ERROR : 1);
   }
 }
