@@ -79,7 +79,8 @@ function judgeOf(
     const [, isHealth, isMetrics, isRegistration] = special.exec(path) ?? [];
     if (isHealth) return ANYONE;
     const credential = request.headers.authorization;
-    if (isRegistration) return worker ? compare(credential, worker) : NO_TOKEN_FOR_WORKERS;
+    if (isRegistration && method === 'POST')
+      return worker ? compare(credential, worker) : NO_TOKEN_FOR_WORKERS;
     const isPeer = isLoopbackAddress(request.socket.remoteAddress);
     if (trustsProxy && isPeer && credential)
       return { identity: `token:${fingerprint(withoutScheme(credential))}`, is_worker: false };
