@@ -8,7 +8,7 @@ import { systemClock, type Clock } from './clock.ts';
 import { ConfigError } from './config/error.ts';
 import type { EmbeddedOrchestrator } from './embed.ts';
 import { createHttpFace } from './http/app.ts';
-import type { AuthOptions } from './http/auth.ts';
+import type { AuthOptions } from './http/caller.ts';
 import { shorten } from './http/query.ts';
 import { createMetrics } from './observe/metrics.ts';
 

@@ -2,7 +2,7 @@ import type { Context } from 'koa';
 import type { Orchestrator } from '../actors/orchestrator.ts';
 import type { ArtifactStore } from '../artifacts/artifact-store.ts';
 import type { Clock } from '../clock.ts';
-import type { AuthOptions, Caller, Refusal } from './auth.ts';
+import type { AuthOptions, Caller, Refusal } from './caller.ts';
 import type { CorrelationState } from './correlation.ts';
 
 export interface HttpOptions {
