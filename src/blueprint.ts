@@ -3,6 +3,7 @@ import type { Catalog } from './actors/catalog.ts';
 import { catalogedSource, gatedSource } from './actors/cataloged-source.ts';
 import type { OrchestratorSettings, PoolBlueprint } from './actors/orchestrator.ts';
 import type { PoolSpec } from './actors/pool-options.ts';
+import type { WorkerDescription } from './actors/workers.ts';
 import type { Clock } from './clock.ts';
 import type { Config, PoolConfig } from './config.ts';
 import { createEngine, type EngineSpec } from './engines/create-engine.ts';
@@ -53,6 +54,7 @@ export function blueprintOf(
         { ...host, output: engineOutput(runtime.dir, replica_id) },
         clock,
       ),
+    announced: (worker) => (host) => createEngine(announcedSpecOf(pool, worker), host, clock),
     replica: {
       restart: {
         initial_ms: supervision.initial_ms,
@@ -149,6 +151,33 @@ function taskRules({ timeouts }: PoolConfig, { retry, sse }: Config): TaskRules 
 
 function isEmbedded(pool: PoolConfig): pool is Extract<PoolConfig, { engine: 'llamacpp' }> {
   return pool.engine === 'llamacpp' && pool.provisioning.mode === 'embedded';
+}
+
+/** A server that announced itself: what the pool says of its engines holds for it as well. */
+function announcedSpecOf(pool: PoolConfig, { url, slots_total }: WorkerDescription): EngineSpec {
+  const model_id = pool.model;
+  if (pool.engine === 'synthetic')
+    return engineSpecOf(pool, { id: model_id, path: '', size_bytes: 0, verification: 'warn' });
+  if (pool.engine === 'llamacpp') {
+    const key = pool.provisioning.external?.api_key;
+    return {
+      family: 'llamacpp',
+      mode: 'external',
+      url,
+      model_id,
+      ...(key === undefined ? {} : { api_key: key }),
+    };
+  }
+  const { model, api_key } = pool.provisioning.external;
+  return {
+    family: pool.engine,
+    url,
+    model_id,
+    slots: slots_total ?? pool.slots,
+    ...(api_key === undefined ? {} : { api_key }),
+    ...(model === undefined ? {} : { model }),
+    ...(pool.ctx === undefined ? {} : { ctx: pool.ctx }),
+  };
 }
 
 function engineSpecOf(pool: PoolConfig, model: PreparedModel): EngineSpec {

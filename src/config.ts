@@ -37,8 +37,10 @@ export interface ConfigSources {
 /**
  * Reads, merges and checks the configuration. Without any source it is one pool with the bundled model.
  *
- * In the result `runtime.dir`, `models.cache_dir` and `catalog.root` are absolute, a llamacpp pool's `model` is
- * `storyteller`, `file:` and an absolute path, the reference of what is fetched, or a name in the catalog, and every pool's queue has its capacity and policy.
+ * In the result `runtime.dir`, `handoff.dir`, `models.cache_dir` and `catalog.root` are absolute, a llamacpp pool's
+ * `model` is `storyteller`, `file:` and an absolute path, the reference of what is fetched, or a name in the catalog, and
+ * every pool's queue has its capacity and policy. `auth.token` and other secrets can be read by their names, and are left
+ * out wherever the configuration is printed.
  * @throws ConfigError on the first mistake, in one line
  */
 export function loadConfig(sources: ConfigSources = {}): Config {
@@ -55,10 +57,12 @@ export function loadConfig(sources: ConfigSources = {}): Config {
     const { keys, text } = explain(validateConfig.errors, settings, configFields);
     throw refuse(keys, text);
   }
-  const mistake = findMistake(settings, written) ?? takeSecrets(settings, sources.env ?? {});
-  if (mistake) throw refuse(mistake.keys, `${pathText(mistake.keys)}: ${mistake.message}`);
   const folderOf = (keys: KeyPath) =>
     sources.file !== undefined && layerOf(layers, keys) === file ? dirname(sources.file) : '.';
+  const mistake =
+    findMistake(settings, written) ??
+    takeSecrets(settings, sources.env ?? {}, folderOf(['auth', 'token_file']));
+  if (mistake) throw refuse(mistake.keys, `${pathText(mistake.keys)}: ${mistake.message}`);
   return freeze(complete(settings, folderOf));
 }
 
@@ -66,11 +70,16 @@ export function loadConfig(sources: ConfigSources = {}): Config {
 function complete(config: MutableConfig, folderOf: (keys: KeyPath) => string): MutableConfig {
   const { capacity, policy } = config.admission;
   config.runtime.dir = resolve(folderOf(['runtime', 'dir']), config.runtime.dir);
-  const { models, catalog } = config;
+  const { models, catalog, handoff, runtime } = config;
   const fromHome = (path: string, keys: KeyPath): string =>
     path.startsWith('~/') ? join(homedir(), path.slice(2)) : resolve(folderOf(keys), path);
   models.cache_dir = fromHome(models.cache_dir, ['models', 'cache_dir']);
   catalog.root = catalog.root === undefined ? models.cache_dir : fromHome(catalog.root, ['catalog', 'root']);
+  // The generator cannot say that this default depends on another key; until here it may be missing.
+  handoff.dir =
+    (handoff.dir as string | undefined) === undefined
+      ? join(runtime.dir, 'engines')
+      : resolve(folderOf(['handoff', 'dir']), handoff.dir);
   for (const pool of config.pools) {
     pool.queue = { capacity: pool.queue.capacity ?? capacity, full_policy: pool.queue.full_policy ?? policy };
     // A server that runs already knows its model by its own name; only what is loaded here is a file.

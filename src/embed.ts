@@ -2,7 +2,7 @@ import { Catalog } from './actors/catalog.ts';
 import { serves } from './actors/model-gate.ts';
 import type { TaskFilter } from './actors/task-registry.ts';
 import { capabilities, poolHealth, taskInfo, taskSummary } from './actors/views.ts';
-import { Orchestrator } from './actors/orchestrator.ts';
+import { Orchestrator, type OrchestratorPorts } from './actors/orchestrator.ts';
 import type { ArtifactStore } from './artifacts/artifact-store.ts';
 import { MemoryArtifacts } from './artifacts/memory-artifacts.ts';
 import { withTranscripts } from './artifacts/with-transcripts.ts';
@@ -54,7 +54,7 @@ export interface OrchestratorPortOptions {
 
 /**
  * The configuration of the daemon, as an object, and ports. Nothing is read from files or from the environment, and
- * what only concerns a daemon (`server.bind_addr`, `log`) has no effect.
+ * what only concerns a daemon (`server.bind_addr`, `auth`, `handoff`, `log`) has no effect.
  */
 export type OrchestratorOptions = Omit<ConfigInput, 'store'> & OrchestratorPortOptions;
 

@@ -8,7 +8,11 @@ import { systemClock, type Clock } from './clock.ts';
 import { ConfigError } from './config/error.ts';
 import type { EmbeddedOrchestrator } from './embed.ts';
 import { createHttpFace } from './http/app.ts';
+import type { AuthOptions } from './http/caller.ts';
+import { shorten } from './http/query.ts';
 import { createMetrics } from './observe/metrics.ts';
+
+export type { AuthOptions };
 
 export interface MountOptions {
   /**
@@ -17,8 +21,14 @@ export interface MountOptions {
    * @default '' (none)
    */
   prefix?: string;
-  /** Hears of failures that are the server's own, and of nothing else. @default none */
-  logger?: Pick<Logger, 'error'>;
+  /**
+   * Who may call, as the daemon decides it. An empty object serves connections from this machine only; behind a proxy,
+   * or on a Unix socket, that is nobody without a token.
+   * @default none: the host decides, and nobody is asked for a token
+   */
+  auth?: AuthOptions;
+  /** Hears of failures that are the server's own, and of callers that `auth` turns away. @default none */
+  logger?: Pick<Logger, 'error' | 'warn'>;
   /** @default the system's clock */
   clock?: Clock;
 }
@@ -40,13 +50,13 @@ export interface MountedHttp {
 
 /**
  * Makes the HTTP face of an orchestrator: every route of the daemon, for a server that somebody else runs. The host
- * decides who may call it: it asks nobody for a token. `server.bind_addr` and `log` of the configuration mean nothing
- * here.
+ * decides who may call it, unless it leaves that to `auth`. `server.bind_addr`, `auth`, `handoff` and `log` of the
+ * configuration mean nothing here.
  * @throws ConfigError where the prefix is no path
  */
 export function mountHttp(orchestrator: EmbeddedOrchestrator, options: MountOptions = {}): MountedHttp {
   const { config, core } = orchestrator;
-  const { logger, clock = systemClock } = options;
+  const { logger, clock = systemClock, auth } = options;
   const prefix = readPrefix(options.prefix ?? '');
   const metrics = createMetrics(core);
   const { app, close } = createHttpFace({
@@ -60,6 +70,17 @@ export function mountHttp(orchestrator: EmbeddedOrchestrator, options: MountOpti
     narration_enabled: config.sse.narration_enabled,
     microbatch_window_ms: config.sse.microbatch ? config.sse.microbatch_window_ms : undefined,
     metrics: metrics.exposition,
+    auth,
+    refused: (ctx, { message, hint }) =>
+      logger?.warn({
+        actor: 'http',
+        action: 'refuse',
+        target: shorten(ctx.path),
+        peer: ctx.req.socket.remoteAddress,
+        x_correlation_id: ctx.state['correlation_id'],
+        error_kind: message,
+        human: `A caller is turned away: ${hint}.`,
+      }),
     report: (error, ctx) =>
       logger?.error({
         actor: 'http',

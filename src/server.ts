@@ -1,8 +1,10 @@
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Logger } from 'pino';
+import { HandoffWatcher } from './actors/handoff-watcher.ts';
 import { ConfigError, parseBindAddr } from './config.ts';
 import type { EmbeddedOrchestrator } from './embed.ts';
+import { FolderOfHandoffs, isElsewhere } from './engines/handoff-folder.ts';
 import { mountHttp } from './mount.ts';
 import { systemClock, type Clock } from './clock.ts';
 import { narrate } from './observe/narrate.ts';
@@ -25,16 +27,28 @@ export async function startServer(
   if (!address) throw new ConfigError(`server.bind_addr: cannot be read: "${config.server.bind_addr}"`);
   const { host, port } = address;
   narrate(core, logger);
-  const http = mountHttp(orchestrator, { logger, clock });
+  const handoff = new HandoffWatcher({
+    clock,
+    poll_ms: config.handoff.poll_ms,
+    folder: new FolderOfHandoffs(config.handoff.dir),
+    isElsewhere,
+    workers: core.workers,
+    observers: core.observers,
+  });
+  const http = mountHttp(orchestrator, { logger, clock, auth: config.auth });
   // Nobody may be told that there is no such task before it is known what there is.
   await core.recovered;
   const server = createServer(http.handler);
   await listen(server, host, port);
+  handoff.start();
   const url = `http://${host.includes(':') ? `[${host}]` : host}:${(server.address() as AddressInfo).port}`;
   return {
     url,
     async close(shutdown_ms) {
+      // What it is in the middle of ends with the pools.
+      const watched = handoff.stop();
       await orchestrator.close(shutdown_ms);
+      await watched;
       http.close();
       const closed = new Promise<void>((resolve) => void server.close(() => resolve()));
       server.closeIdleConnections();

@@ -75,7 +75,7 @@ const mistakes: [title: string, text: string, message: string | RegExp][] = [
   [
     'an address that others can reach',
     'server: { bind_addr: "0.0.0.0:8080" }',
-    'FILE:1: server.bind_addr: must be a loopback address (127.0.0.0/8, ::1 or localhost), because this version has no authentication; got "0.0.0.0:8080"',
+    'FILE:1: server.bind_addr: must be a loopback address (127.0.0.0/8, ::1 or localhost) as long as there is no token; set auth.token (TASKCHART_AUTH__TOKEN) to listen on "0.0.0.0:8080"',
   ],
   ['no pools', 'pools: []', 'FILE:1: pools: must not be empty'],
   [

@@ -37,6 +37,8 @@ export interface AdmissionOptions {
 
 export interface Caller {
   correlation_id: string;
+  /** For the log: `localhost`, or `token:` and its fingerprint; undefined where nobody asked. */
+  identity?: string | undefined;
   idempotency_key?: string | undefined;
 }
 
@@ -87,6 +89,7 @@ export class Admission {
           failure: error.failure,
           engine: request.engine,
           correlation_id: caller.correlation_id,
+          identity: caller.identity,
         });
       throw error;
     }
@@ -135,6 +138,7 @@ export class Admission {
       priority: request.priority,
       pool_id: pool.spec.id,
       correlation_id: caller.correlation_id,
+      identity: caller.identity,
       idempotency_key: caller.idempotency_key,
       seed: request.seed ?? seedOf(id),
       admitted_wall_ms: clock.wall(),

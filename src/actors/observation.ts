@@ -4,11 +4,19 @@ import type { EngineLoss } from '../engines/engine.ts';
 import type { TaskState } from '../machines/task.ts';
 import type { PlacementDecision } from '../scheduling/placement.ts';
 import type { TaskRecord } from './task-record.ts';
+import type { WorkerDescription } from './workers.ts';
 
 /** What happened, for logs, metrics and pages. Observers only look: nothing they do reaches a machine. */
 export type Observation =
   | { type: 'task.admitted'; record: TaskRecord }
-  | { type: 'task.refused'; failure: Failure; engine: string; correlation_id: string }
+  | {
+      type: 'task.refused';
+      failure: Failure;
+      engine: string;
+      correlation_id: string;
+      /** Who called, where that is known: `localhost`, or `token:` and its fingerprint. */
+      identity: string | undefined;
+    }
   /** Its place in a full queue went to another one; its `task.closed` follows. */
   | { type: 'task.dropped'; record: TaskRecord; policy: string }
   | { type: 'task.moved'; record: TaskRecord; from: TaskState; to: TaskState }
@@ -47,6 +55,11 @@ export type Observation =
   | { type: 'model.moved'; model_id: string; state: ModelState; deadline_ms: number }
   /** `files` is what became of those that were fetched for it. */
   | { type: 'model.removed'; model_id: string; files: 'removed' | 'kept' | 'none' | 'failed' }
+  /** An engine was announced, and is used from now on in the place of the one before. */
+  | { type: 'worker.bound'; worker: WorkerDescription; before: WorkerDescription | undefined }
+  | { type: 'worker.unbound'; worker: WorkerDescription }
+  /** A file that announces an engine cannot be used; told once for each that was written. */
+  | { type: 'handoff.rejected'; file: string; failure: Failure }
   /** What earlier processes had accepted is known again. */
   | { type: 'store.recovered'; finished: number; unfinished: number }
   | { type: 'child.crashed'; child: string; error: unknown };

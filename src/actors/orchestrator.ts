@@ -27,6 +27,8 @@ import type { TaskRecord } from './task-record.ts';
 import { TaskRegistry, type TaskRegistryOptions } from './task-registry.ts';
 import { Tasks } from './tasks.ts';
 import { Transcripts } from './transcripts.ts';
+import { workerHost } from './worker-host.ts';
+import { Workers } from './workers.ts';
 
 export interface OrchestratorSettings extends Pick<
   TaskRegistryOptions,
@@ -55,7 +57,7 @@ export interface OrchestratorPorts {
   catalog?: ModelGate;
 }
 
-export type PoolBlueprint = Pick<PoolOptions, 'spec' | 'models' | 'engine' | 'replica'>;
+export type PoolBlueprint = Pick<PoolOptions, 'spec' | 'models' | 'engine' | 'announced' | 'replica'>;
 
 /** The root: knows every task, owns the pools, and is closed once. */
 export class Orchestrator {
@@ -69,6 +71,8 @@ export class Orchestrator {
   readonly memory: Memory;
   readonly catalog: ModelGate | undefined;
   readonly retirement: Retirement;
+  /** Engines that announce themselves. */
+  readonly workers: Workers;
   readonly closed: Promise<void>;
   /** Resolves once what earlier processes have accepted is known again; tasks may be posted before. */
   readonly recovered: Promise<void>;
@@ -112,7 +116,12 @@ export class Orchestrator {
     this.memory = new Memory({ clock, pools: this.pools, observers: this.observers, ...settings.memory });
     const { transcripts: isEnabled = true } = settings;
     const kept = (): Promise<unknown> => this.#endings.settled();
-    const { registry, sessions, pools } = this;
+    const { registry, sessions, pools, observers } = this;
+    this.workers = new Workers({
+      observers,
+      knows: (pool_id) => pools.has(pool_id),
+      host: workerHost(this.pools),
+    });
     this.transcripts = new Transcripts({ log, kept, registry, pools, isEnabled });
     this.#endings = new Endings({ log, store, registry, sessions, transcripts: this.transcripts });
     this.#readers = new Readers({

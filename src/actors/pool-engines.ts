@@ -11,6 +11,7 @@ import type { PoolOptions } from './pool-options.ts';
 import { Replica, type EngineFactory } from './replica.ts';
 import { Replicas } from './replicas.ts';
 import { link } from './supervision.ts';
+import type { WorkerDescription } from './workers.ts';
 
 /** What the engines of a pool ask of the work that they are there for. */
 export interface PoolWork {
@@ -189,7 +190,8 @@ export class PoolEngines {
   }
 
   /** An engine that somebody else has started serves this pool. One of the same name is replaced. */
-  attach(name: string, engine: EngineFactory): void {
+  attach(name: string, worker: WorkerDescription): void {
+    const engine = this.#options.announced(worker, `${this.#options.spec.id}/${name}`);
     this.replicas.attach(name, this.#createReplica(name, engine));
     this.send({ type: 'replicas.changed', replicas: this.replicas.size });
   }

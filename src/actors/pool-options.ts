@@ -10,6 +10,7 @@ import type { ModelSource } from './provisioner.ts';
 import type { EngineFactory } from './replica.ts';
 import type { TaskRecord } from './task-record.ts';
 import type { Tasks } from './tasks.ts';
+import type { WorkerDescription } from './workers.ts';
 
 export interface PoolSpec {
   id: string;
@@ -64,6 +65,8 @@ export interface PoolOptions {
   threads: ThreadPool;
   /** Called once the model is prepared; the replica owns what it returns. */
   engine: (model: PreparedModel, replica_id: string) => EngineFactory;
+  /** For an engine that somebody else has started and announced. */
+  announced: (worker: WorkerDescription, replica_id: string) => EngineFactory;
   replica: Omit<ReplicaInput, 'id' | 'now' | 'random'>;
   /** The replica that has the cache of a session. */
   affinity: (session_id: string) => string | undefined;

@@ -13,6 +13,7 @@ export interface StoredTask {
   session_id: string;
   pool_id: string;
   correlation_id: string;
+  identity?: string;
   idempotency_key?: string;
   seed: number;
   admitted_wall_ms: number;
@@ -50,6 +51,7 @@ export function admissionFact(
     session_id: draft.session_id,
     pool_id: draft.pool_id,
     correlation_id: draft.correlation_id,
+    ...(draft.identity === undefined ? {} : { identity: draft.identity }),
     ...(draft.idempotency_key === undefined ? {} : { idempotency_key: draft.idempotency_key }),
     seed: draft.seed,
     admitted_wall_ms: draft.admitted_wall_ms,
@@ -94,6 +96,7 @@ export function draftOf(stored: StoredTask, clock: Clock): TaskDraft {
     priority: request.priority,
     pool_id: stored.pool_id,
     correlation_id: stored.correlation_id,
+    identity: stored.identity,
     idempotency_key: stored.idempotency_key,
     seed: stored.seed,
     admitted_wall_ms: stored.admitted_wall_ms,

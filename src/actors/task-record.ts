@@ -17,6 +17,8 @@ export interface TaskDraft extends Queued {
   readonly priority: Priority;
   readonly pool_id: string;
   readonly correlation_id: string;
+  /** Who posted it, as the log says it; undefined where nobody asked. */
+  readonly identity: string | undefined;
   readonly idempotency_key: string | undefined;
   readonly seed: number;
   /** Epoch milliseconds, for people. */

@@ -1,5 +1,6 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { ConfigError } from '../config.ts';
+import { redact } from '../observe/redact.ts';
 import type { RunOptions } from './run.ts';
 import type { ServeOptions } from './serve.ts';
 import type { DaemonOptions, TasksOptions } from './tasks.ts';
@@ -17,6 +18,13 @@ function wholeNumber(least: number, most: number): (text: string) => number {
 
 function urlOption(): Option {
   return new Option('--url <url>', 'the daemon').default('http://127.0.0.1:8080');
+}
+
+function tokenOption(): Option {
+  return new Option(
+    '--token <token>',
+    'token of the daemon; better by the environment, which others cannot list',
+  ).env('TASKCHART_TOKEN');
 }
 
 const program = new Command('taskchart')
@@ -42,6 +50,7 @@ program
 The first signal drains: running tasks may finish for server.shutdown_ms; what has not finished by then, and what
 waits, goes on in the next daemon on the same folder. A second signal stops at once.
 Environment: every key of the configuration, such as TASKCHART_SERVER__BIND_ADDR or TASKCHART_STORE__KIND=memory.
+TASKCHART_AUTH__TOKEN is the token that callers need; without it only this machine is served.
 Exit code: 0 after a signal, 1 where it cannot start, 2 for a mistake in the call or the configuration.`,
   )
   .action(async (options: ServeOptions) => {
@@ -56,6 +65,7 @@ program
   .option('--model <ref>', 'model, such as storyteller or file:/path/to/model.gguf')
   .option('--max-tokens <n>', 'most tokens to generate', wholeNumber(1, 1_000_000))
   .option('--url <url>', 'a running daemon, such as http://127.0.0.1:8080')
+  .addOption(tokenOption())
   .option('--json', 'print the task’s events as JSON lines')
   .action(async (prompt: string, options: RunOptions) => {
     const { run } = await import('./run.ts');
@@ -66,6 +76,7 @@ program
   .command('tasks')
   .description('List a daemon’s tasks, newest first.')
   .addOption(urlOption())
+  .addOption(tokenOption())
   .addOption(
     new Option('--state <state>', 'only those in this state').choices([
       'admitted',
@@ -90,6 +101,7 @@ program
   .description('Cancel a daemon’s task; no token follows.')
   .argument('<task>', 'id of the task')
   .addOption(urlOption())
+  .addOption(tokenOption())
   .action(async (task: string, options: DaemonOptions) => {
     const { cancelTask } = await import('./tasks.ts');
     process.exitCode = await cancelTask(task, options);
@@ -97,10 +109,14 @@ program
 
 /** Runs the command that the arguments name. Exit code 2 is a mistake in the call or the configuration, 1 a failure. */
 export async function main(): Promise<void> {
+  // Arguments are listed to everybody on this machine, and a token may be among them.
+  if (process.argv.some((argument) => argument.startsWith('--token'))) process.title = 'taskchart';
   try {
     await program.parseAsync();
   } catch (error) {
-    process.stderr.write(`taskchart: ${error instanceof Error ? error.message : String(error)}\n`);
+    const message = error instanceof Error ? error.message : String(error);
+    // What was written is quoted last; what comes before it are our own words, with names such as auth.token in them.
+    process.stderr.write(`taskchart: ${message.replace(/\bgot [^]*$/, redact)}\n`);
     process.exit(error instanceof ConfigError ? USAGE_ERROR : 1);
   }
 }

@@ -3,11 +3,11 @@ import { DEFAULT_DEADLINE_MS, DEFAULT_MAX_TOKENS } from '../contract/defaults.ts
 import type { NewLogEvent } from '../streams/task-log.ts';
 import type { TaskTarget } from './task-target.ts';
 
-/** A daemon behind a URL. @throws TaskchartError its refusals, or POOL_UNAVAILABLE where nobody answers */
-export function remoteTarget(url: string): TaskTarget {
+/** A daemon behind a URL; an empty token is none. @throws TaskchartError its refusals, or POOL_UNAVAILABLE where nobody answers */
+export function remoteTarget(url: string, token?: string): TaskTarget {
   if (!URL.canParse(url)) throw new Error(`--url: must be a URL such as http://127.0.0.1:8080, got "${url}"`);
   // A person at a terminal would rather know that the queue is full than wait for it.
-  const client = createClient({ base_url: url, attempts: 1 });
+  const client = createClient({ base_url: url, attempts: 1, ...(token ? { token } : {}) });
 
   return {
     async submit({ prompt, model, max_tokens = DEFAULT_MAX_TOKENS }) {

@@ -7,6 +7,8 @@ export interface RunOptions {
   model?: string;
   maxTokens?: number;
   url?: string;
+  /** Only for a daemon behind `url`. */
+  token?: string;
   json?: true;
 }
 
@@ -17,7 +19,7 @@ export async function run(prompt: string, options: RunOptions): Promise<number> 
   const target =
     options.url === undefined
       ? (await import('./local-target.ts')).localTarget(options.model)
-      : (await import('./remote-target.ts')).remoteTarget(options.url);
+      : (await import('./remote-target.ts')).remoteTarget(options.url, options.token);
   let task: RunningTask | undefined;
   let exitCode = 0;
   const cancel = (): void => {

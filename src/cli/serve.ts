@@ -3,6 +3,7 @@ import { loadConfig, parseBindAddr, type Config } from '../config.ts';
 import { readHub } from '../config/hub.ts';
 import { orchestrate } from '../embed.ts';
 import { createLogger } from '../observe/logger.ts';
+import { fingerprint } from '../observe/redact.ts';
 import { startServer } from '../server.ts';
 import { StoreError } from '../sqlite/store-error.ts';
 import { openStorage, type Storage } from '../storage.ts';
@@ -33,6 +34,7 @@ export async function serve(options: ServeOptions): Promise<void> {
       action: 'listen',
       target: server.url,
       url: server.url,
+      ...callersOf(config),
       human: `taskchart listens on ${server.url}.`,
     });
     const signal = await signaled;
@@ -55,6 +57,11 @@ export async function serve(options: ServeOptions): Promise<void> {
   } finally {
     flush();
   }
+}
+
+/** Who may call, for the log. */
+function callersOf({ auth }: Config): { identity: string } {
+  return { identity: auth.token === undefined ? 'localhost' : `token:${fingerprint(auth.token)}` };
 }
 
 /** @throws StoreError */

@@ -9,6 +9,8 @@ import { complain } from './complain.ts';
 
 export interface DaemonOptions {
   url: string;
+  /** What the daemon asks for; an empty one is none. */
+  token?: string;
 }
 
 export interface TasksOptions extends DaemonOptions {
@@ -25,8 +27,8 @@ const COLUMNS = ['TASK', 'STATE', 'POOL', 'PRIORITY', 'ADMITTED', 'TOOK', 'TOKEN
 const LARGEST_PAGE = 1000;
 
 /** Lists a daemon's tasks, newest first. @returns the exit code: 1 where the daemon refuses or does not answer */
-export function listTasks({ url, state, pool, session, limit, json }: TasksOptions): Promise<number> {
-  return ask(url, async (client) => {
+export function listTasks({ state, pool, session, limit, json, ...daemon }: TasksOptions): Promise<number> {
+  return ask(daemon, async (client) => {
     const tasks: TaskSummary[] = [];
     for await (const task of client.tasks({
       limit: Math.min(limit, LARGEST_PAGE),
@@ -43,8 +45,8 @@ export function listTasks({ url, state, pool, session, limit, json }: TasksOptio
 }
 
 /** Cancels a task. @returns the exit code: 1 where there is no such task, or nobody answers */
-export function cancelTask(task_id: string, { url }: DaemonOptions): Promise<number> {
-  return ask(url, async (client) => {
+export function cancelTask(task_id: string, daemon: DaemonOptions): Promise<number> {
+  return ask(daemon, async (client) => {
     // The daemon has nothing against a cancel that changes nothing; a person who mistyped an id would like to know.
     const { state } = await client.task(task_id);
     await client.cancel(task_id);
@@ -55,10 +57,10 @@ export function cancelTask(task_id: string, { url }: DaemonOptions): Promise<num
   });
 }
 
-async function ask(url: string, work: (client: Client) => Promise<void>): Promise<number> {
+async function ask({ url, token }: DaemonOptions, work: (client: Client) => Promise<void>): Promise<number> {
   if (!URL.canParse(url)) throw new Error(`--url: must be a URL such as http://127.0.0.1:8080, got "${url}"`);
   try {
-    await work(createClient({ base_url: url, attempts: 1 }));
+    await work(createClient({ base_url: url, attempts: 1, ...(token ? { token } : {}) }));
     return 0;
   } catch (error) {
     if (!(error instanceof TaskchartError)) throw error;

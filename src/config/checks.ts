@@ -16,7 +16,7 @@ export interface Mistake {
 /** @param written the settings before defaults were filled in */
 export function findMistake(config: Config, written: Settings): Mistake | undefined {
   return (
-    checkBindAddr(config.server.bind_addr) ??
+    checkBindAddr(config) ??
     checkBackoff(config.supervision) ??
     checkRoots(config.catalog.trust_policy) ??
     config.pools
@@ -30,16 +30,16 @@ export function findMistake(config: Config, written: Settings): Mistake | undefi
   );
 }
 
-function checkBindAddr(text: string): Mistake | undefined {
+function checkBindAddr({ server: { bind_addr: text }, auth }: Config): Mistake | undefined {
   const keys = ['server', 'bind_addr'];
   const address = parseBindAddr(text);
   if (address === undefined) {
     const message = `must be host:port such as 127.0.0.1:8080 or [::1]:8080, got ${showValue(text)}`;
     return { keys, message };
   }
-  if (address.loopback) return undefined;
-  // Anybody who can reach the port could use it: this version has no token to ask for.
-  const message = `must be a loopback address (127.0.0.0/8, ::1 or localhost), because this version has no authentication; got ${showValue(text)}`;
+  if (address.loopback || auth.token !== undefined || auth.token_file !== undefined) return undefined;
+  // Anybody who can reach the port could use it.
+  const message = `must be a loopback address (127.0.0.0/8, ::1 or localhost) as long as there is no token; set auth.token (TASKCHART_AUTH__TOKEN) to listen on ${showValue(text)}`;
   return { keys, message };
 }
 

@@ -7,6 +7,7 @@ import {
   reloadRequestFields,
   taskRequestFields,
   tokenizeRequestFields,
+  workerRegistrationFields,
   type Fields,
 } from './generated/fields.js';
 import type {
@@ -16,6 +17,7 @@ import type {
   ReloadRequest,
   TaskRequest,
   TokenizeRequest,
+  WorkerRegistration,
 } from './generated/types.ts';
 import {
   validateCatalogModel,
@@ -24,6 +26,7 @@ import {
   validateReloadRequest,
   validateTaskRequest,
   validateTokenizeRequest,
+  validateWorkerRegistration,
   type Validate,
 } from './generated/validators.js';
 
@@ -64,6 +67,29 @@ export function parseCatalogModel(body: unknown): CatalogModel {
 /** The same for the body that retires a model or takes it back. */
 export function parseModelState(body: unknown): ModelStateRequest {
   return check(body, validateModelStateRequest, modelStateRequestFields);
+}
+
+/** An engine that is announced, with the pool and the name that were left out. */
+export type Worker = WorkerRegistration & Required<Pick<WorkerRegistration, 'pool_id' | 'replica_id'>>;
+
+/** The same for an engine that is announced, by a request or by a file. */
+export function parseWorker(body: unknown): Worker {
+  const {
+    pool_id = 'default',
+    replica_id = 'r0',
+    ...more
+  } = check(body, validateWorkerRegistration, workerRegistrationFields);
+  if (!URL.canParse(more.url)) throw invalid('url: must be an http or https URL', more.engine);
+  const { url, engine, engine_version, slots_total, device_mask } = more;
+  return {
+    pool_id,
+    replica_id,
+    url,
+    engine,
+    engine_version,
+    ...(slots_total === undefined ? {} : { slots_total }),
+    ...(device_mask === undefined ? {} : { device_mask }),
+  };
 }
 
 function check<T>(body: unknown, validate: Validate<T>, fields: Fields): T {

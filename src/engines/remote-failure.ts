@@ -1,4 +1,5 @@
 import { type Failure, failure } from '../errors.ts';
+import { redact } from '../observe/redact.ts';
 import { connectionFailure, refusal } from './llamacpp/upstream.ts';
 
 /** What a server says went wrong, whatever words it has for it. */
@@ -125,7 +126,7 @@ function complaint(message: string, marks: readonly string[]): Complaint {
 }
 
 function oneLine(text: string): string {
-  const line = text.replaceAll(/\s+/gu, ' ').trim();
+  const line = redact(text).replaceAll(/\s+/gu, ' ').trim();
   return line.length > SHOWN_CHARACTERS ? `${line.slice(0, SHOWN_CHARACTERS - 1)}…` : line;
 }
 

@@ -2,6 +2,7 @@ import Router from 'koa-router';
 import Koa, { type Context } from 'koa';
 import { operations } from '../contract/generated/operations.ts';
 import { failure, TaskchartError } from '../errors.ts';
+import { authenticate } from './auth.ts';
 import { correlate } from './correlation.ts';
 import { errorExit } from './errors.ts';
 import type { Handler, HttpOptions } from './handler.ts';
@@ -14,6 +15,7 @@ import { streamRoutes } from './routes/stream.ts';
 import { submissionRoutes } from './routes/submission.ts';
 import { taskRoutes } from './routes/tasks.ts';
 import { tokenizeRoutes } from './routes/tokenize.ts';
+import { workerRoutes } from './routes/workers.ts';
 import { Heartbeats } from './sse.ts';
 
 export interface HttpFace {
@@ -35,6 +37,7 @@ export function createHttpFace(options: HttpOptions): HttpFace {
     ...poolRoutes(options),
     ...artifactRoutes(options),
     ...catalogRoutes(options),
+    ...workerRoutes(options),
   };
   // A router tries each of its paths; those that only say "planned" are kept out of the others' way.
   const present = new Router();
@@ -48,6 +51,7 @@ export function createHttpFace(options: HttpOptions): HttpFace {
   const app = new Koa();
   app.use(correlate);
   app.use(errorExit(options.report));
+  if (options.auth) app.use(authenticate(options.auth, options.prefix, options.refused));
   app.use(async (ctx, next) => {
     ctx.state['prefix'] = options.prefix;
     // Who asks for a task of an earlier process must not be told that there is none.

@@ -3,6 +3,7 @@ import type { Catalog } from '../actors/catalog.ts';
 import type { Orchestrator } from '../actors/orchestrator.ts';
 import type { ArtifactStore } from '../artifacts/artifact-store.ts';
 import type { Clock } from '../clock.ts';
+import type { AuthOptions, Caller, Refusal } from './caller.ts';
 import type { CorrelationState } from './correlation.ts';
 
 export interface HttpOptions {
@@ -24,6 +25,10 @@ export interface HttpOptions {
   microbatch_window_ms: number | undefined;
   /** The exposition format of everything measured. */
   metrics: () => Promise<string>;
+  /** Who may call; undefined: whoever the host of this face lets through. */
+  auth: AuthOptions | undefined;
+  /** Hears of callers that are turned away. */
+  refused: (ctx: Context, refusal: Refusal) => void;
   /** Hears of failures that are not the caller's. */
   report: (error: unknown, ctx: Context) => void;
 }
@@ -36,6 +41,8 @@ export function mountPoint(ctx: Context): string {
 }
 
 export interface ExchangeState extends CorrelationState {
+  /** Who calls; not there where the host of this face decides that. */
+  caller?: Caller;
   /** What a failure of this exchange is about, where it does not say so itself. */
   concerns?: { engine: string; pool_id?: string };
 }

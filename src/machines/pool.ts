@@ -157,6 +157,7 @@ export const poolMachine = setup({
       description: 'Replicas load the model, and the first to pass its probe makes the pool ready.',
       tags: ['accepting', 'provisioning', 'loading'],
       entry: ['startReplicas', 'dispatch'],
+      always: { guard: 'hasReady', target: 'ready', actions: 'forgetError' },
       on: {
         'replica.readied': { target: 'ready', actions: ['countReady', 'forgetError'] },
         'replica.broken': [

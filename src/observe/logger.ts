@@ -1,4 +1,5 @@
 import { pino, type Logger } from 'pino';
+import { redact } from './redact.ts';
 
 export interface LoggerOptions {
   /** @default 'info' */
@@ -24,13 +25,14 @@ let formatted = { second: -1, text: '' };
 
 /**
  * Logs to stdout: JSON lines, one an event, with `actor`, `action`, `target` and a sentence in `human`. Nothing that may
- * hold a credential or a prompt is handed to it: filtering each line by name costs more than writing it.
+ * hold a credential or a prompt is handed to it: filtering each line by name costs more than writing it. Only errors are
+ * read through, because nobody knows what is in them.
  */
 export async function createLogger({
   level,
   format,
 }: LoggerOptions): Promise<{ logger: Logger; flush: () => void }> {
-  const options = { level, base: null, timestamp };
+  const options = { level, base: null, timestamp, serializers: { err: withoutCredentials } };
   if (format === 'json' || (format === 'auto' && !process.stdout.isTTY)) {
     // Written in the background: a synchronous line costs an admission more than all its checks.
     const destination = pino.destination({
@@ -54,7 +56,14 @@ export async function createLogger({
       sync: true,
     }),
   );
-  return { logger, flush() {} };
+  return { logger: writeWhole(logger), flush() {} };
+}
+
+/** Messages of failures come from anywhere. */
+function withoutCredentials(error: unknown): unknown {
+  if (!(error instanceof Error)) return redact(String(error));
+  const { type, message, stack } = pino.stdSerializers.err(error);
+  return { type, message: redact(message), stack: redact(stack) };
 }
 
 type AsJson = (
@@ -73,8 +82,10 @@ function writeWhole(logger: Logger): Logger {
   const lines = logger as unknown as Record<symbol, AsJson>;
   const inPieces = lines[pino.symbols.asJsonSym] as AsJson;
   lines[pino.symbols.asJsonSym] = function (fields, message, level, time) {
-    const isPlain = message === undefined && 'human' in fields && !('err' in fields);
-    if (!isPlain) return inPieces.call(this, fields, message, level, time);
+    // Where there is an error pino takes its message for the line's, unread; the line has a sentence of its own.
+    if ('err' in fields && 'human' in fields) return inPieces.call(this, fields, undefined, level, time);
+    if (message !== undefined || !('human' in fields))
+      return inPieces.call(this, fields, message, level, time);
     return `{"level":${level}${time},${JSON.stringify(fields).slice(1)}\n`;
   };
   return logger;

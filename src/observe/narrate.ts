@@ -27,6 +27,7 @@ export function narrate(orchestrator: Orchestrator, logger: Logger): () => void 
           action: 'refuse',
           target: 'task',
           x_correlation_id: observation.correlation_id,
+          identity: observation.identity,
           engine: observation.engine,
           error_kind: observation.failure.code,
           retry_after_ms: observation.failure.retry_after_ms,
@@ -117,6 +118,10 @@ export function narrate(orchestrator: Orchestrator, logger: Logger): () => void 
             : `Replica ${replica_id} goes from ${from} to ${to}.`,
         });
       }
+      case 'worker.bound':
+      case 'worker.unbound':
+      case 'handoff.rejected':
+        return announced(logger, observation);
       case 'child.crashed':
         return logger.error({
           actor: 'supervisor',
@@ -203,6 +208,51 @@ function shorten(model_id: string): string {
   return model_id.length > 60 ? `${model_id.slice(0, 60)}…` : model_id;
 }
 
+function announced(
+  logger: Logger,
+  observation: Extract<Observation, { type: 'worker.bound' | 'worker.unbound' | 'handoff.rejected' }>,
+): void {
+  if (observation.type === 'handoff.rejected') {
+    const { file, failure } = observation;
+    return logger.warn({
+      actor: 'handoff',
+      action: 'reject',
+      target: file,
+      error_kind: failure.code,
+      last_error: failure.message,
+      human: `The file ${file} announces no engine that can be used: ${failure.message}.`,
+    });
+  }
+  const { pool_id, replica_id, engine, engine_version, url, slots_total, device_mask } = observation.worker;
+  const fields = {
+    actor: 'worker',
+    target: replica_id,
+    pool_id,
+    replica_id,
+    engine,
+    engine_version,
+    url,
+    slots_total,
+    device_mask,
+  };
+  if (observation.type === 'worker.unbound')
+    return logger.info({
+      ...fields,
+      action: 'unbind',
+      human: `Pool ${pool_id} loses replica ${replica_id}.`,
+    });
+  const { before } = observation;
+  const isOther = before && (before.url !== url || before.engine_version !== engine_version);
+  logger[isOther ? 'warn' : 'info']({
+    ...fields,
+    action: 'bind',
+    ...(isOther ? { before: { url: before.url, engine_version: before.engine_version } } : {}),
+    human: isOther
+      ? `Replica ${replica_id} of pool ${pool_id} is another engine now: ${engine} ${engine_version} at ${url}.`
+      : `Pool ${pool_id} has ${engine} ${engine_version} at ${url} as replica ${replica_id}.`,
+  });
+}
+
 function fieldsOf(orchestrator: Orchestrator, record: TaskRecord): Record<string, unknown> {
   return {
     job_id: record.id,
@@ -213,6 +263,7 @@ function fieldsOf(orchestrator: Orchestrator, record: TaskRecord): Record<string
     replica_id: record.context.replica_id,
     model_id: record.request.model_ref,
     x_correlation_id: record.correlation_id,
+    identity: record.identity,
   };
 }
 

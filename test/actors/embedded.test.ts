@@ -78,6 +78,7 @@ function startStoryteller() {
             ctx: 256,
             host,
           })),
+        announced: () => async () => Promise.reject(new Error('nobody announces an engine here')),
         replica: {
           restart: {
             ...SUPERVISION.replica.budget,

@@ -111,6 +111,7 @@ export function createRig(options: RigOptions = {}): Rig {
       options.engine?.(engine, spec.id);
       return engine;
     },
+    announced: () => async () => Promise.reject(new Error('nobody announces an engine here')),
     replica: {
       restart: { ...budget },
       load_timeout_ms: 60_000,

@@ -93,6 +93,16 @@ test('every response carries X-Correlation-Id, and 429 says when to come back', 
   );
 });
 
+test('every operation may turn a caller away with 401 and 403, but for the health that everybody may ask for', (t) => {
+  const open = spec.operations
+    .filter(({ responses }) => responses['401'] === undefined || responses['403'] === undefined)
+    .map(({ operationId }) => operationId);
+  t.deepEqual(open, ['getHealth']);
+  for (const { operationId, responses } of spec.operations)
+    if (responses['401'])
+      t.deepEqual(responses['401'].headers, ['X-Correlation-Id', 'WWW-Authenticate'], operationId);
+});
+
 test('an operation answers 501 exactly if it is planned', (t) => {
   for (const { operationId, planned, responses } of spec.operations) {
     t.is(responses['501'] !== undefined, planned, operationId);
@@ -105,6 +115,7 @@ test('an operation answers 501 exactly if it is planned', (t) => {
     'deleteModel',
     'deleteSession',
     'deleteTask',
+    'drainPool',
     'getArtifact',
     'getCapabilities',
     'getHealth',
@@ -118,6 +129,8 @@ test('an operation answers 501 exactly if it is planned', (t) => {
     'listPools',
     'listTasks',
     'previewTask',
+    'registerWorker',
+    'reloadPool',
     'setModelState',
     'streamTask',
     'submitTask',

@@ -187,7 +187,9 @@ test('readers that leave at once, in hundreds, are all gone: the task is given u
   const comeAndGo = (): Promise<void> =>
     new Promise((resolve) => {
       const socket = connect(Number(port), hostname, () => {
-        socket.write(`GET /v1/tasks/${id}/stream HTTP/1.1\r\nHost: x\r\n\r\n`, () => socket.destroy());
+        socket.write(`GET /v1/tasks/${id}/stream HTTP/1.1\r\nHost: localhost\r\n\r\n`, () =>
+          socket.destroy(),
+        );
       });
       socket.once('error', () => undefined).once('close', () => resolve());
     });

@@ -308,6 +308,49 @@ export const reloadRequestFields = {
  }
 };
 
+export const workerRegistrationFields = {
+ "": {
+  "type": "object",
+  "about": "an engine that announces itself",
+  "expects": "an object"
+ },
+ "pool_id": {
+  "type": "string",
+  "about": "the pool it belongs to",
+  "expects": "letters, digits, dots, underscores and dashes"
+ },
+ "replica_id": {
+  "type": "string",
+  "about": "its name in the pool",
+  "expects": "letters, digits, dots, underscores and dashes"
+ },
+ "url": {
+  "type": "string",
+  "about": "where it listens",
+  "expects": "an http or https URL without a user, a query and a fragment"
+ },
+ "engine": {
+  "type": "string",
+  "about": "family of the engine; only the configuration makes a synthetic one",
+  "expects": "one of llamacpp, vllm, tgi, triton, openai"
+ },
+ "engine_version": {
+  "type": "string",
+  "about": "its version",
+  "expects": "a version of 1 to 256 characters, without blanks around it"
+ },
+ "slots_total": {
+  "type": "integer",
+  "about": "tasks it runs at the same time",
+  "expects": "an integer from 1 to 65536"
+ },
+ "device_mask": {
+  "type": "string",
+  "about": "its devices",
+  "expects": "a text of at most 256 printable ASCII characters"
+ }
+};
+
 export const catalogModelFields = {
  "": {
   "type": "object",
@@ -553,6 +596,38 @@ export const configFields = {
   "about": "how long running tasks may go on after SIGTERM",
   "expects": "an integer ≥ 0"
  },
+ "auth": {
+  "type": "object",
+  "about": "who may call",
+  "expects": "an object"
+ },
+ "auth.token": {
+  "type": "string",
+  "about": "the one token that callers send as `Authorization: Bearer`, at least 16 characters; ${NAME} takes it from that environment variable",
+  "expects": "16 or more characters without blanks, or ${NAME} for the environment variable that holds it",
+  "private": true
+ },
+ "auth.token_file": {
+  "type": "string",
+  "about": "file that holds the token and nothing else, instead of `auth.token`",
+  "expects": "the path of a file"
+ },
+ "auth.optional": {
+  "type": "boolean",
+  "about": "whether callers on this machine may leave the token out, judged by the address of their connection",
+  "expects": "true or false"
+ },
+ "auth.trust_proxy": {
+  "type": "boolean",
+  "about": "whether any `Authorization` that comes over loopback counts as checked by a proxy there",
+  "expects": "true or false"
+ },
+ "auth.worker_token": {
+  "type": "string",
+  "about": "token of engines that register themselves, and of nothing else, at least 16 characters; ${NAME} takes it from that environment variable",
+  "expects": "16 or more characters without blanks, or ${NAME} for the environment variable that holds it",
+  "private": true
+ },
  "sse": {
   "type": "object",
   "about": "streams",
@@ -737,6 +812,21 @@ export const configFields = {
   "type": "string",
   "about": "folder for what the daemon keeps: tasks and their streams in `tasks.db` and `streams.db`, its engines' output in `engines/<replica>.log`",
   "expects": "the path of a folder"
+ },
+ "handoff": {
+  "type": "object",
+  "about": "engines that are announced by files",
+  "expects": "an object"
+ },
+ "handoff.dir": {
+  "type": "string",
+  "about": "folder that is looked through for `*.json`; `engines` in `runtime.dir` when left out",
+  "expects": "the path of a folder"
+ },
+ "handoff.poll_ms": {
+  "type": "integer",
+  "about": "time between two looks",
+  "expects": "an integer ≥ 10"
  },
  "models": {
   "type": "object",

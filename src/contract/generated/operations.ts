@@ -86,7 +86,7 @@ export const operations = [
     operationId: 'registerWorker',
     method: 'post',
     path: '/v1/workers/register',
-    planned: true,
+    planned: false,
     file: 'control.yaml',
   },
   {

@@ -129,6 +129,10 @@ export type IdleTtl = number;
  */
 export type ApiKey = string;
 /**
+ * A secret that is never shown.
+ */
+export type AccessToken = string;
+/**
  * A queue and the engine behind it.
  */
 export type PoolConfigInput = LlamacppPoolInput | RemotePoolInput | SyntheticPoolInput;
@@ -1255,12 +1259,15 @@ export interface WorkerRegistration {
   /**
    * Where it listens.
    */
-  url?: string;
-  engine?: EngineFamily;
+  url: string;
+  /**
+   * Family of the engine; only the configuration makes a synthetic one.
+   */
+  engine: 'llamacpp' | 'vllm' | 'tgi' | 'triton' | 'openai';
   /**
    * Its version.
    */
-  engine_version?: string;
+  engine_version: string;
   /**
    * Tasks it runs at the same time.
    */
@@ -1779,7 +1786,7 @@ export interface Config {
    */
   server: {
     /**
-     * Address and port to listen on; port 0 takes any free one. Only loopback, as long as there is no authentication.
+     * Address and port to listen on; port 0 takes any free one. Anything but loopback (127.0.0.0/8, ::1, localhost) needs `auth.token`.
      */
     bind_addr: string;
     /**
@@ -1790,6 +1797,25 @@ export interface Config {
      * How long running tasks may go on after SIGTERM. Milliseconds.
      */
     shutdown_ms: number;
+  };
+  /**
+   * Who may call.
+   */
+  auth: {
+    token?: AccessToken;
+    /**
+     * File that holds the token and nothing else, instead of `auth.token`. Relative to the configuration file, or to the working directory where it does not come from the file.
+     */
+    token_file?: string;
+    /**
+     * Whether callers on this machine may leave the token out, judged by the address of their connection.
+     */
+    optional: boolean;
+    /**
+     * Whether any `Authorization` that comes over loopback counts as checked by a proxy there. Risky: it is as good as a token, for every program of this machine and for whatever the proxy passes on unchecked.
+     */
+    trust_proxy: boolean;
+    worker_token?: AccessToken;
   };
   /**
    * Streams.
@@ -1946,6 +1972,19 @@ export interface Config {
      * Folder for what the daemon keeps: tasks and their streams in `tasks.db` and `streams.db`, its engines' output in `engines/<replica>.log`. Relative to the configuration file, or to the working directory where it does not come from the file.
      */
     dir: string;
+  };
+  /**
+   * Engines that are announced by files.
+   */
+  handoff: {
+    /**
+     * Folder that is looked through for `*.json`; `engines` in `runtime.dir` when left out. Relative to the configuration file, or to the working directory where it does not come from the file.
+     */
+    dir: string;
+    /**
+     * Time between two looks. Milliseconds.
+     */
+    poll_ms: number;
   };
   /**
    * Model files that were fetched.
@@ -2380,7 +2419,7 @@ export interface ConfigInput {
    */
   server?: {
     /**
-     * Address and port to listen on; port 0 takes any free one. Only loopback, as long as there is no authentication.
+     * Address and port to listen on; port 0 takes any free one. Anything but loopback (127.0.0.0/8, ::1, localhost) needs `auth.token`.
      */
     bind_addr?: string;
     /**
@@ -2391,6 +2430,25 @@ export interface ConfigInput {
      * How long running tasks may go on after SIGTERM. Milliseconds.
      */
     shutdown_ms?: number;
+  };
+  /**
+   * Who may call.
+   */
+  auth?: {
+    token?: AccessToken;
+    /**
+     * File that holds the token and nothing else, instead of `auth.token`. Relative to the configuration file, or to the working directory where it does not come from the file.
+     */
+    token_file?: string;
+    /**
+     * Whether callers on this machine may leave the token out, judged by the address of their connection.
+     */
+    optional?: boolean;
+    /**
+     * Whether any `Authorization` that comes over loopback counts as checked by a proxy there. Risky: it is as good as a token, for every program of this machine and for whatever the proxy passes on unchecked.
+     */
+    trust_proxy?: boolean;
+    worker_token?: AccessToken;
   };
   /**
    * Streams.
@@ -2547,6 +2605,19 @@ export interface ConfigInput {
      * Folder for what the daemon keeps: tasks and their streams in `tasks.db` and `streams.db`, its engines' output in `engines/<replica>.log`. Relative to the configuration file, or to the working directory where it does not come from the file.
      */
     dir?: string;
+  };
+  /**
+   * Engines that are announced by files.
+   */
+  handoff?: {
+    /**
+     * Folder that is looked through for `*.json`; `engines` in `runtime.dir` when left out. Relative to the configuration file, or to the working directory where it does not come from the file.
+     */
+    dir?: string;
+    /**
+     * Time between two looks. Milliseconds.
+     */
+    poll_ms?: number;
   };
   /**
    * Model files that were fetched.

@@ -5,6 +5,7 @@ import type {
   TokenizeRequest,
   DrainRequest,
   ReloadRequest,
+  WorkerRegistration,
   CatalogModel,
   ModelStateRequest,
   Artifact,
@@ -28,6 +29,7 @@ export const validateTaskRequest: Validate<TaskRequest>;
 export const validateTokenizeRequest: Validate<TokenizeRequest>;
 export const validateDrainRequest: Validate<DrainRequest>;
 export const validateReloadRequest: Validate<ReloadRequest>;
+export const validateWorkerRegistration: Validate<WorkerRegistration>;
 export const validateCatalogModel: Validate<CatalogModel>;
 export const validateModelStateRequest: Validate<ModelStateRequest>;
 export const validateArtifact: Validate<Artifact>;

@@ -1419,14 +1419,12 @@ return errors === 0;
 }
 validate24.evaluated = {"props":{"new_model_ref":true,"deadline_ms":true},"dynamicProps":false,"dynamicItems":false};
 
-export const validateCatalogModel = validate25;
-const schema43 = {"type":"object","required":["id","digest"],"properties":{"id":{"type":"string","pattern":"\\S"},"digest":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"source_url":{"type":"string"},"tags":{"type":"array","items":{"type":"string"}},"manifests":{"type":"array","items":{"$ref":"#/$defs/Manifest"}},"signatures":{"type":"array","items":{"$ref":"#/$defs/Signature"}},"sbom":{"$ref":"#/$defs/Sbom"},"trust_policy":{"$ref":"#/$defs/TrustPolicy"},"state":{"$ref":"#/$defs/ModelState","readOnly":true},"created_ms":{"type":"integer","readOnly":true},"verification":{"type":"string","enum":["pass","warn","fail"],"readOnly":true},"last_verified_ms":{"type":"integer","readOnly":true},"local_path":{"type":"string","readOnly":true}}};
-const schema44 = {"type":"object","required":["digest","size_bytes"],"properties":{"digest":{"type":"string"},"size_bytes":{"type":"integer","minimum":0}}};
-const schema45 = {"type":"object","required":["signer","algo","verified"],"properties":{"signer":{"type":"string"},"algo":{"type":"string"},"verified":{"type":"boolean"},"timestamp_ms":{"type":"integer"}}};
-const schema46 = {"type":"object","required":["uri","digest"],"properties":{"uri":{"type":"string"},"digest":{"type":"string"}}};
-const schema47 = {"type":"object","required":["mode"],"properties":{"mode":{"type":"string","enum":["strict","permissive"]},"allowed_registries":{"type":"array","items":{"type":"string"}},"require_signature":{"type":"boolean"},"require_sbom":{"type":"boolean"},"ca_roots":{"type":"array","items":{"type":"string"}}}};
-const schema48 = {"type":"string","enum":["Active","Retired"]};
-const pattern10 = new RegExp("^sha256:[0-9a-f]{64}$", "u");
+export const validateWorkerRegistration = validate25;
+const schema43 = {"type":"object","required":["url","engine","engine_version"],"properties":{"pool_id":{"type":"string","pattern":"^[A-Za-z0-9_.-]{1,64}$","default":"default"},"replica_id":{"type":"string","pattern":"^[A-Za-z0-9_.-]{1,64}$","default":"r0"},"url":{"type":"string","pattern":"^https?://[^\\s/?#@]{1,255}(/[^\\s?#]{0,2000})?$"},"engine":{"type":"string","enum":["llamacpp","vllm","tgi","triton","openai"]},"engine_version":{"type":"string","pattern":"^\\S(.{0,254}\\S)?$"},"slots_total":{"type":"integer","minimum":1,"maximum":65536},"device_mask":{"type":"string","pattern":"^[\\x20-\\x7e]{0,256}$"}}};
+const pattern9 = new RegExp("^[A-Za-z0-9_.-]{1,64}$", "u");
+const pattern11 = new RegExp("^https?://[^\\s/?#@]{1,255}(/[^\\s?#]{0,2000})?$", "u");
+const pattern12 = new RegExp("^\\S(.{0,254}\\S)?$", "u");
+const pattern13 = new RegExp("^[\\x20-\\x7e]{0,256}$", "u");
 
 function validate25(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
@@ -1440,9 +1438,198 @@ evaluated0.items = undefined;
 }
 if(errors === 0){
 if(data && typeof data == "object" && !Array.isArray(data)){
+if(data.pool_id === undefined){
+data.pool_id = "default";
+}
+if(data.replica_id === undefined){
+data.replica_id = "r0";
+}
+let missing0;
+if((((data.url === undefined) && (missing0 = "url")) || ((data.engine === undefined) && (missing0 = "engine"))) || ((data.engine_version === undefined) && (missing0 = "engine_version"))){
+validate25.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+return false;
+}
+else {
+let data0 = data.pool_id;
+const _errs1 = errors;
+if(errors === _errs1){
+if(typeof data0 === "string"){
+if(!pattern9.test(data0)){
+validate25.errors = [{instancePath:instancePath+"/pool_id",schemaPath:"#/properties/pool_id/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9_.-]{1,64}$"}}];
+return false;
+}
+}
+else {
+validate25.errors = [{instancePath:instancePath+"/pool_id",schemaPath:"#/properties/pool_id/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid0 = _errs1 === errors;
+if(valid0){
+let data1 = data.replica_id;
+const _errs3 = errors;
+if(errors === _errs3){
+if(typeof data1 === "string"){
+if(!pattern9.test(data1)){
+validate25.errors = [{instancePath:instancePath+"/replica_id",schemaPath:"#/properties/replica_id/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9_.-]{1,64}$"}}];
+return false;
+}
+}
+else {
+validate25.errors = [{instancePath:instancePath+"/replica_id",schemaPath:"#/properties/replica_id/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid0 = _errs3 === errors;
+if(valid0){
+if(data.url !== undefined){
+let data2 = data.url;
+const _errs5 = errors;
+if(errors === _errs5){
+if(typeof data2 === "string"){
+if(!pattern11.test(data2)){
+validate25.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/?#@]{1,255}(/[^\\s?#]{0,2000})?$"}}];
+return false;
+}
+}
+else {
+validate25.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid0 = _errs5 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.engine !== undefined){
+let data3 = data.engine;
+const _errs7 = errors;
+if(typeof data3 !== "string"){
+validate25.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+if(!(((((data3 === "llamacpp") || (data3 === "vllm")) || (data3 === "tgi")) || (data3 === "triton")) || (data3 === "openai"))){
+validate25.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/enum",keyword:"enum",params:{allowedValues: schema43.properties.engine.enum}}];
+return false;
+}
+var valid0 = _errs7 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.engine_version !== undefined){
+let data4 = data.engine_version;
+const _errs9 = errors;
+if(errors === _errs9){
+if(typeof data4 === "string"){
+if(!pattern12.test(data4)){
+validate25.errors = [{instancePath:instancePath+"/engine_version",schemaPath:"#/properties/engine_version/pattern",keyword:"pattern",params:{pattern: "^\\S(.{0,254}\\S)?$"}}];
+return false;
+}
+}
+else {
+validate25.errors = [{instancePath:instancePath+"/engine_version",schemaPath:"#/properties/engine_version/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid0 = _errs9 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.slots_total !== undefined){
+let data5 = data.slots_total;
+const _errs11 = errors;
+if(!(((typeof data5 == "number") && (!(data5 % 1) && !isNaN(data5))) && (isFinite(data5)))){
+validate25.errors = [{instancePath:instancePath+"/slots_total",schemaPath:"#/properties/slots_total/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs11){
+if((typeof data5 == "number") && (isFinite(data5))){
+if(data5 > 65536 || isNaN(data5)){
+validate25.errors = [{instancePath:instancePath+"/slots_total",schemaPath:"#/properties/slots_total/maximum",keyword:"maximum",params:{comparison: "<=", limit: 65536}}];
+return false;
+}
+else {
+if(data5 < 1 || isNaN(data5)){
+validate25.errors = [{instancePath:instancePath+"/slots_total",schemaPath:"#/properties/slots_total/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+}
+var valid0 = _errs11 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.device_mask !== undefined){
+let data6 = data.device_mask;
+const _errs13 = errors;
+if(errors === _errs13){
+if(typeof data6 === "string"){
+if(!pattern13.test(data6)){
+validate25.errors = [{instancePath:instancePath+"/device_mask",schemaPath:"#/properties/device_mask/pattern",keyword:"pattern",params:{pattern: "^[\\x20-\\x7e]{0,256}$"}}];
+return false;
+}
+}
+else {
+validate25.errors = [{instancePath:instancePath+"/device_mask",schemaPath:"#/properties/device_mask/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid0 = _errs13 === errors;
+}
+else {
+var valid0 = true;
+}
+}
+}
+}
+}
+}
+}
+}
+}
+else {
+validate25.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+validate25.errors = vErrors;
+return errors === 0;
+}
+validate25.evaluated = {"props":{"pool_id":true,"replica_id":true,"url":true,"engine":true,"engine_version":true,"slots_total":true,"device_mask":true},"dynamicProps":false,"dynamicItems":false};
+
+export const validateCatalogModel = validate26;
+const schema44 = {"type":"object","required":["id","digest"],"properties":{"id":{"type":"string","pattern":"\\S"},"digest":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"source_url":{"type":"string"},"tags":{"type":"array","items":{"type":"string"}},"manifests":{"type":"array","items":{"$ref":"#/$defs/Manifest"}},"signatures":{"type":"array","items":{"$ref":"#/$defs/Signature"}},"sbom":{"$ref":"#/$defs/Sbom"},"trust_policy":{"$ref":"#/$defs/TrustPolicy"},"state":{"$ref":"#/$defs/ModelState","readOnly":true},"created_ms":{"type":"integer","readOnly":true},"verification":{"type":"string","enum":["pass","warn","fail"],"readOnly":true},"last_verified_ms":{"type":"integer","readOnly":true},"local_path":{"type":"string","readOnly":true}}};
+const schema45 = {"type":"object","required":["digest","size_bytes"],"properties":{"digest":{"type":"string"},"size_bytes":{"type":"integer","minimum":0}}};
+const schema46 = {"type":"object","required":["signer","algo","verified"],"properties":{"signer":{"type":"string"},"algo":{"type":"string"},"verified":{"type":"boolean"},"timestamp_ms":{"type":"integer"}}};
+const schema47 = {"type":"object","required":["uri","digest"],"properties":{"uri":{"type":"string"},"digest":{"type":"string"}}};
+const schema48 = {"type":"object","required":["mode"],"properties":{"mode":{"type":"string","enum":["strict","permissive"]},"allowed_registries":{"type":"array","items":{"type":"string"}},"require_signature":{"type":"boolean"},"require_sbom":{"type":"boolean"},"ca_roots":{"type":"array","items":{"type":"string"}}}};
+const schema49 = {"type":"string","enum":["Active","Retired"]};
+const pattern15 = new RegExp("^sha256:[0-9a-f]{64}$", "u");
+
+function validate26(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+let vErrors = null;
+let errors = 0;
+const evaluated0 = validate26.evaluated;
+if(evaluated0.dynamicProps){
+evaluated0.props = undefined;
+}
+if(evaluated0.dynamicItems){
+evaluated0.items = undefined;
+}
+if(errors === 0){
+if(data && typeof data == "object" && !Array.isArray(data)){
 let missing0;
 if(((data.id === undefined) && (missing0 = "id")) || ((data.digest === undefined) && (missing0 = "digest"))){
-validate25.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate26.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
@@ -1452,12 +1639,12 @@ const _errs1 = errors;
 if(errors === _errs1){
 if(typeof data0 === "string"){
 if(!pattern4.test(data0)){
-validate25.errors = [{instancePath:instancePath+"/id",schemaPath:"#/properties/id/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate26.errors = [{instancePath:instancePath+"/id",schemaPath:"#/properties/id/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate25.errors = [{instancePath:instancePath+"/id",schemaPath:"#/properties/id/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/id",schemaPath:"#/properties/id/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -1472,13 +1659,13 @@ let data1 = data.digest;
 const _errs3 = errors;
 if(errors === _errs3){
 if(typeof data1 === "string"){
-if(!pattern10.test(data1)){
-validate25.errors = [{instancePath:instancePath+"/digest",schemaPath:"#/properties/digest/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
+if(!pattern15.test(data1)){
+validate26.errors = [{instancePath:instancePath+"/digest",schemaPath:"#/properties/digest/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
 return false;
 }
 }
 else {
-validate25.errors = [{instancePath:instancePath+"/digest",schemaPath:"#/properties/digest/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/digest",schemaPath:"#/properties/digest/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -1491,7 +1678,7 @@ if(valid0){
 if(data.source_url !== undefined){
 const _errs5 = errors;
 if(typeof data.source_url !== "string"){
-validate25.errors = [{instancePath:instancePath+"/source_url",schemaPath:"#/properties/source_url/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/source_url",schemaPath:"#/properties/source_url/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid0 = _errs5 === errors;
@@ -1510,7 +1697,7 @@ const len0 = data3.length;
 for(let i0=0; i0<len0; i0++){
 const _errs9 = errors;
 if(typeof data3[i0] !== "string"){
-validate25.errors = [{instancePath:instancePath+"/tags/" + i0,schemaPath:"#/properties/tags/items/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/tags/" + i0,schemaPath:"#/properties/tags/items/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid1 = _errs9 === errors;
@@ -1520,7 +1707,7 @@ break;
 }
 }
 else {
-validate25.errors = [{instancePath:instancePath+"/tags",schemaPath:"#/properties/tags/type",keyword:"type",params:{type: "array"}}];
+validate26.errors = [{instancePath:instancePath+"/tags",schemaPath:"#/properties/tags/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -1545,14 +1732,14 @@ if(errors === _errs14){
 if(data6 && typeof data6 == "object" && !Array.isArray(data6)){
 let missing1;
 if(((data6.digest === undefined) && (missing1 = "digest")) || ((data6.size_bytes === undefined) && (missing1 = "size_bytes"))){
-validate25.errors = [{instancePath:instancePath+"/manifests/" + i1,schemaPath:"#/$defs/Manifest/required",keyword:"required",params:{missingProperty: missing1}}];
+validate26.errors = [{instancePath:instancePath+"/manifests/" + i1,schemaPath:"#/$defs/Manifest/required",keyword:"required",params:{missingProperty: missing1}}];
 return false;
 }
 else {
 if(data6.digest !== undefined){
 const _errs16 = errors;
 if(typeof data6.digest !== "string"){
-validate25.errors = [{instancePath:instancePath+"/manifests/" + i1+"/digest",schemaPath:"#/$defs/Manifest/properties/digest/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/manifests/" + i1+"/digest",schemaPath:"#/$defs/Manifest/properties/digest/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid4 = _errs16 === errors;
@@ -1565,13 +1752,13 @@ if(data6.size_bytes !== undefined){
 let data8 = data6.size_bytes;
 const _errs18 = errors;
 if(!(((typeof data8 == "number") && (!(data8 % 1) && !isNaN(data8))) && (isFinite(data8)))){
-validate25.errors = [{instancePath:instancePath+"/manifests/" + i1+"/size_bytes",schemaPath:"#/$defs/Manifest/properties/size_bytes/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/manifests/" + i1+"/size_bytes",schemaPath:"#/$defs/Manifest/properties/size_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs18){
 if((typeof data8 == "number") && (isFinite(data8))){
 if(data8 < 0 || isNaN(data8)){
-validate25.errors = [{instancePath:instancePath+"/manifests/" + i1+"/size_bytes",schemaPath:"#/$defs/Manifest/properties/size_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate26.errors = [{instancePath:instancePath+"/manifests/" + i1+"/size_bytes",schemaPath:"#/$defs/Manifest/properties/size_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -1585,7 +1772,7 @@ var valid4 = true;
 }
 }
 else {
-validate25.errors = [{instancePath:instancePath+"/manifests/" + i1,schemaPath:"#/$defs/Manifest/type",keyword:"type",params:{type: "object"}}];
+validate26.errors = [{instancePath:instancePath+"/manifests/" + i1,schemaPath:"#/$defs/Manifest/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -1596,7 +1783,7 @@ break;
 }
 }
 else {
-validate25.errors = [{instancePath:instancePath+"/manifests",schemaPath:"#/properties/manifests/type",keyword:"type",params:{type: "array"}}];
+validate26.errors = [{instancePath:instancePath+"/manifests",schemaPath:"#/properties/manifests/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -1621,14 +1808,14 @@ if(errors === _errs23){
 if(data10 && typeof data10 == "object" && !Array.isArray(data10)){
 let missing2;
 if((((data10.signer === undefined) && (missing2 = "signer")) || ((data10.algo === undefined) && (missing2 = "algo"))) || ((data10.verified === undefined) && (missing2 = "verified"))){
-validate25.errors = [{instancePath:instancePath+"/signatures/" + i2,schemaPath:"#/$defs/Signature/required",keyword:"required",params:{missingProperty: missing2}}];
+validate26.errors = [{instancePath:instancePath+"/signatures/" + i2,schemaPath:"#/$defs/Signature/required",keyword:"required",params:{missingProperty: missing2}}];
 return false;
 }
 else {
 if(data10.signer !== undefined){
 const _errs25 = errors;
 if(typeof data10.signer !== "string"){
-validate25.errors = [{instancePath:instancePath+"/signatures/" + i2+"/signer",schemaPath:"#/$defs/Signature/properties/signer/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/signatures/" + i2+"/signer",schemaPath:"#/$defs/Signature/properties/signer/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid7 = _errs25 === errors;
@@ -1640,7 +1827,7 @@ if(valid7){
 if(data10.algo !== undefined){
 const _errs27 = errors;
 if(typeof data10.algo !== "string"){
-validate25.errors = [{instancePath:instancePath+"/signatures/" + i2+"/algo",schemaPath:"#/$defs/Signature/properties/algo/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/signatures/" + i2+"/algo",schemaPath:"#/$defs/Signature/properties/algo/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid7 = _errs27 === errors;
@@ -1652,7 +1839,7 @@ if(valid7){
 if(data10.verified !== undefined){
 const _errs29 = errors;
 if(typeof data10.verified !== "boolean"){
-validate25.errors = [{instancePath:instancePath+"/signatures/" + i2+"/verified",schemaPath:"#/$defs/Signature/properties/verified/type",keyword:"type",params:{type: "boolean"}}];
+validate26.errors = [{instancePath:instancePath+"/signatures/" + i2+"/verified",schemaPath:"#/$defs/Signature/properties/verified/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid7 = _errs29 === errors;
@@ -1665,7 +1852,7 @@ if(data10.timestamp_ms !== undefined){
 let data14 = data10.timestamp_ms;
 const _errs31 = errors;
 if(!(((typeof data14 == "number") && (!(data14 % 1) && !isNaN(data14))) && (isFinite(data14)))){
-validate25.errors = [{instancePath:instancePath+"/signatures/" + i2+"/timestamp_ms",schemaPath:"#/$defs/Signature/properties/timestamp_ms/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/signatures/" + i2+"/timestamp_ms",schemaPath:"#/$defs/Signature/properties/timestamp_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 var valid7 = _errs31 === errors;
@@ -1679,7 +1866,7 @@ var valid7 = true;
 }
 }
 else {
-validate25.errors = [{instancePath:instancePath+"/signatures/" + i2,schemaPath:"#/$defs/Signature/type",keyword:"type",params:{type: "object"}}];
+validate26.errors = [{instancePath:instancePath+"/signatures/" + i2,schemaPath:"#/$defs/Signature/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -1690,7 +1877,7 @@ break;
 }
 }
 else {
-validate25.errors = [{instancePath:instancePath+"/signatures",schemaPath:"#/properties/signatures/type",keyword:"type",params:{type: "array"}}];
+validate26.errors = [{instancePath:instancePath+"/signatures",schemaPath:"#/properties/signatures/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -1708,14 +1895,14 @@ if(errors === _errs34){
 if(data15 && typeof data15 == "object" && !Array.isArray(data15)){
 let missing3;
 if(((data15.uri === undefined) && (missing3 = "uri")) || ((data15.digest === undefined) && (missing3 = "digest"))){
-validate25.errors = [{instancePath:instancePath+"/sbom",schemaPath:"#/$defs/Sbom/required",keyword:"required",params:{missingProperty: missing3}}];
+validate26.errors = [{instancePath:instancePath+"/sbom",schemaPath:"#/$defs/Sbom/required",keyword:"required",params:{missingProperty: missing3}}];
 return false;
 }
 else {
 if(data15.uri !== undefined){
 const _errs36 = errors;
 if(typeof data15.uri !== "string"){
-validate25.errors = [{instancePath:instancePath+"/sbom/uri",schemaPath:"#/$defs/Sbom/properties/uri/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/sbom/uri",schemaPath:"#/$defs/Sbom/properties/uri/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid9 = _errs36 === errors;
@@ -1727,7 +1914,7 @@ if(valid9){
 if(data15.digest !== undefined){
 const _errs38 = errors;
 if(typeof data15.digest !== "string"){
-validate25.errors = [{instancePath:instancePath+"/sbom/digest",schemaPath:"#/$defs/Sbom/properties/digest/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/sbom/digest",schemaPath:"#/$defs/Sbom/properties/digest/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid9 = _errs38 === errors;
@@ -1739,7 +1926,7 @@ var valid9 = true;
 }
 }
 else {
-validate25.errors = [{instancePath:instancePath+"/sbom",schemaPath:"#/$defs/Sbom/type",keyword:"type",params:{type: "object"}}];
+validate26.errors = [{instancePath:instancePath+"/sbom",schemaPath:"#/$defs/Sbom/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -1757,7 +1944,7 @@ if(errors === _errs41){
 if(data18 && typeof data18 == "object" && !Array.isArray(data18)){
 let missing4;
 if((data18.mode === undefined) && (missing4 = "mode")){
-validate25.errors = [{instancePath:instancePath+"/trust_policy",schemaPath:"#/$defs/TrustPolicy/required",keyword:"required",params:{missingProperty: missing4}}];
+validate26.errors = [{instancePath:instancePath+"/trust_policy",schemaPath:"#/$defs/TrustPolicy/required",keyword:"required",params:{missingProperty: missing4}}];
 return false;
 }
 else {
@@ -1765,11 +1952,11 @@ if(data18.mode !== undefined){
 let data19 = data18.mode;
 const _errs43 = errors;
 if(typeof data19 !== "string"){
-validate25.errors = [{instancePath:instancePath+"/trust_policy/mode",schemaPath:"#/$defs/TrustPolicy/properties/mode/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/trust_policy/mode",schemaPath:"#/$defs/TrustPolicy/properties/mode/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!((data19 === "strict") || (data19 === "permissive"))){
-validate25.errors = [{instancePath:instancePath+"/trust_policy/mode",schemaPath:"#/$defs/TrustPolicy/properties/mode/enum",keyword:"enum",params:{allowedValues: schema47.properties.mode.enum}}];
+validate26.errors = [{instancePath:instancePath+"/trust_policy/mode",schemaPath:"#/$defs/TrustPolicy/properties/mode/enum",keyword:"enum",params:{allowedValues: schema48.properties.mode.enum}}];
 return false;
 }
 var valid11 = _errs43 === errors;
@@ -1788,7 +1975,7 @@ const len3 = data20.length;
 for(let i3=0; i3<len3; i3++){
 const _errs47 = errors;
 if(typeof data20[i3] !== "string"){
-validate25.errors = [{instancePath:instancePath+"/trust_policy/allowed_registries/" + i3,schemaPath:"#/$defs/TrustPolicy/properties/allowed_registries/items/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/trust_policy/allowed_registries/" + i3,schemaPath:"#/$defs/TrustPolicy/properties/allowed_registries/items/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid12 = _errs47 === errors;
@@ -1798,7 +1985,7 @@ break;
 }
 }
 else {
-validate25.errors = [{instancePath:instancePath+"/trust_policy/allowed_registries",schemaPath:"#/$defs/TrustPolicy/properties/allowed_registries/type",keyword:"type",params:{type: "array"}}];
+validate26.errors = [{instancePath:instancePath+"/trust_policy/allowed_registries",schemaPath:"#/$defs/TrustPolicy/properties/allowed_registries/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -1811,7 +1998,7 @@ if(valid11){
 if(data18.require_signature !== undefined){
 const _errs49 = errors;
 if(typeof data18.require_signature !== "boolean"){
-validate25.errors = [{instancePath:instancePath+"/trust_policy/require_signature",schemaPath:"#/$defs/TrustPolicy/properties/require_signature/type",keyword:"type",params:{type: "boolean"}}];
+validate26.errors = [{instancePath:instancePath+"/trust_policy/require_signature",schemaPath:"#/$defs/TrustPolicy/properties/require_signature/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid11 = _errs49 === errors;
@@ -1823,7 +2010,7 @@ if(valid11){
 if(data18.require_sbom !== undefined){
 const _errs51 = errors;
 if(typeof data18.require_sbom !== "boolean"){
-validate25.errors = [{instancePath:instancePath+"/trust_policy/require_sbom",schemaPath:"#/$defs/TrustPolicy/properties/require_sbom/type",keyword:"type",params:{type: "boolean"}}];
+validate26.errors = [{instancePath:instancePath+"/trust_policy/require_sbom",schemaPath:"#/$defs/TrustPolicy/properties/require_sbom/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid11 = _errs51 === errors;
@@ -1842,7 +2029,7 @@ const len4 = data24.length;
 for(let i4=0; i4<len4; i4++){
 const _errs55 = errors;
 if(typeof data24[i4] !== "string"){
-validate25.errors = [{instancePath:instancePath+"/trust_policy/ca_roots/" + i4,schemaPath:"#/$defs/TrustPolicy/properties/ca_roots/items/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/trust_policy/ca_roots/" + i4,schemaPath:"#/$defs/TrustPolicy/properties/ca_roots/items/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid13 = _errs55 === errors;
@@ -1852,7 +2039,7 @@ break;
 }
 }
 else {
-validate25.errors = [{instancePath:instancePath+"/trust_policy/ca_roots",schemaPath:"#/$defs/TrustPolicy/properties/ca_roots/type",keyword:"type",params:{type: "array"}}];
+validate26.errors = [{instancePath:instancePath+"/trust_policy/ca_roots",schemaPath:"#/$defs/TrustPolicy/properties/ca_roots/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -1868,7 +2055,7 @@ var valid11 = true;
 }
 }
 else {
-validate25.errors = [{instancePath:instancePath+"/trust_policy",schemaPath:"#/$defs/TrustPolicy/type",keyword:"type",params:{type: "object"}}];
+validate26.errors = [{instancePath:instancePath+"/trust_policy",schemaPath:"#/$defs/TrustPolicy/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -1882,11 +2069,11 @@ if(data.state !== undefined){
 let data26 = data.state;
 const _errs57 = errors;
 if(typeof data26 !== "string"){
-validate25.errors = [{instancePath:instancePath+"/state",schemaPath:"#/$defs/ModelState/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/state",schemaPath:"#/$defs/ModelState/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!((data26 === "Active") || (data26 === "Retired"))){
-validate25.errors = [{instancePath:instancePath+"/state",schemaPath:"#/$defs/ModelState/enum",keyword:"enum",params:{allowedValues: schema48.enum}}];
+validate26.errors = [{instancePath:instancePath+"/state",schemaPath:"#/$defs/ModelState/enum",keyword:"enum",params:{allowedValues: schema49.enum}}];
 return false;
 }
 var valid0 = _errs57 === errors;
@@ -1899,7 +2086,7 @@ if(data.created_ms !== undefined){
 let data27 = data.created_ms;
 const _errs60 = errors;
 if(!(((typeof data27 == "number") && (!(data27 % 1) && !isNaN(data27))) && (isFinite(data27)))){
-validate25.errors = [{instancePath:instancePath+"/created_ms",schemaPath:"#/properties/created_ms/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/created_ms",schemaPath:"#/properties/created_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 var valid0 = _errs60 === errors;
@@ -1912,11 +2099,11 @@ if(data.verification !== undefined){
 let data28 = data.verification;
 const _errs62 = errors;
 if(typeof data28 !== "string"){
-validate25.errors = [{instancePath:instancePath+"/verification",schemaPath:"#/properties/verification/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/verification",schemaPath:"#/properties/verification/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!(((data28 === "pass") || (data28 === "warn")) || (data28 === "fail"))){
-validate25.errors = [{instancePath:instancePath+"/verification",schemaPath:"#/properties/verification/enum",keyword:"enum",params:{allowedValues: schema43.properties.verification.enum}}];
+validate26.errors = [{instancePath:instancePath+"/verification",schemaPath:"#/properties/verification/enum",keyword:"enum",params:{allowedValues: schema44.properties.verification.enum}}];
 return false;
 }
 var valid0 = _errs62 === errors;
@@ -1929,7 +2116,7 @@ if(data.last_verified_ms !== undefined){
 let data29 = data.last_verified_ms;
 const _errs64 = errors;
 if(!(((typeof data29 == "number") && (!(data29 % 1) && !isNaN(data29))) && (isFinite(data29)))){
-validate25.errors = [{instancePath:instancePath+"/last_verified_ms",schemaPath:"#/properties/last_verified_ms/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/last_verified_ms",schemaPath:"#/properties/last_verified_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 var valid0 = _errs64 === errors;
@@ -1941,7 +2128,7 @@ if(valid0){
 if(data.local_path !== undefined){
 const _errs66 = errors;
 if(typeof data.local_path !== "string"){
-validate25.errors = [{instancePath:instancePath+"/local_path",schemaPath:"#/properties/local_path/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/local_path",schemaPath:"#/properties/local_path/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid0 = _errs66 === errors;
@@ -1964,77 +2151,6 @@ var valid0 = true;
 }
 }
 else {
-validate25.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
-return false;
-}
-}
-validate25.errors = vErrors;
-return errors === 0;
-}
-validate25.evaluated = {"props":{"id":true,"digest":true,"source_url":true,"tags":true,"manifests":true,"signatures":true,"sbom":true,"trust_policy":true,"state":true,"created_ms":true,"verification":true,"last_verified_ms":true,"local_path":true},"dynamicProps":false,"dynamicItems":false};
-
-export const validateModelStateRequest = validate26;
-const schema49 = {"type":"object","required":["state"],"properties":{"state":{"$ref":"#/$defs/ModelState"},"deadline_ms":{"type":"integer","minimum":0}}};
-
-function validate26(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
-let vErrors = null;
-let errors = 0;
-const evaluated0 = validate26.evaluated;
-if(evaluated0.dynamicProps){
-evaluated0.props = undefined;
-}
-if(evaluated0.dynamicItems){
-evaluated0.items = undefined;
-}
-if(errors === 0){
-if(data && typeof data == "object" && !Array.isArray(data)){
-let missing0;
-if((data.state === undefined) && (missing0 = "state")){
-validate26.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
-return false;
-}
-else {
-if(data.state !== undefined){
-let data0 = data.state;
-const _errs1 = errors;
-if(typeof data0 !== "string"){
-validate26.errors = [{instancePath:instancePath+"/state",schemaPath:"#/$defs/ModelState/type",keyword:"type",params:{type: "string"}}];
-return false;
-}
-if(!((data0 === "Active") || (data0 === "Retired"))){
-validate26.errors = [{instancePath:instancePath+"/state",schemaPath:"#/$defs/ModelState/enum",keyword:"enum",params:{allowedValues: schema48.enum}}];
-return false;
-}
-var valid0 = _errs1 === errors;
-}
-else {
-var valid0 = true;
-}
-if(valid0){
-if(data.deadline_ms !== undefined){
-let data1 = data.deadline_ms;
-const _errs4 = errors;
-if(!(((typeof data1 == "number") && (!(data1 % 1) && !isNaN(data1))) && (isFinite(data1)))){
-validate26.errors = [{instancePath:instancePath+"/deadline_ms",schemaPath:"#/properties/deadline_ms/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs4){
-if((typeof data1 == "number") && (isFinite(data1))){
-if(data1 < 0 || isNaN(data1)){
-validate26.errors = [{instancePath:instancePath+"/deadline_ms",schemaPath:"#/properties/deadline_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
-return false;
-}
-}
-}
-var valid0 = _errs4 === errors;
-}
-else {
-var valid0 = true;
-}
-}
-}
-}
-else {
 validate26.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
@@ -2042,11 +2158,10 @@ return false;
 validate26.errors = vErrors;
 return errors === 0;
 }
-validate26.evaluated = {"props":{"state":true,"deadline_ms":true},"dynamicProps":false,"dynamicItems":false};
+validate26.evaluated = {"props":{"id":true,"digest":true,"source_url":true,"tags":true,"manifests":true,"signatures":true,"sbom":true,"trust_policy":true,"state":true,"created_ms":true,"verification":true,"last_verified_ms":true,"local_path":true},"dynamicProps":false,"dynamicItems":false};
 
-export const validateArtifact = validate27;
-const schema51 = {"type":"object","required":["kind","content"],"properties":{"kind":{"$ref":"#/$defs/ArtifactKind"},"content":{"type":"object","additionalProperties":true},"tags":{"type":"array","items":{"type":"string"}},"parent":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"metadata":{"type":"object","additionalProperties":true}}};
-const schema52 = {"type":"string","enum":["plan","summary","diff","trace","other"]};
+export const validateModelStateRequest = validate27;
+const schema50 = {"type":"object","required":["state"],"properties":{"state":{"$ref":"#/$defs/ModelState"},"deadline_ms":{"type":"integer","minimum":0}}};
 
 function validate27(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
@@ -2061,8 +2176,80 @@ evaluated0.items = undefined;
 if(errors === 0){
 if(data && typeof data == "object" && !Array.isArray(data)){
 let missing0;
-if(((data.kind === undefined) && (missing0 = "kind")) || ((data.content === undefined) && (missing0 = "content"))){
+if((data.state === undefined) && (missing0 = "state")){
 validate27.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+return false;
+}
+else {
+if(data.state !== undefined){
+let data0 = data.state;
+const _errs1 = errors;
+if(typeof data0 !== "string"){
+validate27.errors = [{instancePath:instancePath+"/state",schemaPath:"#/$defs/ModelState/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+if(!((data0 === "Active") || (data0 === "Retired"))){
+validate27.errors = [{instancePath:instancePath+"/state",schemaPath:"#/$defs/ModelState/enum",keyword:"enum",params:{allowedValues: schema49.enum}}];
+return false;
+}
+var valid0 = _errs1 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.deadline_ms !== undefined){
+let data1 = data.deadline_ms;
+const _errs4 = errors;
+if(!(((typeof data1 == "number") && (!(data1 % 1) && !isNaN(data1))) && (isFinite(data1)))){
+validate27.errors = [{instancePath:instancePath+"/deadline_ms",schemaPath:"#/properties/deadline_ms/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs4){
+if((typeof data1 == "number") && (isFinite(data1))){
+if(data1 < 0 || isNaN(data1)){
+validate27.errors = [{instancePath:instancePath+"/deadline_ms",schemaPath:"#/properties/deadline_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
+}
+}
+}
+var valid0 = _errs4 === errors;
+}
+else {
+var valid0 = true;
+}
+}
+}
+}
+else {
+validate27.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+validate27.errors = vErrors;
+return errors === 0;
+}
+validate27.evaluated = {"props":{"state":true,"deadline_ms":true},"dynamicProps":false,"dynamicItems":false};
+
+export const validateArtifact = validate28;
+const schema52 = {"type":"object","required":["kind","content"],"properties":{"kind":{"$ref":"#/$defs/ArtifactKind"},"content":{"type":"object","additionalProperties":true},"tags":{"type":"array","items":{"type":"string"}},"parent":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"metadata":{"type":"object","additionalProperties":true}}};
+const schema53 = {"type":"string","enum":["plan","summary","diff","trace","other"]};
+
+function validate28(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+let vErrors = null;
+let errors = 0;
+const evaluated0 = validate28.evaluated;
+if(evaluated0.dynamicProps){
+evaluated0.props = undefined;
+}
+if(evaluated0.dynamicItems){
+evaluated0.items = undefined;
+}
+if(errors === 0){
+if(data && typeof data == "object" && !Array.isArray(data)){
+let missing0;
+if(((data.kind === undefined) && (missing0 = "kind")) || ((data.content === undefined) && (missing0 = "content"))){
+validate28.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
@@ -2070,11 +2257,11 @@ if(data.kind !== undefined){
 let data0 = data.kind;
 const _errs1 = errors;
 if(typeof data0 !== "string"){
-validate27.errors = [{instancePath:instancePath+"/kind",schemaPath:"#/$defs/ArtifactKind/type",keyword:"type",params:{type: "string"}}];
+validate28.errors = [{instancePath:instancePath+"/kind",schemaPath:"#/$defs/ArtifactKind/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!(((((data0 === "plan") || (data0 === "summary")) || (data0 === "diff")) || (data0 === "trace")) || (data0 === "other"))){
-validate27.errors = [{instancePath:instancePath+"/kind",schemaPath:"#/$defs/ArtifactKind/enum",keyword:"enum",params:{allowedValues: schema52.enum}}];
+validate28.errors = [{instancePath:instancePath+"/kind",schemaPath:"#/$defs/ArtifactKind/enum",keyword:"enum",params:{allowedValues: schema53.enum}}];
 return false;
 }
 var valid0 = _errs1 === errors;
@@ -2090,7 +2277,7 @@ if(errors === _errs4){
 if(data1 && typeof data1 == "object" && !Array.isArray(data1)){
 }
 else {
-validate27.errors = [{instancePath:instancePath+"/content",schemaPath:"#/properties/content/type",keyword:"type",params:{type: "object"}}];
+validate28.errors = [{instancePath:instancePath+"/content",schemaPath:"#/properties/content/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -2110,7 +2297,7 @@ const len0 = data2.length;
 for(let i0=0; i0<len0; i0++){
 const _errs9 = errors;
 if(typeof data2[i0] !== "string"){
-validate27.errors = [{instancePath:instancePath+"/tags/" + i0,schemaPath:"#/properties/tags/items/type",keyword:"type",params:{type: "string"}}];
+validate28.errors = [{instancePath:instancePath+"/tags/" + i0,schemaPath:"#/properties/tags/items/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid2 = _errs9 === errors;
@@ -2120,7 +2307,7 @@ break;
 }
 }
 else {
-validate27.errors = [{instancePath:instancePath+"/tags",schemaPath:"#/properties/tags/type",keyword:"type",params:{type: "array"}}];
+validate28.errors = [{instancePath:instancePath+"/tags",schemaPath:"#/properties/tags/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -2135,13 +2322,13 @@ let data4 = data.parent;
 const _errs11 = errors;
 if(errors === _errs11){
 if(typeof data4 === "string"){
-if(!pattern10.test(data4)){
-validate27.errors = [{instancePath:instancePath+"/parent",schemaPath:"#/properties/parent/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
+if(!pattern15.test(data4)){
+validate28.errors = [{instancePath:instancePath+"/parent",schemaPath:"#/properties/parent/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
 return false;
 }
 }
 else {
-validate27.errors = [{instancePath:instancePath+"/parent",schemaPath:"#/properties/parent/type",keyword:"type",params:{type: "string"}}];
+validate28.errors = [{instancePath:instancePath+"/parent",schemaPath:"#/properties/parent/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2158,7 +2345,7 @@ if(errors === _errs13){
 if(data5 && typeof data5 == "object" && !Array.isArray(data5)){
 }
 else {
-validate27.errors = [{instancePath:instancePath+"/metadata",schemaPath:"#/properties/metadata/type",keyword:"type",params:{type: "object"}}];
+validate28.errors = [{instancePath:instancePath+"/metadata",schemaPath:"#/properties/metadata/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -2174,41 +2361,43 @@ var valid0 = true;
 }
 }
 else {
-validate27.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate28.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate27.errors = vErrors;
+validate28.errors = vErrors;
 return errors === 0;
 }
-validate27.evaluated = {"props":{"kind":true,"content":true,"tags":true,"parent":true,"metadata":true},"dynamicProps":false,"dynamicItems":false};
+validate28.evaluated = {"props":{"kind":true,"content":true,"tags":true,"parent":true,"metadata":true},"dynamicProps":false,"dynamicItems":false};
 
-export const validateConfig = validate28;
-const schema53 = {"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","additionalProperties":false,"properties":{"server":{"type":"object","default":{},"additionalProperties":false,"properties":{"bind_addr":{"type":"string","default":"127.0.0.1:8080"},"body_limit_bytes":{"type":"integer","minimum":1024,"default":10485760},"shutdown_ms":{"type":"integer","minimum":0,"default":10000}}},"sse":{"type":"object","default":{},"additionalProperties":false,"properties":{"heartbeat_ms":{"type":"integer","minimum":0,"default":15000},"metrics_period_ms":{"type":"integer","minimum":10,"default":1000},"cancel_on_disconnect":{"type":"boolean","default":true},"disconnect_grace_ms":{"type":"integer","minimum":0,"default":10000},"narration_enabled":{"type":"boolean","default":false},"microbatch":{"type":"boolean","default":false},"microbatch_window_ms":{"type":"integer","minimum":1,"default":10,"maximum":1000}}},"admission":{"type":"object","default":{},"additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1,"default":256},"policy":{"$ref":"#/$defs/FullPolicy","default":"reject"},"idempotency_ttl_ms":{"type":"integer","minimum":0,"default":600000}}},"session":{"type":"object","default":{},"additionalProperties":false,"properties":{"ttl_ms":{"type":"integer","minimum":1,"default":600000},"max_turns":{"type":"integer","minimum":1},"budgets":{"type":"object","default":{},"additionalProperties":false,"properties":{"tokens":{"type":"integer","minimum":0},"time_ms":{"type":"integer","minimum":0},"cost":{"type":"number","minimum":0}}}}},"budget":{"type":"object","default":{},"additionalProperties":false,"properties":{"cost_per_output_token":{"type":"number","minimum":0,"default":0.000002}}},"placement":{"type":"object","default":{},"additionalProperties":false,"properties":{"allow_pin":{"type":"boolean","default":true}}},"retry":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_attempts":{"type":"integer","minimum":1,"default":3,"maximum":100},"continuations":{"type":"integer","minimum":0,"default":2,"maximum":100}}},"store":{"type":"object","default":{},"additionalProperties":false,"properties":{"kind":{"type":"string","enum":["sqlite","memory"]}}},"retention":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_tasks":{"type":"integer","minimum":0,"default":10000},"max_age_s":{"type":"integer","minimum":0,"default":86400}}},"artifacts":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_bytes":{"type":"integer","minimum":1,"default":268435456},"retention_days":{"type":"number","minimum":0,"default":30},"transcripts":{"type":"boolean","default":true}}},"runtime":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S","default":".runtime"}}},"models":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/models"},"max_bytes":{"type":"integer","minimum":1}}},"catalog":{"type":"object","default":{},"additionalProperties":false,"properties":{"root":{"type":"string","pattern":"\\S"},"trust_policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"mode":{"type":"string","enum":["strict","permissive"],"default":"permissive"},"allowed_registries":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}},"require_signature":{"type":"boolean","default":false},"require_sbom":{"type":"boolean","default":false},"ca_roots":{"type":"array","default":[],"items":{"type":"string","pattern":"^-----BEGIN CERTIFICATE-----"}}}}}},"policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"offline":{"type":"boolean","default":false},"auto_fetch":{"type":"boolean","default":true},"allowlist":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}}}},"log":{"type":"object","default":{},"additionalProperties":false,"properties":{"level":{"type":"string","enum":["fatal","error","warn","info","debug","trace","silent"],"default":"info"},"format":{"type":"string","enum":["json","pretty","auto"],"default":"auto"}}},"supervision":{"type":"object","default":{},"additionalProperties":false,"properties":{"initial_ms":{"type":"integer","minimum":1,"default":1000},"max_ms":{"type":"integer","minimum":1,"default":60000},"factor":{"type":"number","minimum":1,"default":2},"jitter":{"type":"number","minimum":0,"maximum":1,"default":0.1},"max_restarts":{"type":"integer","minimum":1,"default":10},"stable_s":{"type":"integer","minimum":1,"default":300},"probe_interval_ms":{"type":"integer","minimum":10,"default":5000},"probe_fail":{"type":"integer","minimum":1,"default":3},"load_timeout_ms":{"type":"integer","minimum":1,"default":120000},"window_s":{"type":"integer","minimum":1,"default":60},"breaker_threshold":{"type":"integer","minimum":1,"default":5},"breaker_open_s":{"type":"integer","minimum":1,"default":300},"trial_stable_s":{"type":"integer","minimum":1,"default":60}}},"pools":{"type":"array","minItems":1,"default":[{"id":"storyteller","engine":"llamacpp","model":"storyteller"}],"items":{"$ref":"#/$defs/PoolConfig"}},"memory":{"type":"object","additionalProperties":false,"default":{},"properties":{"host_bytes":{"type":"integer","minimum":1},"devices":{"type":"array","default":[],"maxItems":64,"items":{"type":"object","additionalProperties":false,"required":["id","bytes"],"properties":{"id":{"type":"integer","minimum":0,"maximum":1023},"bytes":{"type":"integer","minimum":1}}}},"min_residency_ms":{"type":"integer","minimum":0,"default":5000},"max_overtaken_ms":{"type":"integer","minimum":0,"default":180000},"max_parallel_loads":{"type":"integer","minimum":1,"maximum":64,"default":1}}}},"$defs":{"FullPolicy":{"type":"string","enum":["reject","drop-lru","shed-low-priority"]},"PoolId":{"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"},"Slots":{"type":"integer","minimum":1,"maximum":1024},"Ctx":{"type":"integer","minimum":1,"maximum":2147483647},"MaxTokensOut":{"type":"integer","minimum":1,"maximum":2147483647},"Preload":{"type":"boolean"},"PoolQueue":{"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}},"PoolConfig":{"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]},"LlamacppPool":{"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}},"RemotePool":{"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}},"SyntheticPool":{"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}},"Provisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","external"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}}}},"RemoteProvisioning":{"type":"object","additionalProperties":false,"required":["external"],"properties":{"mode":{"type":"string","enum":["external"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"}}},"ExternalServer":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"ApiKey":{"type":"string","pattern":"^[\\x21-\\x7e]+$"},"SyntheticConfig":{"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}},"PriorityRules":{"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}},"PoolAdmission":{"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}},"Timeouts":{"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}},"Replicas":{"type":"integer","minimum":1,"maximum":64},"Devices":{"type":"array","maxItems":64,"uniqueItems":true,"items":{"type":"integer","minimum":0,"maximum":1023}},"MemoryBytes":{"type":"integer","minimum":0},"Pinned":{"type":"boolean"},"IdleTtl":{"type":"integer","minimum":1}}};
-const schema54 = {"type":"string","enum":["reject","drop-lru","shed-low-priority"]};
+export const validateConfig = validate29;
+const schema54 = {"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","additionalProperties":false,"properties":{"server":{"type":"object","default":{},"additionalProperties":false,"properties":{"bind_addr":{"type":"string","default":"127.0.0.1:8080"},"body_limit_bytes":{"type":"integer","minimum":1024,"default":10485760},"shutdown_ms":{"type":"integer","minimum":0,"default":10000}}},"auth":{"type":"object","default":{},"additionalProperties":false,"properties":{"token":{"$ref":"#/$defs/AccessToken"},"token_file":{"type":"string","pattern":"\\S"},"optional":{"type":"boolean","default":false},"trust_proxy":{"type":"boolean","default":false},"worker_token":{"$ref":"#/$defs/AccessToken"}}},"sse":{"type":"object","default":{},"additionalProperties":false,"properties":{"heartbeat_ms":{"type":"integer","minimum":0,"default":15000},"metrics_period_ms":{"type":"integer","minimum":10,"default":1000},"cancel_on_disconnect":{"type":"boolean","default":true},"disconnect_grace_ms":{"type":"integer","minimum":0,"default":10000},"narration_enabled":{"type":"boolean","default":false},"microbatch":{"type":"boolean","default":false},"microbatch_window_ms":{"type":"integer","minimum":1,"default":10,"maximum":1000}}},"admission":{"type":"object","default":{},"additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1,"default":256},"policy":{"$ref":"#/$defs/FullPolicy","default":"reject"},"idempotency_ttl_ms":{"type":"integer","minimum":0,"default":600000}}},"session":{"type":"object","default":{},"additionalProperties":false,"properties":{"ttl_ms":{"type":"integer","minimum":1,"default":600000},"max_turns":{"type":"integer","minimum":1},"budgets":{"type":"object","default":{},"additionalProperties":false,"properties":{"tokens":{"type":"integer","minimum":0},"time_ms":{"type":"integer","minimum":0},"cost":{"type":"number","minimum":0}}}}},"budget":{"type":"object","default":{},"additionalProperties":false,"properties":{"cost_per_output_token":{"type":"number","minimum":0,"default":0.000002}}},"placement":{"type":"object","default":{},"additionalProperties":false,"properties":{"allow_pin":{"type":"boolean","default":true}}},"retry":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_attempts":{"type":"integer","minimum":1,"default":3,"maximum":100},"continuations":{"type":"integer","minimum":0,"default":2,"maximum":100}}},"store":{"type":"object","default":{},"additionalProperties":false,"properties":{"kind":{"type":"string","enum":["sqlite","memory"]}}},"retention":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_tasks":{"type":"integer","minimum":0,"default":10000},"max_age_s":{"type":"integer","minimum":0,"default":86400}}},"artifacts":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_bytes":{"type":"integer","minimum":1,"default":268435456},"retention_days":{"type":"number","minimum":0,"default":30},"transcripts":{"type":"boolean","default":true}}},"runtime":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S","default":".runtime"}}},"handoff":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S"},"poll_ms":{"type":"integer","minimum":10,"maximum":2147483647,"default":1000}}},"models":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/models"},"max_bytes":{"type":"integer","minimum":1}}},"catalog":{"type":"object","default":{},"additionalProperties":false,"properties":{"root":{"type":"string","pattern":"\\S"},"trust_policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"mode":{"type":"string","enum":["strict","permissive"],"default":"permissive"},"allowed_registries":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}},"require_signature":{"type":"boolean","default":false},"require_sbom":{"type":"boolean","default":false},"ca_roots":{"type":"array","default":[],"items":{"type":"string","pattern":"^-----BEGIN CERTIFICATE-----"}}}}}},"policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"offline":{"type":"boolean","default":false},"auto_fetch":{"type":"boolean","default":true},"allowlist":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}}}},"log":{"type":"object","default":{},"additionalProperties":false,"properties":{"level":{"type":"string","enum":["fatal","error","warn","info","debug","trace","silent"],"default":"info"},"format":{"type":"string","enum":["json","pretty","auto"],"default":"auto"}}},"supervision":{"type":"object","default":{},"additionalProperties":false,"properties":{"initial_ms":{"type":"integer","minimum":1,"default":1000},"max_ms":{"type":"integer","minimum":1,"default":60000},"factor":{"type":"number","minimum":1,"default":2},"jitter":{"type":"number","minimum":0,"maximum":1,"default":0.1},"max_restarts":{"type":"integer","minimum":1,"default":10},"stable_s":{"type":"integer","minimum":1,"default":300},"probe_interval_ms":{"type":"integer","minimum":10,"default":5000},"probe_fail":{"type":"integer","minimum":1,"default":3},"load_timeout_ms":{"type":"integer","minimum":1,"default":120000},"window_s":{"type":"integer","minimum":1,"default":60},"breaker_threshold":{"type":"integer","minimum":1,"default":5},"breaker_open_s":{"type":"integer","minimum":1,"default":300},"trial_stable_s":{"type":"integer","minimum":1,"default":60}}},"pools":{"type":"array","minItems":1,"default":[{"id":"storyteller","engine":"llamacpp","model":"storyteller"}],"items":{"$ref":"#/$defs/PoolConfig"}},"memory":{"type":"object","additionalProperties":false,"default":{},"properties":{"host_bytes":{"type":"integer","minimum":1},"devices":{"type":"array","default":[],"maxItems":64,"items":{"type":"object","additionalProperties":false,"required":["id","bytes"],"properties":{"id":{"type":"integer","minimum":0,"maximum":1023},"bytes":{"type":"integer","minimum":1}}}},"min_residency_ms":{"type":"integer","minimum":0,"default":5000},"max_overtaken_ms":{"type":"integer","minimum":0,"default":180000},"max_parallel_loads":{"type":"integer","minimum":1,"maximum":64,"default":1}}}},"$defs":{"FullPolicy":{"type":"string","enum":["reject","drop-lru","shed-low-priority"]},"PoolId":{"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"},"Slots":{"type":"integer","minimum":1,"maximum":1024},"Ctx":{"type":"integer","minimum":1,"maximum":2147483647},"MaxTokensOut":{"type":"integer","minimum":1,"maximum":2147483647},"Preload":{"type":"boolean"},"PoolQueue":{"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}},"PoolConfig":{"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]},"LlamacppPool":{"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}},"RemotePool":{"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}},"SyntheticPool":{"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}},"Provisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","external"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}}}},"RemoteProvisioning":{"type":"object","additionalProperties":false,"required":["external"],"properties":{"mode":{"type":"string","enum":["external"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"}}},"ExternalServer":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"AccessToken":{"type":"string","pattern":"^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$"},"ApiKey":{"type":"string","pattern":"^[\\x21-\\x7e]+$"},"SyntheticConfig":{"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}},"PriorityRules":{"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}},"PoolAdmission":{"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}},"Timeouts":{"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}},"Replicas":{"type":"integer","minimum":1,"maximum":64},"Devices":{"type":"array","maxItems":64,"uniqueItems":true,"items":{"type":"integer","minimum":0,"maximum":1023}},"MemoryBytes":{"type":"integer","minimum":0},"Pinned":{"type":"boolean"},"IdleTtl":{"type":"integer","minimum":1}}};
+const schema55 = {"type":"string","pattern":"^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$"};
+const schema57 = {"type":"string","enum":["reject","drop-lru","shed-low-priority"]};
 const func1 = Object.prototype.hasOwnProperty;
-const pattern15 = new RegExp("^[A-Za-z0-9.-]+(:\\d+)?$", "u");
-const pattern16 = new RegExp("^-----BEGIN CERTIFICATE-----", "u");
-const schema55 = {"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]};
-const schema56 = {"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}};
-const schema57 = {"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"};
-const schema58 = {"type":"integer","minimum":1,"maximum":2147483647};
-const schema59 = {"type":"integer","minimum":1,"maximum":1024};
-const schema60 = {"type":"integer","minimum":1,"maximum":64};
-const schema61 = {"type":"array","maxItems":64,"uniqueItems":true,"items":{"type":"integer","minimum":0,"maximum":1023}};
-const schema62 = {"type":"integer","minimum":0};
-const schema63 = {"type":"boolean"};
-const schema64 = {"type":"integer","minimum":1};
-const schema65 = {"type":"boolean"};
-const schema66 = {"type":"integer","minimum":1,"maximum":2147483647};
-const schema71 = {"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}};
-const pattern18 = new RegExp("^[A-Za-z0-9._-]{1,64}$", "u");
-const schema67 = {"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}};
+const pattern17 = new RegExp("^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$", "u");
+const pattern24 = new RegExp("^[A-Za-z0-9.-]+(:\\d+)?$", "u");
+const pattern25 = new RegExp("^-----BEGIN CERTIFICATE-----", "u");
+const schema58 = {"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]};
+const schema59 = {"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}};
+const schema60 = {"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"};
+const schema61 = {"type":"integer","minimum":1,"maximum":2147483647};
+const schema62 = {"type":"integer","minimum":1,"maximum":1024};
+const schema63 = {"type":"integer","minimum":1,"maximum":64};
+const schema64 = {"type":"array","maxItems":64,"uniqueItems":true,"items":{"type":"integer","minimum":0,"maximum":1023}};
+const schema65 = {"type":"integer","minimum":0};
+const schema66 = {"type":"boolean"};
+const schema67 = {"type":"integer","minimum":1};
+const schema68 = {"type":"boolean"};
+const schema69 = {"type":"integer","minimum":1,"maximum":2147483647};
+const schema74 = {"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}};
+const pattern27 = new RegExp("^[A-Za-z0-9._-]{1,64}$", "u");
+const schema70 = {"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}};
 
-function validate31(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate32(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate31.evaluated;
+const evaluated0 = validate32.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -2220,7 +2409,7 @@ if(data && typeof data == "object" && !Array.isArray(data)){
 const _errs1 = errors;
 for(const key0 in data){
 if(!((key0 === "capacity") || (key0 === "full_policy"))){
-validate31.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate32.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -2230,13 +2419,13 @@ if(data.capacity !== undefined){
 let data0 = data.capacity;
 const _errs2 = errors;
 if(!(((typeof data0 == "number") && (!(data0 % 1) && !isNaN(data0))) && (isFinite(data0)))){
-validate31.errors = [{instancePath:instancePath+"/capacity",schemaPath:"#/properties/capacity/type",keyword:"type",params:{type: "integer"}}];
+validate32.errors = [{instancePath:instancePath+"/capacity",schemaPath:"#/properties/capacity/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs2){
 if((typeof data0 == "number") && (isFinite(data0))){
 if(data0 < 1 || isNaN(data0)){
-validate31.errors = [{instancePath:instancePath+"/capacity",schemaPath:"#/properties/capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate32.errors = [{instancePath:instancePath+"/capacity",schemaPath:"#/properties/capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2251,11 +2440,11 @@ if(data.full_policy !== undefined){
 let data1 = data.full_policy;
 const _errs4 = errors;
 if(typeof data1 !== "string"){
-validate31.errors = [{instancePath:instancePath+"/full_policy",schemaPath:"#/$defs/FullPolicy/type",keyword:"type",params:{type: "string"}}];
+validate32.errors = [{instancePath:instancePath+"/full_policy",schemaPath:"#/$defs/FullPolicy/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!(((data1 === "reject") || (data1 === "drop-lru")) || (data1 === "shed-low-priority"))){
-validate31.errors = [{instancePath:instancePath+"/full_policy",schemaPath:"#/$defs/FullPolicy/enum",keyword:"enum",params:{allowedValues: schema54.enum}}];
+validate32.errors = [{instancePath:instancePath+"/full_policy",schemaPath:"#/$defs/FullPolicy/enum",keyword:"enum",params:{allowedValues: schema57.enum}}];
 return false;
 }
 var valid0 = _errs4 === errors;
@@ -2267,22 +2456,22 @@ var valid0 = true;
 }
 }
 else {
-validate31.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate32.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate31.errors = vErrors;
+validate32.errors = vErrors;
 return errors === 0;
 }
-validate31.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate32.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
-const schema69 = {"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}};
-const schema70 = {"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}};
+const schema72 = {"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}};
+const schema73 = {"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}};
 
-function validate33(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate34(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate33.evaluated;
+const evaluated0 = validate34.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -2297,7 +2486,7 @@ data.priorities = [];
 const _errs1 = errors;
 for(const key0 in data){
 if(!(key0 === "priorities")){
-validate33.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate34.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -2308,7 +2497,7 @@ const _errs2 = errors;
 if(errors === _errs2){
 if(Array.isArray(data0)){
 if(data0.length > 2){
-validate33.errors = [{instancePath:instancePath+"/priorities",schemaPath:"#/properties/priorities/maxItems",keyword:"maxItems",params:{limit: 2}}];
+validate34.errors = [{instancePath:instancePath+"/priorities",schemaPath:"#/properties/priorities/maxItems",keyword:"maxItems",params:{limit: 2}}];
 return false;
 }
 else {
@@ -2322,14 +2511,14 @@ if(errors === _errs5){
 if(data1 && typeof data1 == "object" && !Array.isArray(data1)){
 let missing0;
 if((data1.name === undefined) && (missing0 = "name")){
-validate33.errors = [{instancePath:instancePath+"/priorities/" + i0,schemaPath:"#/$defs/PriorityRules/required",keyword:"required",params:{missingProperty: missing0}}];
+validate34.errors = [{instancePath:instancePath+"/priorities/" + i0,schemaPath:"#/$defs/PriorityRules/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs7 = errors;
 for(const key1 in data1){
 if(!((((key1 === "name") || (key1 === "queue_capacity")) || (key1 === "rate_limit_rps")) || (key1 === "weight"))){
-validate33.errors = [{instancePath:instancePath+"/priorities/" + i0,schemaPath:"#/$defs/PriorityRules/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate34.errors = [{instancePath:instancePath+"/priorities/" + i0,schemaPath:"#/$defs/PriorityRules/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -2339,11 +2528,11 @@ if(data1.name !== undefined){
 let data2 = data1.name;
 const _errs8 = errors;
 if(typeof data2 !== "string"){
-validate33.errors = [{instancePath:instancePath+"/priorities/" + i0+"/name",schemaPath:"#/$defs/PriorityRules/properties/name/type",keyword:"type",params:{type: "string"}}];
+validate34.errors = [{instancePath:instancePath+"/priorities/" + i0+"/name",schemaPath:"#/$defs/PriorityRules/properties/name/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!((data2 === "interactive") || (data2 === "batch"))){
-validate33.errors = [{instancePath:instancePath+"/priorities/" + i0+"/name",schemaPath:"#/$defs/PriorityRules/properties/name/enum",keyword:"enum",params:{allowedValues: schema70.properties.name.enum}}];
+validate34.errors = [{instancePath:instancePath+"/priorities/" + i0+"/name",schemaPath:"#/$defs/PriorityRules/properties/name/enum",keyword:"enum",params:{allowedValues: schema73.properties.name.enum}}];
 return false;
 }
 var valid3 = _errs8 === errors;
@@ -2356,13 +2545,13 @@ if(data1.queue_capacity !== undefined){
 let data3 = data1.queue_capacity;
 const _errs10 = errors;
 if(!(((typeof data3 == "number") && (!(data3 % 1) && !isNaN(data3))) && (isFinite(data3)))){
-validate33.errors = [{instancePath:instancePath+"/priorities/" + i0+"/queue_capacity",schemaPath:"#/$defs/PriorityRules/properties/queue_capacity/type",keyword:"type",params:{type: "integer"}}];
+validate34.errors = [{instancePath:instancePath+"/priorities/" + i0+"/queue_capacity",schemaPath:"#/$defs/PriorityRules/properties/queue_capacity/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs10){
 if((typeof data3 == "number") && (isFinite(data3))){
 if(data3 < 1 || isNaN(data3)){
-validate33.errors = [{instancePath:instancePath+"/priorities/" + i0+"/queue_capacity",schemaPath:"#/$defs/PriorityRules/properties/queue_capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate34.errors = [{instancePath:instancePath+"/priorities/" + i0+"/queue_capacity",schemaPath:"#/$defs/PriorityRules/properties/queue_capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2379,12 +2568,12 @@ const _errs12 = errors;
 if(errors === _errs12){
 if((typeof data4 == "number") && (isFinite(data4))){
 if(data4 <= 0 || isNaN(data4)){
-validate33.errors = [{instancePath:instancePath+"/priorities/" + i0+"/rate_limit_rps",schemaPath:"#/$defs/PriorityRules/properties/rate_limit_rps/exclusiveMinimum",keyword:"exclusiveMinimum",params:{comparison: ">", limit: 0}}];
+validate34.errors = [{instancePath:instancePath+"/priorities/" + i0+"/rate_limit_rps",schemaPath:"#/$defs/PriorityRules/properties/rate_limit_rps/exclusiveMinimum",keyword:"exclusiveMinimum",params:{comparison: ">", limit: 0}}];
 return false;
 }
 }
 else {
-validate33.errors = [{instancePath:instancePath+"/priorities/" + i0+"/rate_limit_rps",schemaPath:"#/$defs/PriorityRules/properties/rate_limit_rps/type",keyword:"type",params:{type: "number"}}];
+validate34.errors = [{instancePath:instancePath+"/priorities/" + i0+"/rate_limit_rps",schemaPath:"#/$defs/PriorityRules/properties/rate_limit_rps/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
@@ -2398,18 +2587,18 @@ if(data1.weight !== undefined){
 let data5 = data1.weight;
 const _errs14 = errors;
 if(!(((typeof data5 == "number") && (!(data5 % 1) && !isNaN(data5))) && (isFinite(data5)))){
-validate33.errors = [{instancePath:instancePath+"/priorities/" + i0+"/weight",schemaPath:"#/$defs/PriorityRules/properties/weight/type",keyword:"type",params:{type: "integer"}}];
+validate34.errors = [{instancePath:instancePath+"/priorities/" + i0+"/weight",schemaPath:"#/$defs/PriorityRules/properties/weight/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs14){
 if((typeof data5 == "number") && (isFinite(data5))){
 if(data5 > 1000 || isNaN(data5)){
-validate33.errors = [{instancePath:instancePath+"/priorities/" + i0+"/weight",schemaPath:"#/$defs/PriorityRules/properties/weight/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1000}}];
+validate34.errors = [{instancePath:instancePath+"/priorities/" + i0+"/weight",schemaPath:"#/$defs/PriorityRules/properties/weight/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1000}}];
 return false;
 }
 else {
 if(data5 < 1 || isNaN(data5)){
-validate33.errors = [{instancePath:instancePath+"/priorities/" + i0+"/weight",schemaPath:"#/$defs/PriorityRules/properties/weight/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate34.errors = [{instancePath:instancePath+"/priorities/" + i0+"/weight",schemaPath:"#/$defs/PriorityRules/properties/weight/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2427,7 +2616,7 @@ var valid3 = true;
 }
 }
 else {
-validate33.errors = [{instancePath:instancePath+"/priorities/" + i0,schemaPath:"#/$defs/PriorityRules/type",keyword:"type",params:{type: "object"}}];
+validate34.errors = [{instancePath:instancePath+"/priorities/" + i0,schemaPath:"#/$defs/PriorityRules/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -2439,31 +2628,31 @@ break;
 }
 }
 else {
-validate33.errors = [{instancePath:instancePath+"/priorities",schemaPath:"#/properties/priorities/type",keyword:"type",params:{type: "array"}}];
+validate34.errors = [{instancePath:instancePath+"/priorities",schemaPath:"#/properties/priorities/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
 }
 }
 else {
-validate33.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate34.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate33.errors = vErrors;
+validate34.errors = vErrors;
 return errors === 0;
 }
-validate33.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate34.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
-const schema72 = {"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","external"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}}}};
-const schema73 = {"type":"string","pattern":"^[\\x21-\\x7e]+$"};
-const pattern22 = new RegExp("^https?://[^\\s/]+", "u");
-const pattern23 = new RegExp("^[\\x21-\\x7e]+$", "u");
+const schema75 = {"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","external"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}}}};
+const schema76 = {"type":"string","pattern":"^[\\x21-\\x7e]+$"};
+const pattern31 = new RegExp("^https?://[^\\s/]+", "u");
+const pattern32 = new RegExp("^[\\x21-\\x7e]+$", "u");
 
-function validate35(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate36(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate35.evaluated;
+const evaluated0 = validate36.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -2478,7 +2667,7 @@ data.mode = "embedded";
 const _errs1 = errors;
 for(const key0 in data){
 if(!(((key0 === "mode") || (key0 === "external")) || (key0 === "model"))){
-validate35.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate36.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -2487,11 +2676,11 @@ if(_errs1 === errors){
 let data0 = data.mode;
 const _errs2 = errors;
 if(typeof data0 !== "string"){
-validate35.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/type",keyword:"type",params:{type: "string"}}];
+validate36.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!((data0 === "embedded") || (data0 === "external"))){
-validate35.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/enum",keyword:"enum",params:{allowedValues: schema72.properties.mode.enum}}];
+validate36.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/enum",keyword:"enum",params:{allowedValues: schema75.properties.mode.enum}}];
 return false;
 }
 var valid0 = _errs2 === errors;
@@ -2503,14 +2692,14 @@ if(errors === _errs4){
 if(data1 && typeof data1 == "object" && !Array.isArray(data1)){
 let missing0;
 if((data1.url === undefined) && (missing0 = "url")){
-validate35.errors = [{instancePath:instancePath+"/external",schemaPath:"#/properties/external/required",keyword:"required",params:{missingProperty: missing0}}];
+validate36.errors = [{instancePath:instancePath+"/external",schemaPath:"#/properties/external/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs6 = errors;
 for(const key1 in data1){
 if(!((key1 === "url") || (key1 === "api_key"))){
-validate35.errors = [{instancePath:instancePath+"/external",schemaPath:"#/properties/external/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate36.errors = [{instancePath:instancePath+"/external",schemaPath:"#/properties/external/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -2521,13 +2710,13 @@ let data2 = data1.url;
 const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
-if(!pattern22.test(data2)){
-validate35.errors = [{instancePath:instancePath+"/external/url",schemaPath:"#/properties/external/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/]+"}}];
+if(!pattern31.test(data2)){
+validate36.errors = [{instancePath:instancePath+"/external/url",schemaPath:"#/properties/external/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/]+"}}];
 return false;
 }
 }
 else {
-validate35.errors = [{instancePath:instancePath+"/external/url",schemaPath:"#/properties/external/properties/url/type",keyword:"type",params:{type: "string"}}];
+validate36.errors = [{instancePath:instancePath+"/external/url",schemaPath:"#/properties/external/properties/url/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2543,13 +2732,13 @@ const _errs9 = errors;
 const _errs10 = errors;
 if(errors === _errs10){
 if(typeof data3 === "string"){
-if(!pattern23.test(data3)){
-validate35.errors = [{instancePath:instancePath+"/external/api_key",schemaPath:"#/$defs/ApiKey/pattern",keyword:"pattern",params:{pattern: "^[\\x21-\\x7e]+$"}}];
+if(!pattern32.test(data3)){
+validate36.errors = [{instancePath:instancePath+"/external/api_key",schemaPath:"#/$defs/ApiKey/pattern",keyword:"pattern",params:{pattern: "^[\\x21-\\x7e]+$"}}];
 return false;
 }
 }
 else {
-validate35.errors = [{instancePath:instancePath+"/external/api_key",schemaPath:"#/$defs/ApiKey/type",keyword:"type",params:{type: "string"}}];
+validate36.errors = [{instancePath:instancePath+"/external/api_key",schemaPath:"#/$defs/ApiKey/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2563,7 +2752,7 @@ var valid1 = true;
 }
 }
 else {
-validate35.errors = [{instancePath:instancePath+"/external",schemaPath:"#/properties/external/type",keyword:"type",params:{type: "object"}}];
+validate36.errors = [{instancePath:instancePath+"/external",schemaPath:"#/properties/external/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -2580,14 +2769,14 @@ if(errors === _errs12){
 if(data4 && typeof data4 == "object" && !Array.isArray(data4)){
 let missing1;
 if((data4.ref === undefined) && (missing1 = "ref")){
-validate35.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/required",keyword:"required",params:{missingProperty: missing1}}];
+validate36.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/required",keyword:"required",params:{missingProperty: missing1}}];
 return false;
 }
 else {
 const _errs14 = errors;
 for(const key2 in data4){
 if(!(key2 === "ref")){
-validate35.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
+validate36.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
 return false;
 break;
 }
@@ -2599,12 +2788,12 @@ const _errs15 = errors;
 if(errors === _errs15){
 if(typeof data5 === "string"){
 if(!pattern4.test(data5)){
-validate35.errors = [{instancePath:instancePath+"/model/ref",schemaPath:"#/properties/model/properties/ref/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate36.errors = [{instancePath:instancePath+"/model/ref",schemaPath:"#/properties/model/properties/ref/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate35.errors = [{instancePath:instancePath+"/model/ref",schemaPath:"#/properties/model/properties/ref/type",keyword:"type",params:{type: "string"}}];
+validate36.errors = [{instancePath:instancePath+"/model/ref",schemaPath:"#/properties/model/properties/ref/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2613,7 +2802,7 @@ return false;
 }
 }
 else {
-validate35.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "object"}}];
+validate36.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -2627,20 +2816,20 @@ var valid0 = true;
 }
 }
 else {
-validate35.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate36.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate35.errors = vErrors;
+validate36.errors = vErrors;
 return errors === 0;
 }
-validate35.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate36.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
 
-function validate30(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate31(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate30.evaluated;
+const evaluated0 = validate31.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -2684,14 +2873,14 @@ data.provisioning = {};
 }
 let missing0;
 if((((data.id === undefined) && (missing0 = "id")) || ((data.engine === undefined) && (missing0 = "engine"))) || ((data.model === undefined) && (missing0 = "model"))){
-validate30.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate31.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
-if(!(func1.call(schema56.properties, key0))){
-validate30.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+if(!(func1.call(schema59.properties, key0))){
+validate31.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -2703,13 +2892,13 @@ const _errs2 = errors;
 const _errs3 = errors;
 if(errors === _errs3){
 if(typeof data0 === "string"){
-if(!pattern18.test(data0)){
-validate30.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
+if(!pattern27.test(data0)){
+validate31.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
 return false;
 }
 }
 else {
-validate30.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
+validate31.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2723,11 +2912,11 @@ if(data.engine !== undefined){
 let data1 = data.engine;
 const _errs5 = errors;
 if(typeof data1 !== "string"){
-validate30.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
+validate31.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if("llamacpp" !== data1){
-validate30.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/const",keyword:"const",params:{allowedValue: "llamacpp"}}];
+validate31.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/const",keyword:"const",params:{allowedValue: "llamacpp"}}];
 return false;
 }
 var valid0 = _errs5 === errors;
@@ -2742,12 +2931,12 @@ const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
 if(!pattern4.test(data2)){
-validate30.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate31.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate30.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
+validate31.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2762,13 +2951,13 @@ let data3 = data.checksum;
 const _errs9 = errors;
 if(errors === _errs9){
 if(typeof data3 === "string"){
-if(!pattern10.test(data3)){
-validate30.errors = [{instancePath:instancePath+"/checksum",schemaPath:"#/properties/checksum/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
+if(!pattern15.test(data3)){
+validate31.errors = [{instancePath:instancePath+"/checksum",schemaPath:"#/properties/checksum/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
 return false;
 }
 }
 else {
-validate30.errors = [{instancePath:instancePath+"/checksum",schemaPath:"#/properties/checksum/type",keyword:"type",params:{type: "string"}}];
+validate31.errors = [{instancePath:instancePath+"/checksum",schemaPath:"#/properties/checksum/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2783,18 +2972,18 @@ let data4 = data.ctx;
 const _errs11 = errors;
 const _errs12 = errors;
 if(!(((typeof data4 == "number") && (!(data4 % 1) && !isNaN(data4))) && (isFinite(data4)))){
-validate30.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
+validate31.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs12){
 if((typeof data4 == "number") && (isFinite(data4))){
 if(data4 > 2147483647 || isNaN(data4)){
-validate30.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate31.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data4 < 1 || isNaN(data4)){
-validate30.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate31.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2810,18 +2999,18 @@ let data5 = data.slots;
 const _errs14 = errors;
 const _errs15 = errors;
 if(!(((typeof data5 == "number") && (!(data5 % 1) && !isNaN(data5))) && (isFinite(data5)))){
-validate30.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
+validate31.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs15){
 if((typeof data5 == "number") && (isFinite(data5))){
 if(data5 > 1024 || isNaN(data5)){
-validate30.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
+validate31.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
 return false;
 }
 else {
 if(data5 < 1 || isNaN(data5)){
-validate30.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate31.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2833,18 +3022,18 @@ let data6 = data.replicas;
 const _errs17 = errors;
 const _errs18 = errors;
 if(!(((typeof data6 == "number") && (!(data6 % 1) && !isNaN(data6))) && (isFinite(data6)))){
-validate30.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/type",keyword:"type",params:{type: "integer"}}];
+validate31.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs18){
 if((typeof data6 == "number") && (isFinite(data6))){
 if(data6 > 64 || isNaN(data6)){
-validate30.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
+validate31.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
 return false;
 }
 else {
 if(data6 < 1 || isNaN(data6)){
-validate30.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate31.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2858,7 +3047,7 @@ const _errs21 = errors;
 if(errors === _errs21){
 if(Array.isArray(data7)){
 if(data7.length > 64){
-validate30.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
+validate31.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
 return false;
 }
 else {
@@ -2868,18 +3057,18 @@ for(let i0=0; i0<len0; i0++){
 let data8 = data7[i0];
 const _errs23 = errors;
 if(!(((typeof data8 == "number") && (!(data8 % 1) && !isNaN(data8))) && (isFinite(data8)))){
-validate30.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/type",keyword:"type",params:{type: "integer"}}];
+validate31.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs23){
 if((typeof data8 == "number") && (isFinite(data8))){
 if(data8 > 1023 || isNaN(data8)){
-validate30.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
+validate31.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
 return false;
 }
 else {
 if(data8 < 0 || isNaN(data8)){
-validate30.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate31.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -2902,7 +3091,7 @@ continue;
 }
 if(typeof indices0[item0] == "number"){
 j0 = indices0[item0];
-validate30.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/uniqueItems",keyword:"uniqueItems",params:{i: i1, j: j0}}];
+validate31.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/uniqueItems",keyword:"uniqueItems",params:{i: i1, j: j0}}];
 return false;
 break;
 }
@@ -2913,7 +3102,7 @@ indices0[item0] = i1;
 }
 }
 else {
-validate30.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/type",keyword:"type",params:{type: "array"}}];
+validate31.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -2924,13 +3113,13 @@ let data9 = data.memory_bytes;
 const _errs25 = errors;
 const _errs26 = errors;
 if(!(((typeof data9 == "number") && (!(data9 % 1) && !isNaN(data9))) && (isFinite(data9)))){
-validate30.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/type",keyword:"type",params:{type: "integer"}}];
+validate31.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs26){
 if((typeof data9 == "number") && (isFinite(data9))){
 if(data9 < 0 || isNaN(data9)){
-validate30.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate31.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -2943,7 +3132,7 @@ var valid0 = true;
 if(valid0){
 const _errs28 = errors;
 if(typeof data.pinned !== "boolean"){
-validate30.errors = [{instancePath:instancePath+"/pinned",schemaPath:"#/$defs/Pinned/type",keyword:"type",params:{type: "boolean"}}];
+validate31.errors = [{instancePath:instancePath+"/pinned",schemaPath:"#/$defs/Pinned/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid0 = _errs28 === errors;
@@ -2953,13 +3142,13 @@ let data11 = data.idle_ttl_ms;
 const _errs31 = errors;
 const _errs32 = errors;
 if(!(((typeof data11 == "number") && (!(data11 % 1) && !isNaN(data11))) && (isFinite(data11)))){
-validate30.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/type",keyword:"type",params:{type: "integer"}}];
+validate31.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs32){
 if((typeof data11 == "number") && (isFinite(data11))){
 if(data11 < 1 || isNaN(data11)){
-validate30.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate31.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2973,18 +3162,18 @@ if(valid0){
 let data12 = data.threads;
 const _errs34 = errors;
 if(!(((typeof data12 == "number") && (!(data12 % 1) && !isNaN(data12))) && (isFinite(data12)))){
-validate30.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/type",keyword:"type",params:{type: "integer"}}];
+validate31.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs34){
 if((typeof data12 == "number") && (isFinite(data12))){
 if(data12 > 1024 || isNaN(data12)){
-validate30.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
+validate31.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
 return false;
 }
 else {
 if(data12 < 1 || isNaN(data12)){
-validate30.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate31.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2994,7 +3183,7 @@ var valid0 = _errs34 === errors;
 if(valid0){
 const _errs36 = errors;
 if(typeof data.preload !== "boolean"){
-validate30.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
+validate31.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid0 = _errs36 === errors;
@@ -3004,18 +3193,18 @@ let data14 = data.max_tokens_out;
 const _errs39 = errors;
 const _errs40 = errors;
 if(!(((typeof data14 == "number") && (!(data14 % 1) && !isNaN(data14))) && (isFinite(data14)))){
-validate30.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
+validate31.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs40){
 if((typeof data14 == "number") && (isFinite(data14))){
 if(data14 > 2147483647 || isNaN(data14)){
-validate30.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate31.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data14 < 1 || isNaN(data14)){
-validate30.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate31.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3028,15 +3217,15 @@ var valid0 = true;
 }
 if(valid0){
 const _errs42 = errors;
-if(!(validate31(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate31.errors : vErrors.concat(validate31.errors);
+if(!(validate32(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate32.errors : vErrors.concat(validate32.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs42 === errors;
 if(valid0){
 const _errs43 = errors;
-if(!(validate33(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate33.errors : vErrors.concat(validate33.errors);
+if(!(validate34(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate34.errors : vErrors.concat(validate34.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs43 === errors;
@@ -3055,7 +3244,7 @@ data17.idle_ms = 30000;
 const _errs47 = errors;
 for(const key1 in data17){
 if(!(((key1 === "first_token_ms") || (key1 === "idle_ms")) || (key1 === "wall_ms"))){
-validate30.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate31.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -3064,13 +3253,13 @@ if(_errs47 === errors){
 let data18 = data17.first_token_ms;
 const _errs48 = errors;
 if(!(((typeof data18 == "number") && (!(data18 % 1) && !isNaN(data18))) && (isFinite(data18)))){
-validate30.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
+validate31.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs48){
 if((typeof data18 == "number") && (isFinite(data18))){
 if(data18 < 1 || isNaN(data18)){
-validate30.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate31.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3080,13 +3269,13 @@ if(valid14){
 let data19 = data17.idle_ms;
 const _errs50 = errors;
 if(!(((typeof data19 == "number") && (!(data19 % 1) && !isNaN(data19))) && (isFinite(data19)))){
-validate30.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
+validate31.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs50){
 if((typeof data19 == "number") && (isFinite(data19))){
 if(data19 < 1 || isNaN(data19)){
-validate30.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate31.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3097,13 +3286,13 @@ if(data17.wall_ms !== undefined){
 let data20 = data17.wall_ms;
 const _errs52 = errors;
 if(!(((typeof data20 == "number") && (!(data20 % 1) && !isNaN(data20))) && (isFinite(data20)))){
-validate30.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
+validate31.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs52){
 if((typeof data20 == "number") && (isFinite(data20))){
 if(data20 < 1 || isNaN(data20)){
-validate30.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate31.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3118,7 +3307,7 @@ var valid14 = true;
 }
 }
 else {
-validate30.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
+validate31.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -3129,20 +3318,20 @@ const _errs54 = errors;
 if(errors === _errs54){
 if(typeof data21 === "string"){
 if(!pattern4.test(data21)){
-validate30.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate31.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate30.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
+validate31.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
 var valid0 = _errs54 === errors;
 if(valid0){
 const _errs56 = errors;
-if(!(validate35(data.provisioning, {instancePath:instancePath+"/provisioning",parentData:data,parentDataProperty:"provisioning",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate35.errors : vErrors.concat(validate35.errors);
+if(!(validate36(data.provisioning, {instancePath:instancePath+"/provisioning",parentData:data,parentDataProperty:"provisioning",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate36.errors : vErrors.concat(validate36.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs56 === errors;
@@ -3168,23 +3357,23 @@ var valid0 = _errs56 === errors;
 }
 }
 else {
-validate30.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate31.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate30.errors = vErrors;
+validate31.errors = vErrors;
 return errors === 0;
 }
-validate30.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate31.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
-const schema74 = {"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}};
-const schema81 = {"type":"object","additionalProperties":false,"required":["external"],"properties":{"mode":{"type":"string","enum":["external"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"}}};
-const schema82 = {"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}};
+const schema77 = {"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}};
+const schema84 = {"type":"object","additionalProperties":false,"required":["external"],"properties":{"mode":{"type":"string","enum":["external"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"}}};
+const schema85 = {"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}};
 
-function validate41(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate42(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate41.evaluated;
+const evaluated0 = validate42.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -3195,14 +3384,14 @@ if(errors === 0){
 if(data && typeof data == "object" && !Array.isArray(data)){
 let missing0;
 if((data.url === undefined) && (missing0 = "url")){
-validate41.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate42.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
 if(!(((key0 === "url") || (key0 === "model")) || (key0 === "api_key"))){
-validate41.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate42.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -3213,13 +3402,13 @@ let data0 = data.url;
 const _errs2 = errors;
 if(errors === _errs2){
 if(typeof data0 === "string"){
-if(!pattern22.test(data0)){
-validate41.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/]+"}}];
+if(!pattern31.test(data0)){
+validate42.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/]+"}}];
 return false;
 }
 }
 else {
-validate41.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/type",keyword:"type",params:{type: "string"}}];
+validate42.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3235,12 +3424,12 @@ const _errs4 = errors;
 if(errors === _errs4){
 if(typeof data1 === "string"){
 if(!pattern4.test(data1)){
-validate41.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate42.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate41.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
+validate42.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3256,13 +3445,13 @@ const _errs6 = errors;
 const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
-if(!pattern23.test(data2)){
-validate41.errors = [{instancePath:instancePath+"/api_key",schemaPath:"#/$defs/ApiKey/pattern",keyword:"pattern",params:{pattern: "^[\\x21-\\x7e]+$"}}];
+if(!pattern32.test(data2)){
+validate42.errors = [{instancePath:instancePath+"/api_key",schemaPath:"#/$defs/ApiKey/pattern",keyword:"pattern",params:{pattern: "^[\\x21-\\x7e]+$"}}];
 return false;
 }
 }
 else {
-validate41.errors = [{instancePath:instancePath+"/api_key",schemaPath:"#/$defs/ApiKey/type",keyword:"type",params:{type: "string"}}];
+validate42.errors = [{instancePath:instancePath+"/api_key",schemaPath:"#/$defs/ApiKey/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3271,6 +3460,74 @@ var valid0 = _errs6 === errors;
 else {
 var valid0 = true;
 }
+}
+}
+}
+}
+}
+else {
+validate42.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+validate42.errors = vErrors;
+return errors === 0;
+}
+validate42.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+
+
+function validate41(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+let vErrors = null;
+let errors = 0;
+const evaluated0 = validate41.evaluated;
+if(evaluated0.dynamicProps){
+evaluated0.props = undefined;
+}
+if(evaluated0.dynamicItems){
+evaluated0.items = undefined;
+}
+if(errors === 0){
+if(data && typeof data == "object" && !Array.isArray(data)){
+if(data.mode === undefined){
+data.mode = "external";
+}
+let missing0;
+if((data.external === undefined) && (missing0 = "external")){
+validate41.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+return false;
+}
+else {
+const _errs1 = errors;
+for(const key0 in data){
+if(!((key0 === "mode") || (key0 === "external"))){
+validate41.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+return false;
+break;
+}
+}
+if(_errs1 === errors){
+let data0 = data.mode;
+const _errs2 = errors;
+if(typeof data0 !== "string"){
+validate41.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+if(!(data0 === "external")){
+validate41.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/enum",keyword:"enum",params:{allowedValues: schema84.properties.mode.enum}}];
+return false;
+}
+var valid0 = _errs2 === errors;
+if(valid0){
+if(data.external !== undefined){
+const _errs4 = errors;
+if(!(validate42(data.external, {instancePath:instancePath+"/external",parentData:data,parentDataProperty:"external",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate42.errors : vErrors.concat(validate42.errors);
+errors = vErrors.length;
+}
+var valid0 = _errs4 === errors;
+}
+else {
+var valid0 = true;
 }
 }
 }
@@ -3287,78 +3544,10 @@ return errors === 0;
 validate41.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
 
-function validate40(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate38(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate40.evaluated;
-if(evaluated0.dynamicProps){
-evaluated0.props = undefined;
-}
-if(evaluated0.dynamicItems){
-evaluated0.items = undefined;
-}
-if(errors === 0){
-if(data && typeof data == "object" && !Array.isArray(data)){
-if(data.mode === undefined){
-data.mode = "external";
-}
-let missing0;
-if((data.external === undefined) && (missing0 = "external")){
-validate40.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
-return false;
-}
-else {
-const _errs1 = errors;
-for(const key0 in data){
-if(!((key0 === "mode") || (key0 === "external"))){
-validate40.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
-return false;
-break;
-}
-}
-if(_errs1 === errors){
-let data0 = data.mode;
-const _errs2 = errors;
-if(typeof data0 !== "string"){
-validate40.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/type",keyword:"type",params:{type: "string"}}];
-return false;
-}
-if(!(data0 === "external")){
-validate40.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/enum",keyword:"enum",params:{allowedValues: schema81.properties.mode.enum}}];
-return false;
-}
-var valid0 = _errs2 === errors;
-if(valid0){
-if(data.external !== undefined){
-const _errs4 = errors;
-if(!(validate41(data.external, {instancePath:instancePath+"/external",parentData:data,parentDataProperty:"external",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate41.errors : vErrors.concat(validate41.errors);
-errors = vErrors.length;
-}
-var valid0 = _errs4 === errors;
-}
-else {
-var valid0 = true;
-}
-}
-}
-}
-}
-else {
-validate40.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
-return false;
-}
-}
-validate40.errors = vErrors;
-return errors === 0;
-}
-validate40.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
-
-
-function validate37(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
-let vErrors = null;
-let errors = 0;
-const evaluated0 = validate37.evaluated;
+const evaluated0 = validate38.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -3387,14 +3576,14 @@ data.sampler_profile_version = "v1";
 }
 let missing0;
 if(((((data.id === undefined) && (missing0 = "id")) || ((data.engine === undefined) && (missing0 = "engine"))) || ((data.model === undefined) && (missing0 = "model"))) || ((data.provisioning === undefined) && (missing0 = "provisioning"))){
-validate37.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate38.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
-if(!(func1.call(schema74.properties, key0))){
-validate37.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+if(!(func1.call(schema77.properties, key0))){
+validate38.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -3406,13 +3595,13 @@ const _errs2 = errors;
 const _errs3 = errors;
 if(errors === _errs3){
 if(typeof data0 === "string"){
-if(!pattern18.test(data0)){
-validate37.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
+if(!pattern27.test(data0)){
+validate38.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
 return false;
 }
 }
 else {
-validate37.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
+validate38.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3426,11 +3615,11 @@ if(data.engine !== undefined){
 let data1 = data.engine;
 const _errs5 = errors;
 if(typeof data1 !== "string"){
-validate37.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
+validate38.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!((((data1 === "vllm") || (data1 === "tgi")) || (data1 === "triton")) || (data1 === "openai"))){
-validate37.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/enum",keyword:"enum",params:{allowedValues: schema74.properties.engine.enum}}];
+validate38.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/enum",keyword:"enum",params:{allowedValues: schema77.properties.engine.enum}}];
 return false;
 }
 var valid0 = _errs5 === errors;
@@ -3445,12 +3634,12 @@ const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
 if(!pattern4.test(data2)){
-validate37.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate38.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate37.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
+validate38.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3465,18 +3654,18 @@ let data3 = data.ctx;
 const _errs9 = errors;
 const _errs10 = errors;
 if(!(((typeof data3 == "number") && (!(data3 % 1) && !isNaN(data3))) && (isFinite(data3)))){
-validate37.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
+validate38.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs10){
 if((typeof data3 == "number") && (isFinite(data3))){
 if(data3 > 2147483647 || isNaN(data3)){
-validate37.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate38.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data3 < 1 || isNaN(data3)){
-validate37.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate38.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3492,18 +3681,18 @@ let data4 = data.slots;
 const _errs12 = errors;
 const _errs13 = errors;
 if(!(((typeof data4 == "number") && (!(data4 % 1) && !isNaN(data4))) && (isFinite(data4)))){
-validate37.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
+validate38.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs13){
 if((typeof data4 == "number") && (isFinite(data4))){
 if(data4 > 1024 || isNaN(data4)){
-validate37.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
+validate38.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
 return false;
 }
 else {
 if(data4 < 1 || isNaN(data4)){
-validate37.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate38.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3513,7 +3702,7 @@ var valid0 = _errs12 === errors;
 if(valid0){
 const _errs15 = errors;
 if(typeof data.preload !== "boolean"){
-validate37.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
+validate38.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid0 = _errs15 === errors;
@@ -3523,18 +3712,18 @@ let data6 = data.max_tokens_out;
 const _errs18 = errors;
 const _errs19 = errors;
 if(!(((typeof data6 == "number") && (!(data6 % 1) && !isNaN(data6))) && (isFinite(data6)))){
-validate37.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
+validate38.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs19){
 if((typeof data6 == "number") && (isFinite(data6))){
 if(data6 > 2147483647 || isNaN(data6)){
-validate37.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate38.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data6 < 1 || isNaN(data6)){
-validate37.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate38.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3547,15 +3736,15 @@ var valid0 = true;
 }
 if(valid0){
 const _errs21 = errors;
-if(!(validate31(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate31.errors : vErrors.concat(validate31.errors);
+if(!(validate32(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate32.errors : vErrors.concat(validate32.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs21 === errors;
 if(valid0){
 const _errs22 = errors;
-if(!(validate33(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate33.errors : vErrors.concat(validate33.errors);
+if(!(validate34(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate34.errors : vErrors.concat(validate34.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs22 === errors;
@@ -3574,7 +3763,7 @@ data9.idle_ms = 30000;
 const _errs26 = errors;
 for(const key1 in data9){
 if(!(((key1 === "first_token_ms") || (key1 === "idle_ms")) || (key1 === "wall_ms"))){
-validate37.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate38.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -3583,13 +3772,13 @@ if(_errs26 === errors){
 let data10 = data9.first_token_ms;
 const _errs27 = errors;
 if(!(((typeof data10 == "number") && (!(data10 % 1) && !isNaN(data10))) && (isFinite(data10)))){
-validate37.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
+validate38.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs27){
 if((typeof data10 == "number") && (isFinite(data10))){
 if(data10 < 1 || isNaN(data10)){
-validate37.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate38.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3599,13 +3788,13 @@ if(valid7){
 let data11 = data9.idle_ms;
 const _errs29 = errors;
 if(!(((typeof data11 == "number") && (!(data11 % 1) && !isNaN(data11))) && (isFinite(data11)))){
-validate37.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
+validate38.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs29){
 if((typeof data11 == "number") && (isFinite(data11))){
 if(data11 < 1 || isNaN(data11)){
-validate37.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate38.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3616,13 +3805,13 @@ if(data9.wall_ms !== undefined){
 let data12 = data9.wall_ms;
 const _errs31 = errors;
 if(!(((typeof data12 == "number") && (!(data12 % 1) && !isNaN(data12))) && (isFinite(data12)))){
-validate37.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
+validate38.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs31){
 if((typeof data12 == "number") && (isFinite(data12))){
 if(data12 < 1 || isNaN(data12)){
-validate37.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate38.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3637,7 +3826,7 @@ var valid7 = true;
 }
 }
 else {
-validate37.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
+validate38.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -3648,12 +3837,12 @@ const _errs33 = errors;
 if(errors === _errs33){
 if(typeof data13 === "string"){
 if(!pattern4.test(data13)){
-validate37.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate38.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate37.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
+validate38.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3661,8 +3850,8 @@ var valid0 = _errs33 === errors;
 if(valid0){
 if(data.provisioning !== undefined){
 const _errs35 = errors;
-if(!(validate40(data.provisioning, {instancePath:instancePath+"/provisioning",parentData:data,parentDataProperty:"provisioning",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate40.errors : vErrors.concat(validate40.errors);
+if(!(validate41(data.provisioning, {instancePath:instancePath+"/provisioning",parentData:data,parentDataProperty:"provisioning",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate41.errors : vErrors.concat(validate41.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs35 === errors;
@@ -3685,22 +3874,22 @@ var valid0 = true;
 }
 }
 else {
-validate37.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate38.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate37.errors = vErrors;
+validate38.errors = vErrors;
 return errors === 0;
 }
-validate37.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate38.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
-const schema84 = {"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}};
-const schema96 = {"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}};
+const schema87 = {"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}};
+const schema99 = {"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}};
 
-function validate44(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate45(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate44.evaluated;
+const evaluated0 = validate45.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -3744,14 +3933,14 @@ data.synthetic = {};
 }
 let missing0;
 if(((data.id === undefined) && (missing0 = "id")) || ((data.engine === undefined) && (missing0 = "engine"))){
-validate44.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate45.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
-if(!(func1.call(schema84.properties, key0))){
-validate44.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+if(!(func1.call(schema87.properties, key0))){
+validate45.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -3763,13 +3952,13 @@ const _errs2 = errors;
 const _errs3 = errors;
 if(errors === _errs3){
 if(typeof data0 === "string"){
-if(!pattern18.test(data0)){
-validate44.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
+if(!pattern27.test(data0)){
+validate45.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
 return false;
 }
 }
 else {
-validate44.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
+validate45.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3783,11 +3972,11 @@ if(data.engine !== undefined){
 let data1 = data.engine;
 const _errs5 = errors;
 if(typeof data1 !== "string"){
-validate44.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
+validate45.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if("synthetic" !== data1){
-validate44.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/const",keyword:"const",params:{allowedValue: "synthetic"}}];
+validate45.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/const",keyword:"const",params:{allowedValue: "synthetic"}}];
 return false;
 }
 var valid0 = _errs5 === errors;
@@ -3801,12 +3990,12 @@ const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
 if(!pattern4.test(data2)){
-validate44.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate45.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate44.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
+validate45.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3817,18 +4006,18 @@ let data3 = data.ctx;
 const _errs9 = errors;
 const _errs10 = errors;
 if(!(((typeof data3 == "number") && (!(data3 % 1) && !isNaN(data3))) && (isFinite(data3)))){
-validate44.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
+validate45.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs10){
 if((typeof data3 == "number") && (isFinite(data3))){
 if(data3 > 2147483647 || isNaN(data3)){
-validate44.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate45.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data3 < 1 || isNaN(data3)){
-validate44.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate45.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3844,18 +4033,18 @@ let data4 = data.slots;
 const _errs12 = errors;
 const _errs13 = errors;
 if(!(((typeof data4 == "number") && (!(data4 % 1) && !isNaN(data4))) && (isFinite(data4)))){
-validate44.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
+validate45.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs13){
 if((typeof data4 == "number") && (isFinite(data4))){
 if(data4 > 1024 || isNaN(data4)){
-validate44.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
+validate45.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
 return false;
 }
 else {
 if(data4 < 1 || isNaN(data4)){
-validate44.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate45.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3867,18 +4056,18 @@ let data5 = data.replicas;
 const _errs15 = errors;
 const _errs16 = errors;
 if(!(((typeof data5 == "number") && (!(data5 % 1) && !isNaN(data5))) && (isFinite(data5)))){
-validate44.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/type",keyword:"type",params:{type: "integer"}}];
+validate45.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs16){
 if((typeof data5 == "number") && (isFinite(data5))){
 if(data5 > 64 || isNaN(data5)){
-validate44.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
+validate45.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
 return false;
 }
 else {
 if(data5 < 1 || isNaN(data5)){
-validate44.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate45.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3892,7 +4081,7 @@ const _errs19 = errors;
 if(errors === _errs19){
 if(Array.isArray(data6)){
 if(data6.length > 64){
-validate44.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
+validate45.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
 return false;
 }
 else {
@@ -3902,18 +4091,18 @@ for(let i0=0; i0<len0; i0++){
 let data7 = data6[i0];
 const _errs21 = errors;
 if(!(((typeof data7 == "number") && (!(data7 % 1) && !isNaN(data7))) && (isFinite(data7)))){
-validate44.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/type",keyword:"type",params:{type: "integer"}}];
+validate45.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs21){
 if((typeof data7 == "number") && (isFinite(data7))){
 if(data7 > 1023 || isNaN(data7)){
-validate44.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
+validate45.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
 return false;
 }
 else {
 if(data7 < 0 || isNaN(data7)){
-validate44.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate45.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -3936,7 +4125,7 @@ continue;
 }
 if(typeof indices0[item0] == "number"){
 j0 = indices0[item0];
-validate44.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/uniqueItems",keyword:"uniqueItems",params:{i: i1, j: j0}}];
+validate45.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/uniqueItems",keyword:"uniqueItems",params:{i: i1, j: j0}}];
 return false;
 break;
 }
@@ -3947,7 +4136,7 @@ indices0[item0] = i1;
 }
 }
 else {
-validate44.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/type",keyword:"type",params:{type: "array"}}];
+validate45.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -3958,13 +4147,13 @@ let data8 = data.memory_bytes;
 const _errs23 = errors;
 const _errs24 = errors;
 if(!(((typeof data8 == "number") && (!(data8 % 1) && !isNaN(data8))) && (isFinite(data8)))){
-validate44.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/type",keyword:"type",params:{type: "integer"}}];
+validate45.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs24){
 if((typeof data8 == "number") && (isFinite(data8))){
 if(data8 < 0 || isNaN(data8)){
-validate44.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate45.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -3977,7 +4166,7 @@ var valid0 = true;
 if(valid0){
 const _errs26 = errors;
 if(typeof data.pinned !== "boolean"){
-validate44.errors = [{instancePath:instancePath+"/pinned",schemaPath:"#/$defs/Pinned/type",keyword:"type",params:{type: "boolean"}}];
+validate45.errors = [{instancePath:instancePath+"/pinned",schemaPath:"#/$defs/Pinned/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid0 = _errs26 === errors;
@@ -3987,13 +4176,13 @@ let data10 = data.idle_ttl_ms;
 const _errs29 = errors;
 const _errs30 = errors;
 if(!(((typeof data10 == "number") && (!(data10 % 1) && !isNaN(data10))) && (isFinite(data10)))){
-validate44.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/type",keyword:"type",params:{type: "integer"}}];
+validate45.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs30){
 if((typeof data10 == "number") && (isFinite(data10))){
 if(data10 < 1 || isNaN(data10)){
-validate44.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate45.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4006,7 +4195,7 @@ var valid0 = true;
 if(valid0){
 const _errs32 = errors;
 if(typeof data.preload !== "boolean"){
-validate44.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
+validate45.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid0 = _errs32 === errors;
@@ -4016,18 +4205,18 @@ let data12 = data.max_tokens_out;
 const _errs35 = errors;
 const _errs36 = errors;
 if(!(((typeof data12 == "number") && (!(data12 % 1) && !isNaN(data12))) && (isFinite(data12)))){
-validate44.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
+validate45.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs36){
 if((typeof data12 == "number") && (isFinite(data12))){
 if(data12 > 2147483647 || isNaN(data12)){
-validate44.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate45.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data12 < 1 || isNaN(data12)){
-validate44.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate45.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4040,15 +4229,15 @@ var valid0 = true;
 }
 if(valid0){
 const _errs38 = errors;
-if(!(validate31(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate31.errors : vErrors.concat(validate31.errors);
+if(!(validate32(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate32.errors : vErrors.concat(validate32.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs38 === errors;
 if(valid0){
 const _errs39 = errors;
-if(!(validate33(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate33.errors : vErrors.concat(validate33.errors);
+if(!(validate34(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate34.errors : vErrors.concat(validate34.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs39 === errors;
@@ -4067,7 +4256,7 @@ data15.idle_ms = 30000;
 const _errs43 = errors;
 for(const key1 in data15){
 if(!(((key1 === "first_token_ms") || (key1 === "idle_ms")) || (key1 === "wall_ms"))){
-validate44.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate45.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -4076,13 +4265,13 @@ if(_errs43 === errors){
 let data16 = data15.first_token_ms;
 const _errs44 = errors;
 if(!(((typeof data16 == "number") && (!(data16 % 1) && !isNaN(data16))) && (isFinite(data16)))){
-validate44.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
+validate45.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs44){
 if((typeof data16 == "number") && (isFinite(data16))){
 if(data16 < 1 || isNaN(data16)){
-validate44.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate45.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4092,13 +4281,13 @@ if(valid14){
 let data17 = data15.idle_ms;
 const _errs46 = errors;
 if(!(((typeof data17 == "number") && (!(data17 % 1) && !isNaN(data17))) && (isFinite(data17)))){
-validate44.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
+validate45.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs46){
 if((typeof data17 == "number") && (isFinite(data17))){
 if(data17 < 1 || isNaN(data17)){
-validate44.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate45.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4109,13 +4298,13 @@ if(data15.wall_ms !== undefined){
 let data18 = data15.wall_ms;
 const _errs48 = errors;
 if(!(((typeof data18 == "number") && (!(data18 % 1) && !isNaN(data18))) && (isFinite(data18)))){
-validate44.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
+validate45.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs48){
 if((typeof data18 == "number") && (isFinite(data18))){
 if(data18 < 1 || isNaN(data18)){
-validate44.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate45.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4130,7 +4319,7 @@ var valid14 = true;
 }
 }
 else {
-validate44.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
+validate45.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4141,12 +4330,12 @@ const _errs50 = errors;
 if(errors === _errs50){
 if(typeof data19 === "string"){
 if(!pattern4.test(data19)){
-validate44.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate45.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate44.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
+validate45.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -4175,7 +4364,7 @@ data20.fail = "never";
 const _errs55 = errors;
 for(const key2 in data20){
 if(!(((((key2 === "load_ms") || (key2 === "first_token_ms")) || (key2 === "tokens_per_second")) || (key2 === "memory_bytes")) || (key2 === "fail"))){
-validate44.errors = [{instancePath:instancePath+"/synthetic",schemaPath:"#/$defs/SyntheticConfig/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
+validate45.errors = [{instancePath:instancePath+"/synthetic",schemaPath:"#/$defs/SyntheticConfig/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
 return false;
 break;
 }
@@ -4184,13 +4373,13 @@ if(_errs55 === errors){
 let data21 = data20.load_ms;
 const _errs56 = errors;
 if(!(((typeof data21 == "number") && (!(data21 % 1) && !isNaN(data21))) && (isFinite(data21)))){
-validate44.errors = [{instancePath:instancePath+"/synthetic/load_ms",schemaPath:"#/$defs/SyntheticConfig/properties/load_ms/type",keyword:"type",params:{type: "integer"}}];
+validate45.errors = [{instancePath:instancePath+"/synthetic/load_ms",schemaPath:"#/$defs/SyntheticConfig/properties/load_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs56){
 if((typeof data21 == "number") && (isFinite(data21))){
 if(data21 < 0 || isNaN(data21)){
-validate44.errors = [{instancePath:instancePath+"/synthetic/load_ms",schemaPath:"#/$defs/SyntheticConfig/properties/load_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate45.errors = [{instancePath:instancePath+"/synthetic/load_ms",schemaPath:"#/$defs/SyntheticConfig/properties/load_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -4200,13 +4389,13 @@ if(valid16){
 let data22 = data20.first_token_ms;
 const _errs58 = errors;
 if(!(((typeof data22 == "number") && (!(data22 % 1) && !isNaN(data22))) && (isFinite(data22)))){
-validate44.errors = [{instancePath:instancePath+"/synthetic/first_token_ms",schemaPath:"#/$defs/SyntheticConfig/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
+validate45.errors = [{instancePath:instancePath+"/synthetic/first_token_ms",schemaPath:"#/$defs/SyntheticConfig/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs58){
 if((typeof data22 == "number") && (isFinite(data22))){
 if(data22 < 0 || isNaN(data22)){
-validate44.errors = [{instancePath:instancePath+"/synthetic/first_token_ms",schemaPath:"#/$defs/SyntheticConfig/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate45.errors = [{instancePath:instancePath+"/synthetic/first_token_ms",schemaPath:"#/$defs/SyntheticConfig/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -4218,12 +4407,12 @@ const _errs60 = errors;
 if(errors === _errs60){
 if((typeof data23 == "number") && (isFinite(data23))){
 if(data23 < 0 || isNaN(data23)){
-validate44.errors = [{instancePath:instancePath+"/synthetic/tokens_per_second",schemaPath:"#/$defs/SyntheticConfig/properties/tokens_per_second/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate45.errors = [{instancePath:instancePath+"/synthetic/tokens_per_second",schemaPath:"#/$defs/SyntheticConfig/properties/tokens_per_second/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 else {
-validate44.errors = [{instancePath:instancePath+"/synthetic/tokens_per_second",schemaPath:"#/$defs/SyntheticConfig/properties/tokens_per_second/type",keyword:"type",params:{type: "number"}}];
+validate45.errors = [{instancePath:instancePath+"/synthetic/tokens_per_second",schemaPath:"#/$defs/SyntheticConfig/properties/tokens_per_second/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
@@ -4232,13 +4421,13 @@ if(valid16){
 let data24 = data20.memory_bytes;
 const _errs62 = errors;
 if(!(((typeof data24 == "number") && (!(data24 % 1) && !isNaN(data24))) && (isFinite(data24)))){
-validate44.errors = [{instancePath:instancePath+"/synthetic/memory_bytes",schemaPath:"#/$defs/SyntheticConfig/properties/memory_bytes/type",keyword:"type",params:{type: "integer"}}];
+validate45.errors = [{instancePath:instancePath+"/synthetic/memory_bytes",schemaPath:"#/$defs/SyntheticConfig/properties/memory_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs62){
 if((typeof data24 == "number") && (isFinite(data24))){
 if(data24 < 0 || isNaN(data24)){
-validate44.errors = [{instancePath:instancePath+"/synthetic/memory_bytes",schemaPath:"#/$defs/SyntheticConfig/properties/memory_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate45.errors = [{instancePath:instancePath+"/synthetic/memory_bytes",schemaPath:"#/$defs/SyntheticConfig/properties/memory_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -4262,7 +4451,7 @@ vErrors.push(err0);
 errors++;
 }
 if(!((data25 === "never") || (data25 === "load"))){
-const err1 = {instancePath:instancePath+"/synthetic/fail",schemaPath:"#/$defs/SyntheticConfig/properties/fail/oneOf/0/enum",keyword:"enum",params:{allowedValues: schema96.properties.fail.oneOf[0].enum}};
+const err1 = {instancePath:instancePath+"/synthetic/fail",schemaPath:"#/$defs/SyntheticConfig/properties/fail/oneOf/0/enum",keyword:"enum",params:{allowedValues: schema99.properties.fail.oneOf[0].enum}};
 if(vErrors === null){
 vErrors = [err1];
 }
@@ -4368,7 +4557,7 @@ else {
 vErrors.push(err7);
 }
 errors++;
-validate44.errors = vErrors;
+validate45.errors = vErrors;
 return false;
 }
 else {
@@ -4390,7 +4579,7 @@ var valid16 = _errs64 === errors;
 }
 }
 else {
-validate44.errors = [{instancePath:instancePath+"/synthetic",schemaPath:"#/$defs/SyntheticConfig/type",keyword:"type",params:{type: "object"}}];
+validate45.errors = [{instancePath:instancePath+"/synthetic",schemaPath:"#/$defs/SyntheticConfig/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4415,14 +4604,109 @@ var valid0 = _errs52 === errors;
 }
 }
 else {
-validate44.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate45.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate44.errors = vErrors;
+validate45.errors = vErrors;
 return errors === 0;
 }
-validate44.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate45.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+
+
+function validate30(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+let vErrors = null;
+let errors = 0;
+const evaluated0 = validate30.evaluated;
+if(evaluated0.dynamicProps){
+evaluated0.props = undefined;
+}
+if(evaluated0.dynamicItems){
+evaluated0.items = undefined;
+}
+if(errors === 0){
+if(data && typeof data == "object" && !Array.isArray(data)){
+let missing0;
+if((data.engine === undefined) && (missing0 = "engine")){
+validate30.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+return false;
+}
+else {
+const tag0 = data.engine;
+if(typeof tag0 == "string"){
+if(tag0 === "llamacpp"){
+if(!(validate31(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate31.errors : vErrors.concat(validate31.errors);
+errors = vErrors.length;
+}
+var props0 = true;
+}
+else if(tag0 === "vllm"){
+if(!(validate38(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate38.errors : vErrors.concat(validate38.errors);
+errors = vErrors.length;
+}
+if(props0 !== true){
+props0 = true;
+}
+}
+else if(tag0 === "tgi"){
+if(!(validate38(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate38.errors : vErrors.concat(validate38.errors);
+errors = vErrors.length;
+}
+if(props0 !== true){
+props0 = true;
+}
+}
+else if(tag0 === "triton"){
+if(!(validate38(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate38.errors : vErrors.concat(validate38.errors);
+errors = vErrors.length;
+}
+if(props0 !== true){
+props0 = true;
+}
+}
+else if(tag0 === "openai"){
+if(!(validate38(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate38.errors : vErrors.concat(validate38.errors);
+errors = vErrors.length;
+}
+if(props0 !== true){
+props0 = true;
+}
+}
+else if(tag0 === "synthetic"){
+if(!(validate45(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate45.errors : vErrors.concat(validate45.errors);
+errors = vErrors.length;
+}
+if(props0 !== true){
+props0 = true;
+}
+}
+else {
+validate30.errors = [{instancePath,schemaPath:"#/discriminator",keyword:"discriminator",params:{error: "mapping", tag: "engine", tagValue: tag0}}];
+return false;
+}
+}
+else {
+validate30.errors = [{instancePath,schemaPath:"#/discriminator",keyword:"discriminator",params:{error: "tag", tag: "engine", tagValue: tag0}}];
+return false;
+}
+}
+}
+else {
+validate30.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+validate30.errors = vErrors;
+evaluated0.props = props0;
+return errors === 0;
+}
+validate30.evaluated = {"dynamicProps":true,"dynamicItems":false};
 
 
 function validate29(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
@@ -4437,103 +4721,11 @@ evaluated0.items = undefined;
 }
 if(errors === 0){
 if(data && typeof data == "object" && !Array.isArray(data)){
-let missing0;
-if((data.engine === undefined) && (missing0 = "engine")){
-validate29.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
-return false;
-}
-else {
-const tag0 = data.engine;
-if(typeof tag0 == "string"){
-if(tag0 === "llamacpp"){
-if(!(validate30(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate30.errors : vErrors.concat(validate30.errors);
-errors = vErrors.length;
-}
-var props0 = true;
-}
-else if(tag0 === "vllm"){
-if(!(validate37(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate37.errors : vErrors.concat(validate37.errors);
-errors = vErrors.length;
-}
-if(props0 !== true){
-props0 = true;
-}
-}
-else if(tag0 === "tgi"){
-if(!(validate37(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate37.errors : vErrors.concat(validate37.errors);
-errors = vErrors.length;
-}
-if(props0 !== true){
-props0 = true;
-}
-}
-else if(tag0 === "triton"){
-if(!(validate37(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate37.errors : vErrors.concat(validate37.errors);
-errors = vErrors.length;
-}
-if(props0 !== true){
-props0 = true;
-}
-}
-else if(tag0 === "openai"){
-if(!(validate37(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate37.errors : vErrors.concat(validate37.errors);
-errors = vErrors.length;
-}
-if(props0 !== true){
-props0 = true;
-}
-}
-else if(tag0 === "synthetic"){
-if(!(validate44(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate44.errors : vErrors.concat(validate44.errors);
-errors = vErrors.length;
-}
-if(props0 !== true){
-props0 = true;
-}
-}
-else {
-validate29.errors = [{instancePath,schemaPath:"#/discriminator",keyword:"discriminator",params:{error: "mapping", tag: "engine", tagValue: tag0}}];
-return false;
-}
-}
-else {
-validate29.errors = [{instancePath,schemaPath:"#/discriminator",keyword:"discriminator",params:{error: "tag", tag: "engine", tagValue: tag0}}];
-return false;
-}
-}
-}
-else {
-validate29.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
-return false;
-}
-}
-validate29.errors = vErrors;
-evaluated0.props = props0;
-return errors === 0;
-}
-validate29.evaluated = {"dynamicProps":true,"dynamicItems":false};
-
-
-function validate28(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
-let vErrors = null;
-let errors = 0;
-const evaluated0 = validate28.evaluated;
-if(evaluated0.dynamicProps){
-evaluated0.props = undefined;
-}
-if(evaluated0.dynamicItems){
-evaluated0.items = undefined;
-}
-if(errors === 0){
-if(data && typeof data == "object" && !Array.isArray(data)){
 if(data.server === undefined){
 data.server = {};
+}
+if(data.auth === undefined){
+data.auth = {};
 }
 if(data.sse === undefined){
 data.sse = {};
@@ -4565,6 +4757,9 @@ data.artifacts = {};
 if(data.runtime === undefined){
 data.runtime = {};
 }
+if(data.handoff === undefined){
+data.handoff = {};
+}
 if(data.models === undefined){
 data.models = {};
 }
@@ -4588,8 +4783,8 @@ data.memory = {};
 }
 const _errs1 = errors;
 for(const key0 in data){
-if(!(func1.call(schema53.properties, key0))){
-validate28.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+if(!(func1.call(schema54.properties, key0))){
+validate29.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -4611,7 +4806,7 @@ data0.shutdown_ms = 10000;
 const _errs4 = errors;
 for(const key1 in data0){
 if(!(((key1 === "bind_addr") || (key1 === "body_limit_bytes")) || (key1 === "shutdown_ms"))){
-validate28.errors = [{instancePath:instancePath+"/server",schemaPath:"#/properties/server/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate29.errors = [{instancePath:instancePath+"/server",schemaPath:"#/properties/server/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -4619,7 +4814,7 @@ break;
 if(_errs4 === errors){
 const _errs5 = errors;
 if(typeof data0.bind_addr !== "string"){
-validate28.errors = [{instancePath:instancePath+"/server/bind_addr",schemaPath:"#/properties/server/properties/bind_addr/type",keyword:"type",params:{type: "string"}}];
+validate29.errors = [{instancePath:instancePath+"/server/bind_addr",schemaPath:"#/properties/server/properties/bind_addr/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid1 = _errs5 === errors;
@@ -4627,13 +4822,13 @@ if(valid1){
 let data2 = data0.body_limit_bytes;
 const _errs7 = errors;
 if(!(((typeof data2 == "number") && (!(data2 % 1) && !isNaN(data2))) && (isFinite(data2)))){
-validate28.errors = [{instancePath:instancePath+"/server/body_limit_bytes",schemaPath:"#/properties/server/properties/body_limit_bytes/type",keyword:"type",params:{type: "integer"}}];
+validate29.errors = [{instancePath:instancePath+"/server/body_limit_bytes",schemaPath:"#/properties/server/properties/body_limit_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs7){
 if((typeof data2 == "number") && (isFinite(data2))){
 if(data2 < 1024 || isNaN(data2)){
-validate28.errors = [{instancePath:instancePath+"/server/body_limit_bytes",schemaPath:"#/properties/server/properties/body_limit_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1024}}];
+validate29.errors = [{instancePath:instancePath+"/server/body_limit_bytes",schemaPath:"#/properties/server/properties/body_limit_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1024}}];
 return false;
 }
 }
@@ -4643,13 +4838,13 @@ if(valid1){
 let data3 = data0.shutdown_ms;
 const _errs9 = errors;
 if(!(((typeof data3 == "number") && (!(data3 % 1) && !isNaN(data3))) && (isFinite(data3)))){
-validate28.errors = [{instancePath:instancePath+"/server/shutdown_ms",schemaPath:"#/properties/server/properties/shutdown_ms/type",keyword:"type",params:{type: "integer"}}];
+validate29.errors = [{instancePath:instancePath+"/server/shutdown_ms",schemaPath:"#/properties/server/properties/shutdown_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs9){
 if((typeof data3 == "number") && (isFinite(data3))){
 if(data3 < 0 || isNaN(data3)){
-validate28.errors = [{instancePath:instancePath+"/server/shutdown_ms",schemaPath:"#/properties/server/properties/shutdown_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate29.errors = [{instancePath:instancePath+"/server/shutdown_ms",schemaPath:"#/properties/server/properties/shutdown_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -4660,137 +4855,108 @@ var valid1 = _errs9 === errors;
 }
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/server",schemaPath:"#/properties/server/type",keyword:"type",params:{type: "object"}}];
+validate29.errors = [{instancePath:instancePath+"/server",schemaPath:"#/properties/server/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
 var valid0 = _errs2 === errors;
 if(valid0){
-let data4 = data.sse;
+let data4 = data.auth;
 const _errs11 = errors;
 if(errors === _errs11){
 if(data4 && typeof data4 == "object" && !Array.isArray(data4)){
-if(data4.heartbeat_ms === undefined){
-data4.heartbeat_ms = 15000;
+if(data4.optional === undefined){
+data4.optional = false;
 }
-if(data4.metrics_period_ms === undefined){
-data4.metrics_period_ms = 1000;
-}
-if(data4.cancel_on_disconnect === undefined){
-data4.cancel_on_disconnect = true;
-}
-if(data4.disconnect_grace_ms === undefined){
-data4.disconnect_grace_ms = 10000;
-}
-if(data4.narration_enabled === undefined){
-data4.narration_enabled = false;
-}
-if(data4.microbatch === undefined){
-data4.microbatch = false;
-}
-if(data4.microbatch_window_ms === undefined){
-data4.microbatch_window_ms = 10;
+if(data4.trust_proxy === undefined){
+data4.trust_proxy = false;
 }
 const _errs13 = errors;
 for(const key2 in data4){
-if(!(((((((key2 === "heartbeat_ms") || (key2 === "metrics_period_ms")) || (key2 === "cancel_on_disconnect")) || (key2 === "disconnect_grace_ms")) || (key2 === "narration_enabled")) || (key2 === "microbatch")) || (key2 === "microbatch_window_ms"))){
-validate28.errors = [{instancePath:instancePath+"/sse",schemaPath:"#/properties/sse/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
+if(!(((((key2 === "token") || (key2 === "token_file")) || (key2 === "optional")) || (key2 === "trust_proxy")) || (key2 === "worker_token"))){
+validate29.errors = [{instancePath:instancePath+"/auth",schemaPath:"#/properties/auth/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
 return false;
 break;
 }
 }
 if(_errs13 === errors){
-let data5 = data4.heartbeat_ms;
+if(data4.token !== undefined){
+let data5 = data4.token;
 const _errs14 = errors;
-if(!(((typeof data5 == "number") && (!(data5 % 1) && !isNaN(data5))) && (isFinite(data5)))){
-validate28.errors = [{instancePath:instancePath+"/sse/heartbeat_ms",schemaPath:"#/properties/sse/properties/heartbeat_ms/type",keyword:"type",params:{type: "integer"}}];
+const _errs15 = errors;
+if(errors === _errs15){
+if(typeof data5 === "string"){
+if(!pattern17.test(data5)){
+validate29.errors = [{instancePath:instancePath+"/auth/token",schemaPath:"#/$defs/AccessToken/pattern",keyword:"pattern",params:{pattern: "^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$"}}];
 return false;
 }
-if(errors === _errs14){
-if((typeof data5 == "number") && (isFinite(data5))){
-if(data5 < 0 || isNaN(data5)){
-validate28.errors = [{instancePath:instancePath+"/sse/heartbeat_ms",schemaPath:"#/properties/sse/properties/heartbeat_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
-return false;
 }
+else {
+validate29.errors = [{instancePath:instancePath+"/auth/token",schemaPath:"#/$defs/AccessToken/type",keyword:"type",params:{type: "string"}}];
+return false;
 }
 }
 var valid2 = _errs14 === errors;
+}
+else {
+var valid2 = true;
+}
 if(valid2){
-let data6 = data4.metrics_period_ms;
-const _errs16 = errors;
-if(!(((typeof data6 == "number") && (!(data6 % 1) && !isNaN(data6))) && (isFinite(data6)))){
-validate28.errors = [{instancePath:instancePath+"/sse/metrics_period_ms",schemaPath:"#/properties/sse/properties/metrics_period_ms/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs16){
-if((typeof data6 == "number") && (isFinite(data6))){
-if(data6 < 10 || isNaN(data6)){
-validate28.errors = [{instancePath:instancePath+"/sse/metrics_period_ms",schemaPath:"#/properties/sse/properties/metrics_period_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
+if(data4.token_file !== undefined){
+let data6 = data4.token_file;
+const _errs17 = errors;
+if(errors === _errs17){
+if(typeof data6 === "string"){
+if(!pattern4.test(data6)){
+validate29.errors = [{instancePath:instancePath+"/auth/token_file",schemaPath:"#/properties/auth/properties/token_file/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
+else {
+validate29.errors = [{instancePath:instancePath+"/auth/token_file",schemaPath:"#/properties/auth/properties/token_file/type",keyword:"type",params:{type: "string"}}];
+return false;
 }
-var valid2 = _errs16 === errors;
+}
+var valid2 = _errs17 === errors;
+}
+else {
+var valid2 = true;
+}
 if(valid2){
-const _errs18 = errors;
-if(typeof data4.cancel_on_disconnect !== "boolean"){
-validate28.errors = [{instancePath:instancePath+"/sse/cancel_on_disconnect",schemaPath:"#/properties/sse/properties/cancel_on_disconnect/type",keyword:"type",params:{type: "boolean"}}];
+const _errs19 = errors;
+if(typeof data4.optional !== "boolean"){
+validate29.errors = [{instancePath:instancePath+"/auth/optional",schemaPath:"#/properties/auth/properties/optional/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
-var valid2 = _errs18 === errors;
+var valid2 = _errs19 === errors;
 if(valid2){
-let data8 = data4.disconnect_grace_ms;
-const _errs20 = errors;
-if(!(((typeof data8 == "number") && (!(data8 % 1) && !isNaN(data8))) && (isFinite(data8)))){
-validate28.errors = [{instancePath:instancePath+"/sse/disconnect_grace_ms",schemaPath:"#/properties/sse/properties/disconnect_grace_ms/type",keyword:"type",params:{type: "integer"}}];
+const _errs21 = errors;
+if(typeof data4.trust_proxy !== "boolean"){
+validate29.errors = [{instancePath:instancePath+"/auth/trust_proxy",schemaPath:"#/properties/auth/properties/trust_proxy/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
-if(errors === _errs20){
-if((typeof data8 == "number") && (isFinite(data8))){
-if(data8 < 0 || isNaN(data8)){
-validate28.errors = [{instancePath:instancePath+"/sse/disconnect_grace_ms",schemaPath:"#/properties/sse/properties/disconnect_grace_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
-return false;
-}
-}
-}
-var valid2 = _errs20 === errors;
+var valid2 = _errs21 === errors;
 if(valid2){
-const _errs22 = errors;
-if(typeof data4.narration_enabled !== "boolean"){
-validate28.errors = [{instancePath:instancePath+"/sse/narration_enabled",schemaPath:"#/properties/sse/properties/narration_enabled/type",keyword:"type",params:{type: "boolean"}}];
-return false;
-}
-var valid2 = _errs22 === errors;
-if(valid2){
+if(data4.worker_token !== undefined){
+let data9 = data4.worker_token;
+const _errs23 = errors;
 const _errs24 = errors;
-if(typeof data4.microbatch !== "boolean"){
-validate28.errors = [{instancePath:instancePath+"/sse/microbatch",schemaPath:"#/properties/sse/properties/microbatch/type",keyword:"type",params:{type: "boolean"}}];
+if(errors === _errs24){
+if(typeof data9 === "string"){
+if(!pattern17.test(data9)){
+validate29.errors = [{instancePath:instancePath+"/auth/worker_token",schemaPath:"#/$defs/AccessToken/pattern",keyword:"pattern",params:{pattern: "^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$"}}];
 return false;
 }
-var valid2 = _errs24 === errors;
-if(valid2){
-let data11 = data4.microbatch_window_ms;
-const _errs26 = errors;
-if(!(((typeof data11 == "number") && (!(data11 % 1) && !isNaN(data11))) && (isFinite(data11)))){
-validate28.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs26){
-if((typeof data11 == "number") && (isFinite(data11))){
-if(data11 > 1000 || isNaN(data11)){
-validate28.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1000}}];
-return false;
 }
 else {
-if(data11 < 1 || isNaN(data11)){
-validate28.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate29.errors = [{instancePath:instancePath+"/auth/worker_token",schemaPath:"#/$defs/AccessToken/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
+var valid2 = _errs23 === errors;
 }
-}
-var valid2 = _errs26 === errors;
-}
+else {
+var valid2 = true;
 }
 }
 }
@@ -4799,1474 +4965,1681 @@ var valid2 = _errs26 === errors;
 }
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/sse",schemaPath:"#/properties/sse/type",keyword:"type",params:{type: "object"}}];
+validate29.errors = [{instancePath:instancePath+"/auth",schemaPath:"#/properties/auth/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
 var valid0 = _errs11 === errors;
 if(valid0){
-let data12 = data.admission;
+let data10 = data.sse;
+const _errs26 = errors;
+if(errors === _errs26){
+if(data10 && typeof data10 == "object" && !Array.isArray(data10)){
+if(data10.heartbeat_ms === undefined){
+data10.heartbeat_ms = 15000;
+}
+if(data10.metrics_period_ms === undefined){
+data10.metrics_period_ms = 1000;
+}
+if(data10.cancel_on_disconnect === undefined){
+data10.cancel_on_disconnect = true;
+}
+if(data10.disconnect_grace_ms === undefined){
+data10.disconnect_grace_ms = 10000;
+}
+if(data10.narration_enabled === undefined){
+data10.narration_enabled = false;
+}
+if(data10.microbatch === undefined){
+data10.microbatch = false;
+}
+if(data10.microbatch_window_ms === undefined){
+data10.microbatch_window_ms = 10;
+}
 const _errs28 = errors;
-if(errors === _errs28){
-if(data12 && typeof data12 == "object" && !Array.isArray(data12)){
-if(data12.capacity === undefined){
-data12.capacity = 256;
-}
-if(data12.policy === undefined){
-data12.policy = "reject";
-}
-if(data12.idempotency_ttl_ms === undefined){
-data12.idempotency_ttl_ms = 600000;
-}
-const _errs30 = errors;
-for(const key3 in data12){
-if(!(((key3 === "capacity") || (key3 === "policy")) || (key3 === "idempotency_ttl_ms"))){
-validate28.errors = [{instancePath:instancePath+"/admission",schemaPath:"#/properties/admission/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key3}}];
+for(const key3 in data10){
+if(!(((((((key3 === "heartbeat_ms") || (key3 === "metrics_period_ms")) || (key3 === "cancel_on_disconnect")) || (key3 === "disconnect_grace_ms")) || (key3 === "narration_enabled")) || (key3 === "microbatch")) || (key3 === "microbatch_window_ms"))){
+validate29.errors = [{instancePath:instancePath+"/sse",schemaPath:"#/properties/sse/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key3}}];
 return false;
 break;
 }
 }
-if(_errs30 === errors){
-let data13 = data12.capacity;
+if(_errs28 === errors){
+let data11 = data10.heartbeat_ms;
+const _errs29 = errors;
+if(!(((typeof data11 == "number") && (!(data11 % 1) && !isNaN(data11))) && (isFinite(data11)))){
+validate29.errors = [{instancePath:instancePath+"/sse/heartbeat_ms",schemaPath:"#/properties/sse/properties/heartbeat_ms/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs29){
+if((typeof data11 == "number") && (isFinite(data11))){
+if(data11 < 0 || isNaN(data11)){
+validate29.errors = [{instancePath:instancePath+"/sse/heartbeat_ms",schemaPath:"#/properties/sse/properties/heartbeat_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
+}
+}
+}
+var valid5 = _errs29 === errors;
+if(valid5){
+let data12 = data10.metrics_period_ms;
 const _errs31 = errors;
-if(!(((typeof data13 == "number") && (!(data13 % 1) && !isNaN(data13))) && (isFinite(data13)))){
-validate28.errors = [{instancePath:instancePath+"/admission/capacity",schemaPath:"#/properties/admission/properties/capacity/type",keyword:"type",params:{type: "integer"}}];
+if(!(((typeof data12 == "number") && (!(data12 % 1) && !isNaN(data12))) && (isFinite(data12)))){
+validate29.errors = [{instancePath:instancePath+"/sse/metrics_period_ms",schemaPath:"#/properties/sse/properties/metrics_period_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs31){
-if((typeof data13 == "number") && (isFinite(data13))){
-if(data13 < 1 || isNaN(data13)){
-validate28.errors = [{instancePath:instancePath+"/admission/capacity",schemaPath:"#/properties/admission/properties/capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+if((typeof data12 == "number") && (isFinite(data12))){
+if(data12 < 10 || isNaN(data12)){
+validate29.errors = [{instancePath:instancePath+"/sse/metrics_period_ms",schemaPath:"#/properties/sse/properties/metrics_period_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
 return false;
 }
 }
 }
-var valid3 = _errs31 === errors;
-if(valid3){
-let data14 = data12.policy;
+var valid5 = _errs31 === errors;
+if(valid5){
 const _errs33 = errors;
-if(typeof data14 !== "string"){
-validate28.errors = [{instancePath:instancePath+"/admission/policy",schemaPath:"#/$defs/FullPolicy/type",keyword:"type",params:{type: "string"}}];
+if(typeof data10.cancel_on_disconnect !== "boolean"){
+validate29.errors = [{instancePath:instancePath+"/sse/cancel_on_disconnect",schemaPath:"#/properties/sse/properties/cancel_on_disconnect/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
-if(!(((data14 === "reject") || (data14 === "drop-lru")) || (data14 === "shed-low-priority"))){
-validate28.errors = [{instancePath:instancePath+"/admission/policy",schemaPath:"#/$defs/FullPolicy/enum",keyword:"enum",params:{allowedValues: schema54.enum}}];
+var valid5 = _errs33 === errors;
+if(valid5){
+let data14 = data10.disconnect_grace_ms;
+const _errs35 = errors;
+if(!(((typeof data14 == "number") && (!(data14 % 1) && !isNaN(data14))) && (isFinite(data14)))){
+validate29.errors = [{instancePath:instancePath+"/sse/disconnect_grace_ms",schemaPath:"#/properties/sse/properties/disconnect_grace_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-var valid3 = _errs33 === errors;
-if(valid3){
-let data15 = data12.idempotency_ttl_ms;
-const _errs36 = errors;
-if(!(((typeof data15 == "number") && (!(data15 % 1) && !isNaN(data15))) && (isFinite(data15)))){
-validate28.errors = [{instancePath:instancePath+"/admission/idempotency_ttl_ms",schemaPath:"#/properties/admission/properties/idempotency_ttl_ms/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs36){
-if((typeof data15 == "number") && (isFinite(data15))){
-if(data15 < 0 || isNaN(data15)){
-validate28.errors = [{instancePath:instancePath+"/admission/idempotency_ttl_ms",schemaPath:"#/properties/admission/properties/idempotency_ttl_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+if(errors === _errs35){
+if((typeof data14 == "number") && (isFinite(data14))){
+if(data14 < 0 || isNaN(data14)){
+validate29.errors = [{instancePath:instancePath+"/sse/disconnect_grace_ms",schemaPath:"#/properties/sse/properties/disconnect_grace_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 }
-var valid3 = _errs36 === errors;
-}
-}
-}
-}
-else {
-validate28.errors = [{instancePath:instancePath+"/admission",schemaPath:"#/properties/admission/type",keyword:"type",params:{type: "object"}}];
+var valid5 = _errs35 === errors;
+if(valid5){
+const _errs37 = errors;
+if(typeof data10.narration_enabled !== "boolean"){
+validate29.errors = [{instancePath:instancePath+"/sse/narration_enabled",schemaPath:"#/properties/sse/properties/narration_enabled/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
-}
-var valid0 = _errs28 === errors;
-if(valid0){
-let data16 = data.session;
-const _errs38 = errors;
-if(errors === _errs38){
-if(data16 && typeof data16 == "object" && !Array.isArray(data16)){
-if(data16.ttl_ms === undefined){
-data16.ttl_ms = 600000;
-}
-if(data16.budgets === undefined){
-data16.budgets = {};
-}
-const _errs40 = errors;
-for(const key4 in data16){
-if(!(((key4 === "ttl_ms") || (key4 === "max_turns")) || (key4 === "budgets"))){
-validate28.errors = [{instancePath:instancePath+"/session",schemaPath:"#/properties/session/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key4}}];
+var valid5 = _errs37 === errors;
+if(valid5){
+const _errs39 = errors;
+if(typeof data10.microbatch !== "boolean"){
+validate29.errors = [{instancePath:instancePath+"/sse/microbatch",schemaPath:"#/properties/sse/properties/microbatch/type",keyword:"type",params:{type: "boolean"}}];
 return false;
-break;
 }
-}
-if(_errs40 === errors){
-let data17 = data16.ttl_ms;
+var valid5 = _errs39 === errors;
+if(valid5){
+let data17 = data10.microbatch_window_ms;
 const _errs41 = errors;
 if(!(((typeof data17 == "number") && (!(data17 % 1) && !isNaN(data17))) && (isFinite(data17)))){
-validate28.errors = [{instancePath:instancePath+"/session/ttl_ms",schemaPath:"#/properties/session/properties/ttl_ms/type",keyword:"type",params:{type: "integer"}}];
+validate29.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs41){
 if((typeof data17 == "number") && (isFinite(data17))){
-if(data17 < 1 || isNaN(data17)){
-validate28.errors = [{instancePath:instancePath+"/session/ttl_ms",schemaPath:"#/properties/session/properties/ttl_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+if(data17 > 1000 || isNaN(data17)){
+validate29.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1000}}];
 return false;
+}
+else {
+if(data17 < 1 || isNaN(data17)){
+validate29.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
 }
 }
 }
 var valid5 = _errs41 === errors;
-if(valid5){
-if(data16.max_turns !== undefined){
-let data18 = data16.max_turns;
-const _errs43 = errors;
-if(!(((typeof data18 == "number") && (!(data18 % 1) && !isNaN(data18))) && (isFinite(data18)))){
-validate28.errors = [{instancePath:instancePath+"/session/max_turns",schemaPath:"#/properties/session/properties/max_turns/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs43){
-if((typeof data18 == "number") && (isFinite(data18))){
-if(data18 < 1 || isNaN(data18)){
-validate28.errors = [{instancePath:instancePath+"/session/max_turns",schemaPath:"#/properties/session/properties/max_turns/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
-return false;
 }
 }
 }
-var valid5 = _errs43 === errors;
+}
+}
+}
+}
 }
 else {
-var valid5 = true;
+validate29.errors = [{instancePath:instancePath+"/sse",schemaPath:"#/properties/sse/type",keyword:"type",params:{type: "object"}}];
+return false;
 }
-if(valid5){
-let data19 = data16.budgets;
+}
+var valid0 = _errs26 === errors;
+if(valid0){
+let data18 = data.admission;
+const _errs43 = errors;
+if(errors === _errs43){
+if(data18 && typeof data18 == "object" && !Array.isArray(data18)){
+if(data18.capacity === undefined){
+data18.capacity = 256;
+}
+if(data18.policy === undefined){
+data18.policy = "reject";
+}
+if(data18.idempotency_ttl_ms === undefined){
+data18.idempotency_ttl_ms = 600000;
+}
 const _errs45 = errors;
-if(errors === _errs45){
-if(data19 && typeof data19 == "object" && !Array.isArray(data19)){
-const _errs47 = errors;
-for(const key5 in data19){
-if(!(((key5 === "tokens") || (key5 === "time_ms")) || (key5 === "cost"))){
-validate28.errors = [{instancePath:instancePath+"/session/budgets",schemaPath:"#/properties/session/properties/budgets/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key5}}];
+for(const key4 in data18){
+if(!(((key4 === "capacity") || (key4 === "policy")) || (key4 === "idempotency_ttl_ms"))){
+validate29.errors = [{instancePath:instancePath+"/admission",schemaPath:"#/properties/admission/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key4}}];
 return false;
 break;
 }
 }
-if(_errs47 === errors){
-if(data19.tokens !== undefined){
-let data20 = data19.tokens;
+if(_errs45 === errors){
+let data19 = data18.capacity;
+const _errs46 = errors;
+if(!(((typeof data19 == "number") && (!(data19 % 1) && !isNaN(data19))) && (isFinite(data19)))){
+validate29.errors = [{instancePath:instancePath+"/admission/capacity",schemaPath:"#/properties/admission/properties/capacity/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs46){
+if((typeof data19 == "number") && (isFinite(data19))){
+if(data19 < 1 || isNaN(data19)){
+validate29.errors = [{instancePath:instancePath+"/admission/capacity",schemaPath:"#/properties/admission/properties/capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+var valid6 = _errs46 === errors;
+if(valid6){
+let data20 = data18.policy;
 const _errs48 = errors;
-if(!(((typeof data20 == "number") && (!(data20 % 1) && !isNaN(data20))) && (isFinite(data20)))){
-validate28.errors = [{instancePath:instancePath+"/session/budgets/tokens",schemaPath:"#/properties/session/properties/budgets/properties/tokens/type",keyword:"type",params:{type: "integer"}}];
+if(typeof data20 !== "string"){
+validate29.errors = [{instancePath:instancePath+"/admission/policy",schemaPath:"#/$defs/FullPolicy/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
-if(errors === _errs48){
-if((typeof data20 == "number") && (isFinite(data20))){
-if(data20 < 0 || isNaN(data20)){
-validate28.errors = [{instancePath:instancePath+"/session/budgets/tokens",schemaPath:"#/properties/session/properties/budgets/properties/tokens/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+if(!(((data20 === "reject") || (data20 === "drop-lru")) || (data20 === "shed-low-priority"))){
+validate29.errors = [{instancePath:instancePath+"/admission/policy",schemaPath:"#/$defs/FullPolicy/enum",keyword:"enum",params:{allowedValues: schema57.enum}}];
 return false;
-}
-}
 }
 var valid6 = _errs48 === errors;
-}
-else {
-var valid6 = true;
-}
 if(valid6){
-if(data19.time_ms !== undefined){
-let data21 = data19.time_ms;
-const _errs50 = errors;
+let data21 = data18.idempotency_ttl_ms;
+const _errs51 = errors;
 if(!(((typeof data21 == "number") && (!(data21 % 1) && !isNaN(data21))) && (isFinite(data21)))){
-validate28.errors = [{instancePath:instancePath+"/session/budgets/time_ms",schemaPath:"#/properties/session/properties/budgets/properties/time_ms/type",keyword:"type",params:{type: "integer"}}];
+validate29.errors = [{instancePath:instancePath+"/admission/idempotency_ttl_ms",schemaPath:"#/properties/admission/properties/idempotency_ttl_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs50){
+if(errors === _errs51){
 if((typeof data21 == "number") && (isFinite(data21))){
 if(data21 < 0 || isNaN(data21)){
-validate28.errors = [{instancePath:instancePath+"/session/budgets/time_ms",schemaPath:"#/properties/session/properties/budgets/properties/time_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate29.errors = [{instancePath:instancePath+"/admission/idempotency_ttl_ms",schemaPath:"#/properties/admission/properties/idempotency_ttl_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 }
-var valid6 = _errs50 === errors;
-}
-else {
-var valid6 = true;
-}
-if(valid6){
-if(data19.cost !== undefined){
-let data22 = data19.cost;
-const _errs52 = errors;
-if(errors === _errs52){
-if((typeof data22 == "number") && (isFinite(data22))){
-if(data22 < 0 || isNaN(data22)){
-validate28.errors = [{instancePath:instancePath+"/session/budgets/cost",schemaPath:"#/properties/session/properties/budgets/properties/cost/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
-return false;
-}
-}
-else {
-validate28.errors = [{instancePath:instancePath+"/session/budgets/cost",schemaPath:"#/properties/session/properties/budgets/properties/cost/type",keyword:"type",params:{type: "number"}}];
-return false;
-}
-}
-var valid6 = _errs52 === errors;
-}
-else {
-var valid6 = true;
-}
+var valid6 = _errs51 === errors;
 }
 }
 }
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/session/budgets",schemaPath:"#/properties/session/properties/budgets/type",keyword:"type",params:{type: "object"}}];
+validate29.errors = [{instancePath:instancePath+"/admission",schemaPath:"#/properties/admission/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-var valid5 = _errs45 === errors;
-}
-}
-}
-}
-else {
-validate28.errors = [{instancePath:instancePath+"/session",schemaPath:"#/properties/session/type",keyword:"type",params:{type: "object"}}];
-return false;
-}
-}
-var valid0 = _errs38 === errors;
+var valid0 = _errs43 === errors;
 if(valid0){
-let data23 = data.budget;
-const _errs54 = errors;
-if(errors === _errs54){
-if(data23 && typeof data23 == "object" && !Array.isArray(data23)){
-if(data23.cost_per_output_token === undefined){
-data23.cost_per_output_token = 0.000002;
+let data22 = data.session;
+const _errs53 = errors;
+if(errors === _errs53){
+if(data22 && typeof data22 == "object" && !Array.isArray(data22)){
+if(data22.ttl_ms === undefined){
+data22.ttl_ms = 600000;
 }
+if(data22.budgets === undefined){
+data22.budgets = {};
+}
+const _errs55 = errors;
+for(const key5 in data22){
+if(!(((key5 === "ttl_ms") || (key5 === "max_turns")) || (key5 === "budgets"))){
+validate29.errors = [{instancePath:instancePath+"/session",schemaPath:"#/properties/session/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key5}}];
+return false;
+break;
+}
+}
+if(_errs55 === errors){
+let data23 = data22.ttl_ms;
 const _errs56 = errors;
-for(const key6 in data23){
-if(!(key6 === "cost_per_output_token")){
-validate28.errors = [{instancePath:instancePath+"/budget",schemaPath:"#/properties/budget/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key6}}];
+if(!(((typeof data23 == "number") && (!(data23 % 1) && !isNaN(data23))) && (isFinite(data23)))){
+validate29.errors = [{instancePath:instancePath+"/session/ttl_ms",schemaPath:"#/properties/session/properties/ttl_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
-break;
+}
+if(errors === _errs56){
+if((typeof data23 == "number") && (isFinite(data23))){
+if(data23 < 1 || isNaN(data23)){
+validate29.errors = [{instancePath:instancePath+"/session/ttl_ms",schemaPath:"#/properties/session/properties/ttl_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
 }
 }
-if(_errs56 === errors){
-let data24 = data23.cost_per_output_token;
-const _errs57 = errors;
-if(errors === _errs57){
+}
+var valid8 = _errs56 === errors;
+if(valid8){
+if(data22.max_turns !== undefined){
+let data24 = data22.max_turns;
+const _errs58 = errors;
+if(!(((typeof data24 == "number") && (!(data24 % 1) && !isNaN(data24))) && (isFinite(data24)))){
+validate29.errors = [{instancePath:instancePath+"/session/max_turns",schemaPath:"#/properties/session/properties/max_turns/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs58){
 if((typeof data24 == "number") && (isFinite(data24))){
-if(data24 < 0 || isNaN(data24)){
-validate28.errors = [{instancePath:instancePath+"/budget/cost_per_output_token",schemaPath:"#/properties/budget/properties/cost_per_output_token/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+if(data24 < 1 || isNaN(data24)){
+validate29.errors = [{instancePath:instancePath+"/session/max_turns",schemaPath:"#/properties/session/properties/max_turns/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
+}
+}
+var valid8 = _errs58 === errors;
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/budget/cost_per_output_token",schemaPath:"#/properties/budget/properties/cost_per_output_token/type",keyword:"type",params:{type: "number"}}];
-return false;
+var valid8 = true;
 }
-}
-}
-}
-else {
-validate28.errors = [{instancePath:instancePath+"/budget",schemaPath:"#/properties/budget/type",keyword:"type",params:{type: "object"}}];
-return false;
-}
-}
-var valid0 = _errs54 === errors;
-if(valid0){
-let data25 = data.placement;
-const _errs59 = errors;
-if(errors === _errs59){
+if(valid8){
+let data25 = data22.budgets;
+const _errs60 = errors;
+if(errors === _errs60){
 if(data25 && typeof data25 == "object" && !Array.isArray(data25)){
-if(data25.allow_pin === undefined){
-data25.allow_pin = true;
-}
-const _errs61 = errors;
-for(const key7 in data25){
-if(!(key7 === "allow_pin")){
-validate28.errors = [{instancePath:instancePath+"/placement",schemaPath:"#/properties/placement/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key7}}];
+const _errs62 = errors;
+for(const key6 in data25){
+if(!(((key6 === "tokens") || (key6 === "time_ms")) || (key6 === "cost"))){
+validate29.errors = [{instancePath:instancePath+"/session/budgets",schemaPath:"#/properties/session/properties/budgets/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key6}}];
 return false;
 break;
 }
 }
-if(_errs61 === errors){
-if(typeof data25.allow_pin !== "boolean"){
-validate28.errors = [{instancePath:instancePath+"/placement/allow_pin",schemaPath:"#/properties/placement/properties/allow_pin/type",keyword:"type",params:{type: "boolean"}}];
+if(_errs62 === errors){
+if(data25.tokens !== undefined){
+let data26 = data25.tokens;
+const _errs63 = errors;
+if(!(((typeof data26 == "number") && (!(data26 % 1) && !isNaN(data26))) && (isFinite(data26)))){
+validate29.errors = [{instancePath:instancePath+"/session/budgets/tokens",schemaPath:"#/properties/session/properties/budgets/properties/tokens/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs63){
+if((typeof data26 == "number") && (isFinite(data26))){
+if(data26 < 0 || isNaN(data26)){
+validate29.errors = [{instancePath:instancePath+"/session/budgets/tokens",schemaPath:"#/properties/session/properties/budgets/properties/tokens/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
+}
+var valid9 = _errs63 === errors;
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/placement",schemaPath:"#/properties/placement/type",keyword:"type",params:{type: "object"}}];
+var valid9 = true;
+}
+if(valid9){
+if(data25.time_ms !== undefined){
+let data27 = data25.time_ms;
+const _errs65 = errors;
+if(!(((typeof data27 == "number") && (!(data27 % 1) && !isNaN(data27))) && (isFinite(data27)))){
+validate29.errors = [{instancePath:instancePath+"/session/budgets/time_ms",schemaPath:"#/properties/session/properties/budgets/properties/time_ms/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs65){
+if((typeof data27 == "number") && (isFinite(data27))){
+if(data27 < 0 || isNaN(data27)){
+validate29.errors = [{instancePath:instancePath+"/session/budgets/time_ms",schemaPath:"#/properties/session/properties/budgets/properties/time_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
-var valid0 = _errs59 === errors;
-if(valid0){
-let data27 = data.retry;
-const _errs64 = errors;
-if(errors === _errs64){
-if(data27 && typeof data27 == "object" && !Array.isArray(data27)){
-if(data27.max_attempts === undefined){
-data27.max_attempts = 3;
 }
-if(data27.continuations === undefined){
-data27.continuations = 2;
+var valid9 = _errs65 === errors;
 }
-const _errs66 = errors;
-for(const key8 in data27){
-if(!((key8 === "max_attempts") || (key8 === "continuations"))){
-validate28.errors = [{instancePath:instancePath+"/retry",schemaPath:"#/properties/retry/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key8}}];
-return false;
-break;
+else {
+var valid9 = true;
 }
-}
-if(_errs66 === errors){
-let data28 = data27.max_attempts;
+if(valid9){
+if(data25.cost !== undefined){
+let data28 = data25.cost;
 const _errs67 = errors;
-if(!(((typeof data28 == "number") && (!(data28 % 1) && !isNaN(data28))) && (isFinite(data28)))){
-validate28.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
 if(errors === _errs67){
 if((typeof data28 == "number") && (isFinite(data28))){
-if(data28 > 100 || isNaN(data28)){
-validate28.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/maximum",keyword:"maximum",params:{comparison: "<=", limit: 100}}];
+if(data28 < 0 || isNaN(data28)){
+validate29.errors = [{instancePath:instancePath+"/session/budgets/cost",schemaPath:"#/properties/session/properties/budgets/properties/cost/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
+}
 }
 else {
-if(data28 < 1 || isNaN(data28)){
-validate28.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate29.errors = [{instancePath:instancePath+"/session/budgets/cost",schemaPath:"#/properties/session/properties/budgets/properties/cost/type",keyword:"type",params:{type: "number"}}];
 return false;
-}
-}
 }
 }
 var valid9 = _errs67 === errors;
-if(valid9){
-let data29 = data27.continuations;
+}
+else {
+var valid9 = true;
+}
+}
+}
+}
+}
+else {
+validate29.errors = [{instancePath:instancePath+"/session/budgets",schemaPath:"#/properties/session/properties/budgets/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid8 = _errs60 === errors;
+}
+}
+}
+}
+else {
+validate29.errors = [{instancePath:instancePath+"/session",schemaPath:"#/properties/session/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid0 = _errs53 === errors;
+if(valid0){
+let data29 = data.budget;
 const _errs69 = errors;
-if(!(((typeof data29 == "number") && (!(data29 % 1) && !isNaN(data29))) && (isFinite(data29)))){
-validate28.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
 if(errors === _errs69){
-if((typeof data29 == "number") && (isFinite(data29))){
-if(data29 > 100 || isNaN(data29)){
-validate28.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/maximum",keyword:"maximum",params:{comparison: "<=", limit: 100}}];
-return false;
+if(data29 && typeof data29 == "object" && !Array.isArray(data29)){
+if(data29.cost_per_output_token === undefined){
+data29.cost_per_output_token = 0.000002;
 }
-else {
-if(data29 < 0 || isNaN(data29)){
-validate28.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
-return false;
-}
-}
-}
-}
-var valid9 = _errs69 === errors;
-}
-}
-}
-else {
-validate28.errors = [{instancePath:instancePath+"/retry",schemaPath:"#/properties/retry/type",keyword:"type",params:{type: "object"}}];
-return false;
-}
-}
-var valid0 = _errs64 === errors;
-if(valid0){
-let data30 = data.store;
 const _errs71 = errors;
-if(errors === _errs71){
-if(data30 && typeof data30 == "object" && !Array.isArray(data30)){
-const _errs73 = errors;
-for(const key9 in data30){
-if(!(key9 === "kind")){
-validate28.errors = [{instancePath:instancePath+"/store",schemaPath:"#/properties/store/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key9}}];
+for(const key7 in data29){
+if(!(key7 === "cost_per_output_token")){
+validate29.errors = [{instancePath:instancePath+"/budget",schemaPath:"#/properties/budget/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key7}}];
 return false;
 break;
 }
 }
-if(_errs73 === errors){
-if(data30.kind !== undefined){
-let data31 = data30.kind;
-if(typeof data31 !== "string"){
-validate28.errors = [{instancePath:instancePath+"/store/kind",schemaPath:"#/properties/store/properties/kind/type",keyword:"type",params:{type: "string"}}];
+if(_errs71 === errors){
+let data30 = data29.cost_per_output_token;
+const _errs72 = errors;
+if(errors === _errs72){
+if((typeof data30 == "number") && (isFinite(data30))){
+if(data30 < 0 || isNaN(data30)){
+validate29.errors = [{instancePath:instancePath+"/budget/cost_per_output_token",schemaPath:"#/properties/budget/properties/cost_per_output_token/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
-if(!((data31 === "sqlite") || (data31 === "memory"))){
-validate28.errors = [{instancePath:instancePath+"/store/kind",schemaPath:"#/properties/store/properties/kind/enum",keyword:"enum",params:{allowedValues: schema53.properties.store.properties.kind.enum}}];
+}
+else {
+validate29.errors = [{instancePath:instancePath+"/budget/cost_per_output_token",schemaPath:"#/properties/budget/properties/cost_per_output_token/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
 }
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/store",schemaPath:"#/properties/store/type",keyword:"type",params:{type: "object"}}];
+validate29.errors = [{instancePath:instancePath+"/budget",schemaPath:"#/properties/budget/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-var valid0 = _errs71 === errors;
+var valid0 = _errs69 === errors;
 if(valid0){
-let data32 = data.retention;
+let data31 = data.placement;
+const _errs74 = errors;
+if(errors === _errs74){
+if(data31 && typeof data31 == "object" && !Array.isArray(data31)){
+if(data31.allow_pin === undefined){
+data31.allow_pin = true;
+}
 const _errs76 = errors;
-if(errors === _errs76){
-if(data32 && typeof data32 == "object" && !Array.isArray(data32)){
-if(data32.max_tasks === undefined){
-data32.max_tasks = 10000;
-}
-if(data32.max_age_s === undefined){
-data32.max_age_s = 86400;
-}
-const _errs78 = errors;
-for(const key10 in data32){
-if(!((key10 === "max_tasks") || (key10 === "max_age_s"))){
-validate28.errors = [{instancePath:instancePath+"/retention",schemaPath:"#/properties/retention/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key10}}];
+for(const key8 in data31){
+if(!(key8 === "allow_pin")){
+validate29.errors = [{instancePath:instancePath+"/placement",schemaPath:"#/properties/placement/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key8}}];
 return false;
 break;
 }
 }
-if(_errs78 === errors){
-let data33 = data32.max_tasks;
+if(_errs76 === errors){
+if(typeof data31.allow_pin !== "boolean"){
+validate29.errors = [{instancePath:instancePath+"/placement/allow_pin",schemaPath:"#/properties/placement/properties/allow_pin/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+}
+}
+else {
+validate29.errors = [{instancePath:instancePath+"/placement",schemaPath:"#/properties/placement/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid0 = _errs74 === errors;
+if(valid0){
+let data33 = data.retry;
 const _errs79 = errors;
-if(!(((typeof data33 == "number") && (!(data33 % 1) && !isNaN(data33))) && (isFinite(data33)))){
-validate28.errors = [{instancePath:instancePath+"/retention/max_tasks",schemaPath:"#/properties/retention/properties/max_tasks/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
 if(errors === _errs79){
-if((typeof data33 == "number") && (isFinite(data33))){
-if(data33 < 0 || isNaN(data33)){
-validate28.errors = [{instancePath:instancePath+"/retention/max_tasks",schemaPath:"#/properties/retention/properties/max_tasks/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
-return false;
+if(data33 && typeof data33 == "object" && !Array.isArray(data33)){
+if(data33.max_attempts === undefined){
+data33.max_attempts = 3;
 }
+if(data33.continuations === undefined){
+data33.continuations = 2;
 }
-}
-var valid11 = _errs79 === errors;
-if(valid11){
-let data34 = data32.max_age_s;
 const _errs81 = errors;
+for(const key9 in data33){
+if(!((key9 === "max_attempts") || (key9 === "continuations"))){
+validate29.errors = [{instancePath:instancePath+"/retry",schemaPath:"#/properties/retry/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key9}}];
+return false;
+break;
+}
+}
+if(_errs81 === errors){
+let data34 = data33.max_attempts;
+const _errs82 = errors;
 if(!(((typeof data34 == "number") && (!(data34 % 1) && !isNaN(data34))) && (isFinite(data34)))){
-validate28.errors = [{instancePath:instancePath+"/retention/max_age_s",schemaPath:"#/properties/retention/properties/max_age_s/type",keyword:"type",params:{type: "integer"}}];
+validate29.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs81){
+if(errors === _errs82){
 if((typeof data34 == "number") && (isFinite(data34))){
-if(data34 < 0 || isNaN(data34)){
-validate28.errors = [{instancePath:instancePath+"/retention/max_age_s",schemaPath:"#/properties/retention/properties/max_age_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+if(data34 > 100 || isNaN(data34)){
+validate29.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/maximum",keyword:"maximum",params:{comparison: "<=", limit: 100}}];
+return false;
+}
+else {
+if(data34 < 1 || isNaN(data34)){
+validate29.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid11 = _errs81 === errors;
+}
+var valid12 = _errs82 === errors;
+if(valid12){
+let data35 = data33.continuations;
+const _errs84 = errors;
+if(!(((typeof data35 == "number") && (!(data35 % 1) && !isNaN(data35))) && (isFinite(data35)))){
+validate29.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs84){
+if((typeof data35 == "number") && (isFinite(data35))){
+if(data35 > 100 || isNaN(data35)){
+validate29.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/maximum",keyword:"maximum",params:{comparison: "<=", limit: 100}}];
+return false;
+}
+else {
+if(data35 < 0 || isNaN(data35)){
+validate29.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
+}
+}
+}
+}
+var valid12 = _errs84 === errors;
 }
 }
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/retention",schemaPath:"#/properties/retention/type",keyword:"type",params:{type: "object"}}];
+validate29.errors = [{instancePath:instancePath+"/retry",schemaPath:"#/properties/retry/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-var valid0 = _errs76 === errors;
+var valid0 = _errs79 === errors;
 if(valid0){
-let data35 = data.artifacts;
-const _errs83 = errors;
-if(errors === _errs83){
-if(data35 && typeof data35 == "object" && !Array.isArray(data35)){
-if(data35.max_bytes === undefined){
-data35.max_bytes = 268435456;
-}
-if(data35.retention_days === undefined){
-data35.retention_days = 30;
-}
-if(data35.transcripts === undefined){
-data35.transcripts = true;
-}
-const _errs85 = errors;
-for(const key11 in data35){
-if(!(((key11 === "max_bytes") || (key11 === "retention_days")) || (key11 === "transcripts"))){
-validate28.errors = [{instancePath:instancePath+"/artifacts",schemaPath:"#/properties/artifacts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key11}}];
-return false;
-break;
-}
-}
-if(_errs85 === errors){
-let data36 = data35.max_bytes;
+let data36 = data.store;
 const _errs86 = errors;
-if(!(((typeof data36 == "number") && (!(data36 % 1) && !isNaN(data36))) && (isFinite(data36)))){
-validate28.errors = [{instancePath:instancePath+"/artifacts/max_bytes",schemaPath:"#/properties/artifacts/properties/max_bytes/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
 if(errors === _errs86){
-if((typeof data36 == "number") && (isFinite(data36))){
-if(data36 < 1 || isNaN(data36)){
-validate28.errors = [{instancePath:instancePath+"/artifacts/max_bytes",schemaPath:"#/properties/artifacts/properties/max_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
-return false;
-}
-}
-}
-var valid12 = _errs86 === errors;
-if(valid12){
-let data37 = data35.retention_days;
+if(data36 && typeof data36 == "object" && !Array.isArray(data36)){
 const _errs88 = errors;
-if(errors === _errs88){
-if((typeof data37 == "number") && (isFinite(data37))){
-if(data37 < 0 || isNaN(data37)){
-validate28.errors = [{instancePath:instancePath+"/artifacts/retention_days",schemaPath:"#/properties/artifacts/properties/retention_days/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+for(const key10 in data36){
+if(!(key10 === "kind")){
+validate29.errors = [{instancePath:instancePath+"/store",schemaPath:"#/properties/store/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key10}}];
+return false;
+break;
+}
+}
+if(_errs88 === errors){
+if(data36.kind !== undefined){
+let data37 = data36.kind;
+if(typeof data37 !== "string"){
+validate29.errors = [{instancePath:instancePath+"/store/kind",schemaPath:"#/properties/store/properties/kind/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
-}
-else {
-validate28.errors = [{instancePath:instancePath+"/artifacts/retention_days",schemaPath:"#/properties/artifacts/properties/retention_days/type",keyword:"type",params:{type: "number"}}];
+if(!((data37 === "sqlite") || (data37 === "memory"))){
+validate29.errors = [{instancePath:instancePath+"/store/kind",schemaPath:"#/properties/store/properties/kind/enum",keyword:"enum",params:{allowedValues: schema54.properties.store.properties.kind.enum}}];
 return false;
-}
-}
-var valid12 = _errs88 === errors;
-if(valid12){
-const _errs90 = errors;
-if(typeof data35.transcripts !== "boolean"){
-validate28.errors = [{instancePath:instancePath+"/artifacts/transcripts",schemaPath:"#/properties/artifacts/properties/transcripts/type",keyword:"type",params:{type: "boolean"}}];
-return false;
-}
-var valid12 = _errs90 === errors;
 }
 }
 }
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/artifacts",schemaPath:"#/properties/artifacts/type",keyword:"type",params:{type: "object"}}];
+validate29.errors = [{instancePath:instancePath+"/store",schemaPath:"#/properties/store/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-var valid0 = _errs83 === errors;
+var valid0 = _errs86 === errors;
 if(valid0){
-let data39 = data.runtime;
-const _errs92 = errors;
-if(errors === _errs92){
-if(data39 && typeof data39 == "object" && !Array.isArray(data39)){
-if(data39.dir === undefined){
-data39.dir = ".runtime";
+let data38 = data.retention;
+const _errs91 = errors;
+if(errors === _errs91){
+if(data38 && typeof data38 == "object" && !Array.isArray(data38)){
+if(data38.max_tasks === undefined){
+data38.max_tasks = 10000;
 }
+if(data38.max_age_s === undefined){
+data38.max_age_s = 86400;
+}
+const _errs93 = errors;
+for(const key11 in data38){
+if(!((key11 === "max_tasks") || (key11 === "max_age_s"))){
+validate29.errors = [{instancePath:instancePath+"/retention",schemaPath:"#/properties/retention/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key11}}];
+return false;
+break;
+}
+}
+if(_errs93 === errors){
+let data39 = data38.max_tasks;
 const _errs94 = errors;
-for(const key12 in data39){
-if(!(key12 === "dir")){
-validate28.errors = [{instancePath:instancePath+"/runtime",schemaPath:"#/properties/runtime/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key12}}];
-return false;
-break;
-}
-}
-if(_errs94 === errors){
-let data40 = data39.dir;
-const _errs95 = errors;
-if(errors === _errs95){
-if(typeof data40 === "string"){
-if(!pattern4.test(data40)){
-validate28.errors = [{instancePath:instancePath+"/runtime/dir",schemaPath:"#/properties/runtime/properties/dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+if(!(((typeof data39 == "number") && (!(data39 % 1) && !isNaN(data39))) && (isFinite(data39)))){
+validate29.errors = [{instancePath:instancePath+"/retention/max_tasks",schemaPath:"#/properties/retention/properties/max_tasks/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-}
-else {
-validate28.errors = [{instancePath:instancePath+"/runtime/dir",schemaPath:"#/properties/runtime/properties/dir/type",keyword:"type",params:{type: "string"}}];
+if(errors === _errs94){
+if((typeof data39 == "number") && (isFinite(data39))){
+if(data39 < 0 || isNaN(data39)){
+validate29.errors = [{instancePath:instancePath+"/retention/max_tasks",schemaPath:"#/properties/retention/properties/max_tasks/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 }
-}
-else {
-validate28.errors = [{instancePath:instancePath+"/runtime",schemaPath:"#/properties/runtime/type",keyword:"type",params:{type: "object"}}];
-return false;
-}
-}
-var valid0 = _errs92 === errors;
-if(valid0){
-let data41 = data.models;
-const _errs97 = errors;
-if(errors === _errs97){
-if(data41 && typeof data41 == "object" && !Array.isArray(data41)){
-if(data41.cache_dir === undefined){
-data41.cache_dir = "~/.cache/models";
-}
-const _errs99 = errors;
-for(const key13 in data41){
-if(!((key13 === "cache_dir") || (key13 === "max_bytes"))){
-validate28.errors = [{instancePath:instancePath+"/models",schemaPath:"#/properties/models/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key13}}];
-return false;
-break;
-}
-}
-if(_errs99 === errors){
-let data42 = data41.cache_dir;
-const _errs100 = errors;
-if(errors === _errs100){
-if(typeof data42 === "string"){
-if(!pattern4.test(data42)){
-validate28.errors = [{instancePath:instancePath+"/models/cache_dir",schemaPath:"#/properties/models/properties/cache_dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
-return false;
-}
-}
-else {
-validate28.errors = [{instancePath:instancePath+"/models/cache_dir",schemaPath:"#/properties/models/properties/cache_dir/type",keyword:"type",params:{type: "string"}}];
-return false;
-}
-}
-var valid14 = _errs100 === errors;
+var valid14 = _errs94 === errors;
 if(valid14){
-if(data41.max_bytes !== undefined){
-let data43 = data41.max_bytes;
-const _errs102 = errors;
-if(!(((typeof data43 == "number") && (!(data43 % 1) && !isNaN(data43))) && (isFinite(data43)))){
-validate28.errors = [{instancePath:instancePath+"/models/max_bytes",schemaPath:"#/properties/models/properties/max_bytes/type",keyword:"type",params:{type: "integer"}}];
+let data40 = data38.max_age_s;
+const _errs96 = errors;
+if(!(((typeof data40 == "number") && (!(data40 % 1) && !isNaN(data40))) && (isFinite(data40)))){
+validate29.errors = [{instancePath:instancePath+"/retention/max_age_s",schemaPath:"#/properties/retention/properties/max_age_s/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs102){
-if((typeof data43 == "number") && (isFinite(data43))){
-if(data43 < 1 || isNaN(data43)){
-validate28.errors = [{instancePath:instancePath+"/models/max_bytes",schemaPath:"#/properties/models/properties/max_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+if(errors === _errs96){
+if((typeof data40 == "number") && (isFinite(data40))){
+if(data40 < 0 || isNaN(data40)){
+validate29.errors = [{instancePath:instancePath+"/retention/max_age_s",schemaPath:"#/properties/retention/properties/max_age_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 }
-var valid14 = _errs102 === errors;
-}
-else {
-var valid14 = true;
-}
+var valid14 = _errs96 === errors;
 }
 }
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/models",schemaPath:"#/properties/models/type",keyword:"type",params:{type: "object"}}];
+validate29.errors = [{instancePath:instancePath+"/retention",schemaPath:"#/properties/retention/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-var valid0 = _errs97 === errors;
+var valid0 = _errs91 === errors;
 if(valid0){
-let data44 = data.catalog;
-const _errs104 = errors;
-if(errors === _errs104){
-if(data44 && typeof data44 == "object" && !Array.isArray(data44)){
-if(data44.trust_policy === undefined){
-data44.trust_policy = {};
+let data41 = data.artifacts;
+const _errs98 = errors;
+if(errors === _errs98){
+if(data41 && typeof data41 == "object" && !Array.isArray(data41)){
+if(data41.max_bytes === undefined){
+data41.max_bytes = 268435456;
 }
-const _errs106 = errors;
-for(const key14 in data44){
-if(!((key14 === "root") || (key14 === "trust_policy"))){
-validate28.errors = [{instancePath:instancePath+"/catalog",schemaPath:"#/properties/catalog/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key14}}];
+if(data41.retention_days === undefined){
+data41.retention_days = 30;
+}
+if(data41.transcripts === undefined){
+data41.transcripts = true;
+}
+const _errs100 = errors;
+for(const key12 in data41){
+if(!(((key12 === "max_bytes") || (key12 === "retention_days")) || (key12 === "transcripts"))){
+validate29.errors = [{instancePath:instancePath+"/artifacts",schemaPath:"#/properties/artifacts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key12}}];
 return false;
 break;
 }
 }
-if(_errs106 === errors){
-if(data44.root !== undefined){
-let data45 = data44.root;
+if(_errs100 === errors){
+let data42 = data41.max_bytes;
+const _errs101 = errors;
+if(!(((typeof data42 == "number") && (!(data42 % 1) && !isNaN(data42))) && (isFinite(data42)))){
+validate29.errors = [{instancePath:instancePath+"/artifacts/max_bytes",schemaPath:"#/properties/artifacts/properties/max_bytes/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs101){
+if((typeof data42 == "number") && (isFinite(data42))){
+if(data42 < 1 || isNaN(data42)){
+validate29.errors = [{instancePath:instancePath+"/artifacts/max_bytes",schemaPath:"#/properties/artifacts/properties/max_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+var valid15 = _errs101 === errors;
+if(valid15){
+let data43 = data41.retention_days;
+const _errs103 = errors;
+if(errors === _errs103){
+if((typeof data43 == "number") && (isFinite(data43))){
+if(data43 < 0 || isNaN(data43)){
+validate29.errors = [{instancePath:instancePath+"/artifacts/retention_days",schemaPath:"#/properties/artifacts/properties/retention_days/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
+}
+}
+else {
+validate29.errors = [{instancePath:instancePath+"/artifacts/retention_days",schemaPath:"#/properties/artifacts/properties/retention_days/type",keyword:"type",params:{type: "number"}}];
+return false;
+}
+}
+var valid15 = _errs103 === errors;
+if(valid15){
+const _errs105 = errors;
+if(typeof data41.transcripts !== "boolean"){
+validate29.errors = [{instancePath:instancePath+"/artifacts/transcripts",schemaPath:"#/properties/artifacts/properties/transcripts/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+var valid15 = _errs105 === errors;
+}
+}
+}
+}
+else {
+validate29.errors = [{instancePath:instancePath+"/artifacts",schemaPath:"#/properties/artifacts/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid0 = _errs98 === errors;
+if(valid0){
+let data45 = data.runtime;
 const _errs107 = errors;
 if(errors === _errs107){
-if(typeof data45 === "string"){
-if(!pattern4.test(data45)){
-validate28.errors = [{instancePath:instancePath+"/catalog/root",schemaPath:"#/properties/catalog/properties/root/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
-return false;
+if(data45 && typeof data45 == "object" && !Array.isArray(data45)){
+if(data45.dir === undefined){
+data45.dir = ".runtime";
 }
-}
-else {
-validate28.errors = [{instancePath:instancePath+"/catalog/root",schemaPath:"#/properties/catalog/properties/root/type",keyword:"type",params:{type: "string"}}];
-return false;
-}
-}
-var valid15 = _errs107 === errors;
-}
-else {
-var valid15 = true;
-}
-if(valid15){
-let data46 = data44.trust_policy;
 const _errs109 = errors;
-if(errors === _errs109){
-if(data46 && typeof data46 == "object" && !Array.isArray(data46)){
-if(data46.mode === undefined){
-data46.mode = "permissive";
-}
-if(data46.allowed_registries === undefined){
-data46.allowed_registries = [];
-}
-if(data46.require_signature === undefined){
-data46.require_signature = false;
-}
-if(data46.require_sbom === undefined){
-data46.require_sbom = false;
-}
-if(data46.ca_roots === undefined){
-data46.ca_roots = [];
-}
-const _errs111 = errors;
-for(const key15 in data46){
-if(!(((((key15 === "mode") || (key15 === "allowed_registries")) || (key15 === "require_signature")) || (key15 === "require_sbom")) || (key15 === "ca_roots"))){
-validate28.errors = [{instancePath:instancePath+"/catalog/trust_policy",schemaPath:"#/properties/catalog/properties/trust_policy/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key15}}];
+for(const key13 in data45){
+if(!(key13 === "dir")){
+validate29.errors = [{instancePath:instancePath+"/runtime",schemaPath:"#/properties/runtime/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key13}}];
 return false;
 break;
 }
 }
-if(_errs111 === errors){
-let data47 = data46.mode;
+if(_errs109 === errors){
+let data46 = data45.dir;
+const _errs110 = errors;
+if(errors === _errs110){
+if(typeof data46 === "string"){
+if(!pattern4.test(data46)){
+validate29.errors = [{instancePath:instancePath+"/runtime/dir",schemaPath:"#/properties/runtime/properties/dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+return false;
+}
+}
+else {
+validate29.errors = [{instancePath:instancePath+"/runtime/dir",schemaPath:"#/properties/runtime/properties/dir/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+}
+}
+else {
+validate29.errors = [{instancePath:instancePath+"/runtime",schemaPath:"#/properties/runtime/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid0 = _errs107 === errors;
+if(valid0){
+let data47 = data.handoff;
 const _errs112 = errors;
-if(typeof data47 !== "string"){
-validate28.errors = [{instancePath:instancePath+"/catalog/trust_policy/mode",schemaPath:"#/properties/catalog/properties/trust_policy/properties/mode/type",keyword:"type",params:{type: "string"}}];
-return false;
+if(errors === _errs112){
+if(data47 && typeof data47 == "object" && !Array.isArray(data47)){
+if(data47.poll_ms === undefined){
+data47.poll_ms = 1000;
 }
-if(!((data47 === "strict") || (data47 === "permissive"))){
-validate28.errors = [{instancePath:instancePath+"/catalog/trust_policy/mode",schemaPath:"#/properties/catalog/properties/trust_policy/properties/mode/enum",keyword:"enum",params:{allowedValues: schema53.properties.catalog.properties.trust_policy.properties.mode.enum}}];
-return false;
-}
-var valid16 = _errs112 === errors;
-if(valid16){
-let data48 = data46.allowed_registries;
 const _errs114 = errors;
-if(errors === _errs114){
-if(Array.isArray(data48)){
-var valid17 = true;
-const len0 = data48.length;
-for(let i0=0; i0<len0; i0++){
-let data49 = data48[i0];
-const _errs116 = errors;
-if(errors === _errs116){
-if(typeof data49 === "string"){
-if(!pattern15.test(data49)){
-validate28.errors = [{instancePath:instancePath+"/catalog/trust_policy/allowed_registries/" + i0,schemaPath:"#/properties/catalog/properties/trust_policy/properties/allowed_registries/items/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9.-]+(:\\d+)?$"}}];
+for(const key14 in data47){
+if(!((key14 === "dir") || (key14 === "poll_ms"))){
+validate29.errors = [{instancePath:instancePath+"/handoff",schemaPath:"#/properties/handoff/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key14}}];
 return false;
-}
-}
-else {
-validate28.errors = [{instancePath:instancePath+"/catalog/trust_policy/allowed_registries/" + i0,schemaPath:"#/properties/catalog/properties/trust_policy/properties/allowed_registries/items/type",keyword:"type",params:{type: "string"}}];
-return false;
-}
-}
-var valid17 = _errs116 === errors;
-if(!valid17){
 break;
 }
 }
+if(_errs114 === errors){
+if(data47.dir !== undefined){
+let data48 = data47.dir;
+const _errs115 = errors;
+if(errors === _errs115){
+if(typeof data48 === "string"){
+if(!pattern4.test(data48)){
+validate29.errors = [{instancePath:instancePath+"/handoff/dir",schemaPath:"#/properties/handoff/properties/dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+return false;
+}
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/catalog/trust_policy/allowed_registries",schemaPath:"#/properties/catalog/properties/trust_policy/properties/allowed_registries/type",keyword:"type",params:{type: "array"}}];
+validate29.errors = [{instancePath:instancePath+"/handoff/dir",schemaPath:"#/properties/handoff/properties/dir/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
-var valid16 = _errs114 === errors;
-if(valid16){
-const _errs118 = errors;
-if(typeof data46.require_signature !== "boolean"){
-validate28.errors = [{instancePath:instancePath+"/catalog/trust_policy/require_signature",schemaPath:"#/properties/catalog/properties/trust_policy/properties/require_signature/type",keyword:"type",params:{type: "boolean"}}];
+var valid17 = _errs115 === errors;
+}
+else {
+var valid17 = true;
+}
+if(valid17){
+let data49 = data47.poll_ms;
+const _errs117 = errors;
+if(!(((typeof data49 == "number") && (!(data49 % 1) && !isNaN(data49))) && (isFinite(data49)))){
+validate29.errors = [{instancePath:instancePath+"/handoff/poll_ms",schemaPath:"#/properties/handoff/properties/poll_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-var valid16 = _errs118 === errors;
-if(valid16){
-const _errs120 = errors;
-if(typeof data46.require_sbom !== "boolean"){
-validate28.errors = [{instancePath:instancePath+"/catalog/trust_policy/require_sbom",schemaPath:"#/properties/catalog/properties/trust_policy/properties/require_sbom/type",keyword:"type",params:{type: "boolean"}}];
+if(errors === _errs117){
+if((typeof data49 == "number") && (isFinite(data49))){
+if(data49 > 2147483647 || isNaN(data49)){
+validate29.errors = [{instancePath:instancePath+"/handoff/poll_ms",schemaPath:"#/properties/handoff/properties/poll_ms/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
-var valid16 = _errs120 === errors;
-if(valid16){
-let data52 = data46.ca_roots;
+else {
+if(data49 < 10 || isNaN(data49)){
+validate29.errors = [{instancePath:instancePath+"/handoff/poll_ms",schemaPath:"#/properties/handoff/properties/poll_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
+return false;
+}
+}
+}
+}
+var valid17 = _errs117 === errors;
+}
+}
+}
+else {
+validate29.errors = [{instancePath:instancePath+"/handoff",schemaPath:"#/properties/handoff/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid0 = _errs112 === errors;
+if(valid0){
+let data50 = data.models;
+const _errs119 = errors;
+if(errors === _errs119){
+if(data50 && typeof data50 == "object" && !Array.isArray(data50)){
+if(data50.cache_dir === undefined){
+data50.cache_dir = "~/.cache/models";
+}
+const _errs121 = errors;
+for(const key15 in data50){
+if(!((key15 === "cache_dir") || (key15 === "max_bytes"))){
+validate29.errors = [{instancePath:instancePath+"/models",schemaPath:"#/properties/models/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key15}}];
+return false;
+break;
+}
+}
+if(_errs121 === errors){
+let data51 = data50.cache_dir;
 const _errs122 = errors;
 if(errors === _errs122){
-if(Array.isArray(data52)){
-var valid18 = true;
-const len1 = data52.length;
-for(let i1=0; i1<len1; i1++){
-let data53 = data52[i1];
-const _errs124 = errors;
-if(errors === _errs124){
-if(typeof data53 === "string"){
-if(!pattern16.test(data53)){
-validate28.errors = [{instancePath:instancePath+"/catalog/trust_policy/ca_roots/" + i1,schemaPath:"#/properties/catalog/properties/trust_policy/properties/ca_roots/items/pattern",keyword:"pattern",params:{pattern: "^-----BEGIN CERTIFICATE-----"}}];
+if(typeof data51 === "string"){
+if(!pattern4.test(data51)){
+validate29.errors = [{instancePath:instancePath+"/models/cache_dir",schemaPath:"#/properties/models/properties/cache_dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/catalog/trust_policy/ca_roots/" + i1,schemaPath:"#/properties/catalog/properties/trust_policy/properties/ca_roots/items/type",keyword:"type",params:{type: "string"}}];
+validate29.errors = [{instancePath:instancePath+"/models/cache_dir",schemaPath:"#/properties/models/properties/cache_dir/type",keyword:"type",params:{type: "string"}}];
 return false;
+}
+}
+var valid18 = _errs122 === errors;
+if(valid18){
+if(data50.max_bytes !== undefined){
+let data52 = data50.max_bytes;
+const _errs124 = errors;
+if(!(((typeof data52 == "number") && (!(data52 % 1) && !isNaN(data52))) && (isFinite(data52)))){
+validate29.errors = [{instancePath:instancePath+"/models/max_bytes",schemaPath:"#/properties/models/properties/max_bytes/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs124){
+if((typeof data52 == "number") && (isFinite(data52))){
+if(data52 < 1 || isNaN(data52)){
+validate29.errors = [{instancePath:instancePath+"/models/max_bytes",schemaPath:"#/properties/models/properties/max_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
 }
 }
 var valid18 = _errs124 === errors;
-if(!valid18){
-break;
-}
-}
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/catalog/trust_policy/ca_roots",schemaPath:"#/properties/catalog/properties/trust_policy/properties/ca_roots/type",keyword:"type",params:{type: "array"}}];
-return false;
-}
-}
-var valid16 = _errs122 === errors;
-}
-}
+var valid18 = true;
 }
 }
 }
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/catalog/trust_policy",schemaPath:"#/properties/catalog/properties/trust_policy/type",keyword:"type",params:{type: "object"}}];
+validate29.errors = [{instancePath:instancePath+"/models",schemaPath:"#/properties/models/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-var valid15 = _errs109 === errors;
-}
-}
-}
-else {
-validate28.errors = [{instancePath:instancePath+"/catalog",schemaPath:"#/properties/catalog/type",keyword:"type",params:{type: "object"}}];
-return false;
-}
-}
-var valid0 = _errs104 === errors;
+var valid0 = _errs119 === errors;
 if(valid0){
-let data54 = data.policy;
+let data53 = data.catalog;
 const _errs126 = errors;
 if(errors === _errs126){
-if(data54 && typeof data54 == "object" && !Array.isArray(data54)){
-if(data54.offline === undefined){
-data54.offline = false;
-}
-if(data54.auto_fetch === undefined){
-data54.auto_fetch = true;
-}
-if(data54.allowlist === undefined){
-data54.allowlist = [];
+if(data53 && typeof data53 == "object" && !Array.isArray(data53)){
+if(data53.trust_policy === undefined){
+data53.trust_policy = {};
 }
 const _errs128 = errors;
-for(const key16 in data54){
-if(!(((key16 === "offline") || (key16 === "auto_fetch")) || (key16 === "allowlist"))){
-validate28.errors = [{instancePath:instancePath+"/policy",schemaPath:"#/properties/policy/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key16}}];
+for(const key16 in data53){
+if(!((key16 === "root") || (key16 === "trust_policy"))){
+validate29.errors = [{instancePath:instancePath+"/catalog",schemaPath:"#/properties/catalog/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key16}}];
 return false;
 break;
 }
 }
 if(_errs128 === errors){
+if(data53.root !== undefined){
+let data54 = data53.root;
 const _errs129 = errors;
-if(typeof data54.offline !== "boolean"){
-validate28.errors = [{instancePath:instancePath+"/policy/offline",schemaPath:"#/properties/policy/properties/offline/type",keyword:"type",params:{type: "boolean"}}];
-return false;
-}
-var valid19 = _errs129 === errors;
-if(valid19){
-const _errs131 = errors;
-if(typeof data54.auto_fetch !== "boolean"){
-validate28.errors = [{instancePath:instancePath+"/policy/auto_fetch",schemaPath:"#/properties/policy/properties/auto_fetch/type",keyword:"type",params:{type: "boolean"}}];
-return false;
-}
-var valid19 = _errs131 === errors;
-if(valid19){
-let data57 = data54.allowlist;
-const _errs133 = errors;
-if(errors === _errs133){
-if(Array.isArray(data57)){
-var valid20 = true;
-const len2 = data57.length;
-for(let i2=0; i2<len2; i2++){
-let data58 = data57[i2];
-const _errs135 = errors;
-if(errors === _errs135){
-if(typeof data58 === "string"){
-if(!pattern15.test(data58)){
-validate28.errors = [{instancePath:instancePath+"/policy/allowlist/" + i2,schemaPath:"#/properties/policy/properties/allowlist/items/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9.-]+(:\\d+)?$"}}];
+if(errors === _errs129){
+if(typeof data54 === "string"){
+if(!pattern4.test(data54)){
+validate29.errors = [{instancePath:instancePath+"/catalog/root",schemaPath:"#/properties/catalog/properties/root/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/policy/allowlist/" + i2,schemaPath:"#/properties/policy/properties/allowlist/items/type",keyword:"type",params:{type: "string"}}];
+validate29.errors = [{instancePath:instancePath+"/catalog/root",schemaPath:"#/properties/catalog/properties/root/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
-var valid20 = _errs135 === errors;
-if(!valid20){
+var valid19 = _errs129 === errors;
+}
+else {
+var valid19 = true;
+}
+if(valid19){
+let data55 = data53.trust_policy;
+const _errs131 = errors;
+if(errors === _errs131){
+if(data55 && typeof data55 == "object" && !Array.isArray(data55)){
+if(data55.mode === undefined){
+data55.mode = "permissive";
+}
+if(data55.allowed_registries === undefined){
+data55.allowed_registries = [];
+}
+if(data55.require_signature === undefined){
+data55.require_signature = false;
+}
+if(data55.require_sbom === undefined){
+data55.require_sbom = false;
+}
+if(data55.ca_roots === undefined){
+data55.ca_roots = [];
+}
+const _errs133 = errors;
+for(const key17 in data55){
+if(!(((((key17 === "mode") || (key17 === "allowed_registries")) || (key17 === "require_signature")) || (key17 === "require_sbom")) || (key17 === "ca_roots"))){
+validate29.errors = [{instancePath:instancePath+"/catalog/trust_policy",schemaPath:"#/properties/catalog/properties/trust_policy/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key17}}];
+return false;
+break;
+}
+}
+if(_errs133 === errors){
+let data56 = data55.mode;
+const _errs134 = errors;
+if(typeof data56 !== "string"){
+validate29.errors = [{instancePath:instancePath+"/catalog/trust_policy/mode",schemaPath:"#/properties/catalog/properties/trust_policy/properties/mode/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+if(!((data56 === "strict") || (data56 === "permissive"))){
+validate29.errors = [{instancePath:instancePath+"/catalog/trust_policy/mode",schemaPath:"#/properties/catalog/properties/trust_policy/properties/mode/enum",keyword:"enum",params:{allowedValues: schema54.properties.catalog.properties.trust_policy.properties.mode.enum}}];
+return false;
+}
+var valid20 = _errs134 === errors;
+if(valid20){
+let data57 = data55.allowed_registries;
+const _errs136 = errors;
+if(errors === _errs136){
+if(Array.isArray(data57)){
+var valid21 = true;
+const len0 = data57.length;
+for(let i0=0; i0<len0; i0++){
+let data58 = data57[i0];
+const _errs138 = errors;
+if(errors === _errs138){
+if(typeof data58 === "string"){
+if(!pattern24.test(data58)){
+validate29.errors = [{instancePath:instancePath+"/catalog/trust_policy/allowed_registries/" + i0,schemaPath:"#/properties/catalog/properties/trust_policy/properties/allowed_registries/items/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9.-]+(:\\d+)?$"}}];
+return false;
+}
+}
+else {
+validate29.errors = [{instancePath:instancePath+"/catalog/trust_policy/allowed_registries/" + i0,schemaPath:"#/properties/catalog/properties/trust_policy/properties/allowed_registries/items/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid21 = _errs138 === errors;
+if(!valid21){
 break;
 }
 }
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/policy/allowlist",schemaPath:"#/properties/policy/properties/allowlist/type",keyword:"type",params:{type: "array"}}];
+validate29.errors = [{instancePath:instancePath+"/catalog/trust_policy/allowed_registries",schemaPath:"#/properties/catalog/properties/trust_policy/properties/allowed_registries/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
-var valid19 = _errs133 === errors;
+var valid20 = _errs136 === errors;
+if(valid20){
+const _errs140 = errors;
+if(typeof data55.require_signature !== "boolean"){
+validate29.errors = [{instancePath:instancePath+"/catalog/trust_policy/require_signature",schemaPath:"#/properties/catalog/properties/trust_policy/properties/require_signature/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+var valid20 = _errs140 === errors;
+if(valid20){
+const _errs142 = errors;
+if(typeof data55.require_sbom !== "boolean"){
+validate29.errors = [{instancePath:instancePath+"/catalog/trust_policy/require_sbom",schemaPath:"#/properties/catalog/properties/trust_policy/properties/require_sbom/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+var valid20 = _errs142 === errors;
+if(valid20){
+let data61 = data55.ca_roots;
+const _errs144 = errors;
+if(errors === _errs144){
+if(Array.isArray(data61)){
+var valid22 = true;
+const len1 = data61.length;
+for(let i1=0; i1<len1; i1++){
+let data62 = data61[i1];
+const _errs146 = errors;
+if(errors === _errs146){
+if(typeof data62 === "string"){
+if(!pattern25.test(data62)){
+validate29.errors = [{instancePath:instancePath+"/catalog/trust_policy/ca_roots/" + i1,schemaPath:"#/properties/catalog/properties/trust_policy/properties/ca_roots/items/pattern",keyword:"pattern",params:{pattern: "^-----BEGIN CERTIFICATE-----"}}];
+return false;
+}
+}
+else {
+validate29.errors = [{instancePath:instancePath+"/catalog/trust_policy/ca_roots/" + i1,schemaPath:"#/properties/catalog/properties/trust_policy/properties/ca_roots/items/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid22 = _errs146 === errors;
+if(!valid22){
+break;
+}
+}
+}
+else {
+validate29.errors = [{instancePath:instancePath+"/catalog/trust_policy/ca_roots",schemaPath:"#/properties/catalog/properties/trust_policy/properties/ca_roots/type",keyword:"type",params:{type: "array"}}];
+return false;
+}
+}
+var valid20 = _errs144 === errors;
+}
+}
 }
 }
 }
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/policy",schemaPath:"#/properties/policy/type",keyword:"type",params:{type: "object"}}];
+validate29.errors = [{instancePath:instancePath+"/catalog/trust_policy",schemaPath:"#/properties/catalog/properties/trust_policy/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid19 = _errs131 === errors;
+}
+}
+}
+else {
+validate29.errors = [{instancePath:instancePath+"/catalog",schemaPath:"#/properties/catalog/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
 var valid0 = _errs126 === errors;
 if(valid0){
-let data59 = data.log;
-const _errs137 = errors;
-if(errors === _errs137){
-if(data59 && typeof data59 == "object" && !Array.isArray(data59)){
-if(data59.level === undefined){
-data59.level = "info";
+let data63 = data.policy;
+const _errs148 = errors;
+if(errors === _errs148){
+if(data63 && typeof data63 == "object" && !Array.isArray(data63)){
+if(data63.offline === undefined){
+data63.offline = false;
 }
-if(data59.format === undefined){
-data59.format = "auto";
+if(data63.auto_fetch === undefined){
+data63.auto_fetch = true;
 }
-const _errs139 = errors;
-for(const key17 in data59){
-if(!((key17 === "level") || (key17 === "format"))){
-validate28.errors = [{instancePath:instancePath+"/log",schemaPath:"#/properties/log/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key17}}];
+if(data63.allowlist === undefined){
+data63.allowlist = [];
+}
+const _errs150 = errors;
+for(const key18 in data63){
+if(!(((key18 === "offline") || (key18 === "auto_fetch")) || (key18 === "allowlist"))){
+validate29.errors = [{instancePath:instancePath+"/policy",schemaPath:"#/properties/policy/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key18}}];
 return false;
 break;
 }
 }
-if(_errs139 === errors){
-let data60 = data59.level;
-const _errs140 = errors;
-if(typeof data60 !== "string"){
-validate28.errors = [{instancePath:instancePath+"/log/level",schemaPath:"#/properties/log/properties/level/type",keyword:"type",params:{type: "string"}}];
-return false;
-}
-if(!(((((((data60 === "fatal") || (data60 === "error")) || (data60 === "warn")) || (data60 === "info")) || (data60 === "debug")) || (data60 === "trace")) || (data60 === "silent"))){
-validate28.errors = [{instancePath:instancePath+"/log/level",schemaPath:"#/properties/log/properties/level/enum",keyword:"enum",params:{allowedValues: schema53.properties.log.properties.level.enum}}];
-return false;
-}
-var valid21 = _errs140 === errors;
-if(valid21){
-let data61 = data59.format;
-const _errs142 = errors;
-if(typeof data61 !== "string"){
-validate28.errors = [{instancePath:instancePath+"/log/format",schemaPath:"#/properties/log/properties/format/type",keyword:"type",params:{type: "string"}}];
-return false;
-}
-if(!(((data61 === "json") || (data61 === "pretty")) || (data61 === "auto"))){
-validate28.errors = [{instancePath:instancePath+"/log/format",schemaPath:"#/properties/log/properties/format/enum",keyword:"enum",params:{allowedValues: schema53.properties.log.properties.format.enum}}];
-return false;
-}
-var valid21 = _errs142 === errors;
-}
-}
-}
-else {
-validate28.errors = [{instancePath:instancePath+"/log",schemaPath:"#/properties/log/type",keyword:"type",params:{type: "object"}}];
-return false;
-}
-}
-var valid0 = _errs137 === errors;
-if(valid0){
-let data62 = data.supervision;
-const _errs144 = errors;
-if(errors === _errs144){
-if(data62 && typeof data62 == "object" && !Array.isArray(data62)){
-if(data62.initial_ms === undefined){
-data62.initial_ms = 1000;
-}
-if(data62.max_ms === undefined){
-data62.max_ms = 60000;
-}
-if(data62.factor === undefined){
-data62.factor = 2;
-}
-if(data62.jitter === undefined){
-data62.jitter = 0.1;
-}
-if(data62.max_restarts === undefined){
-data62.max_restarts = 10;
-}
-if(data62.stable_s === undefined){
-data62.stable_s = 300;
-}
-if(data62.probe_interval_ms === undefined){
-data62.probe_interval_ms = 5000;
-}
-if(data62.probe_fail === undefined){
-data62.probe_fail = 3;
-}
-if(data62.load_timeout_ms === undefined){
-data62.load_timeout_ms = 120000;
-}
-if(data62.window_s === undefined){
-data62.window_s = 60;
-}
-if(data62.breaker_threshold === undefined){
-data62.breaker_threshold = 5;
-}
-if(data62.breaker_open_s === undefined){
-data62.breaker_open_s = 300;
-}
-if(data62.trial_stable_s === undefined){
-data62.trial_stable_s = 60;
-}
-const _errs146 = errors;
-for(const key18 in data62){
-if(!(func1.call(schema53.properties.supervision.properties, key18))){
-validate28.errors = [{instancePath:instancePath+"/supervision",schemaPath:"#/properties/supervision/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key18}}];
-return false;
-break;
-}
-}
-if(_errs146 === errors){
-let data63 = data62.initial_ms;
-const _errs147 = errors;
-if(!(((typeof data63 == "number") && (!(data63 % 1) && !isNaN(data63))) && (isFinite(data63)))){
-validate28.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs147){
-if((typeof data63 == "number") && (isFinite(data63))){
-if(data63 < 1 || isNaN(data63)){
-validate28.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
-return false;
-}
-}
-}
-var valid22 = _errs147 === errors;
-if(valid22){
-let data64 = data62.max_ms;
-const _errs149 = errors;
-if(!(((typeof data64 == "number") && (!(data64 % 1) && !isNaN(data64))) && (isFinite(data64)))){
-validate28.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs149){
-if((typeof data64 == "number") && (isFinite(data64))){
-if(data64 < 1 || isNaN(data64)){
-validate28.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
-return false;
-}
-}
-}
-var valid22 = _errs149 === errors;
-if(valid22){
-let data65 = data62.factor;
+if(_errs150 === errors){
 const _errs151 = errors;
-if(errors === _errs151){
-if((typeof data65 == "number") && (isFinite(data65))){
-if(data65 < 1 || isNaN(data65)){
-validate28.errors = [{instancePath:instancePath+"/supervision/factor",schemaPath:"#/properties/supervision/properties/factor/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+if(typeof data63.offline !== "boolean"){
+validate29.errors = [{instancePath:instancePath+"/policy/offline",schemaPath:"#/properties/policy/properties/offline/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
-}
-else {
-validate28.errors = [{instancePath:instancePath+"/supervision/factor",schemaPath:"#/properties/supervision/properties/factor/type",keyword:"type",params:{type: "number"}}];
-return false;
-}
-}
-var valid22 = _errs151 === errors;
-if(valid22){
-let data66 = data62.jitter;
+var valid23 = _errs151 === errors;
+if(valid23){
 const _errs153 = errors;
-if(errors === _errs153){
-if((typeof data66 == "number") && (isFinite(data66))){
-if(data66 > 1 || isNaN(data66)){
-validate28.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1}}];
+if(typeof data63.auto_fetch !== "boolean"){
+validate29.errors = [{instancePath:instancePath+"/policy/auto_fetch",schemaPath:"#/properties/policy/properties/auto_fetch/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
-else {
-if(data66 < 0 || isNaN(data66)){
-validate28.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
-return false;
-}
-}
-}
-else {
-validate28.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/type",keyword:"type",params:{type: "number"}}];
-return false;
-}
-}
-var valid22 = _errs153 === errors;
-if(valid22){
-let data67 = data62.max_restarts;
+var valid23 = _errs153 === errors;
+if(valid23){
+let data66 = data63.allowlist;
 const _errs155 = errors;
-if(!(((typeof data67 == "number") && (!(data67 % 1) && !isNaN(data67))) && (isFinite(data67)))){
-validate28.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
 if(errors === _errs155){
-if((typeof data67 == "number") && (isFinite(data67))){
-if(data67 < 1 || isNaN(data67)){
-validate28.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
-return false;
-}
-}
-}
-var valid22 = _errs155 === errors;
-if(valid22){
-let data68 = data62.stable_s;
+if(Array.isArray(data66)){
+var valid24 = true;
+const len2 = data66.length;
+for(let i2=0; i2<len2; i2++){
+let data67 = data66[i2];
 const _errs157 = errors;
-if(!(((typeof data68 == "number") && (!(data68 % 1) && !isNaN(data68))) && (isFinite(data68)))){
-validate28.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
 if(errors === _errs157){
-if((typeof data68 == "number") && (isFinite(data68))){
-if(data68 < 1 || isNaN(data68)){
-validate28.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+if(typeof data67 === "string"){
+if(!pattern24.test(data67)){
+validate29.errors = [{instancePath:instancePath+"/policy/allowlist/" + i2,schemaPath:"#/properties/policy/properties/allowlist/items/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9.-]+(:\\d+)?$"}}];
 return false;
 }
 }
+else {
+validate29.errors = [{instancePath:instancePath+"/policy/allowlist/" + i2,schemaPath:"#/properties/policy/properties/allowlist/items/type",keyword:"type",params:{type: "string"}}];
+return false;
 }
-var valid22 = _errs157 === errors;
-if(valid22){
-let data69 = data62.probe_interval_ms;
+}
+var valid24 = _errs157 === errors;
+if(!valid24){
+break;
+}
+}
+}
+else {
+validate29.errors = [{instancePath:instancePath+"/policy/allowlist",schemaPath:"#/properties/policy/properties/allowlist/type",keyword:"type",params:{type: "array"}}];
+return false;
+}
+}
+var valid23 = _errs155 === errors;
+}
+}
+}
+}
+else {
+validate29.errors = [{instancePath:instancePath+"/policy",schemaPath:"#/properties/policy/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid0 = _errs148 === errors;
+if(valid0){
+let data68 = data.log;
 const _errs159 = errors;
-if(!(((typeof data69 == "number") && (!(data69 % 1) && !isNaN(data69))) && (isFinite(data69)))){
-validate28.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
 if(errors === _errs159){
-if((typeof data69 == "number") && (isFinite(data69))){
-if(data69 < 10 || isNaN(data69)){
-validate28.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
-return false;
+if(data68 && typeof data68 == "object" && !Array.isArray(data68)){
+if(data68.level === undefined){
+data68.level = "info";
 }
+if(data68.format === undefined){
+data68.format = "auto";
 }
-}
-var valid22 = _errs159 === errors;
-if(valid22){
-let data70 = data62.probe_fail;
 const _errs161 = errors;
-if(!(((typeof data70 == "number") && (!(data70 % 1) && !isNaN(data70))) && (isFinite(data70)))){
-validate28.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/type",keyword:"type",params:{type: "integer"}}];
+for(const key19 in data68){
+if(!((key19 === "level") || (key19 === "format"))){
+validate29.errors = [{instancePath:instancePath+"/log",schemaPath:"#/properties/log/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key19}}];
+return false;
+break;
+}
+}
+if(_errs161 === errors){
+let data69 = data68.level;
+const _errs162 = errors;
+if(typeof data69 !== "string"){
+validate29.errors = [{instancePath:instancePath+"/log/level",schemaPath:"#/properties/log/properties/level/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
-if(errors === _errs161){
-if((typeof data70 == "number") && (isFinite(data70))){
-if(data70 < 1 || isNaN(data70)){
-validate28.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+if(!(((((((data69 === "fatal") || (data69 === "error")) || (data69 === "warn")) || (data69 === "info")) || (data69 === "debug")) || (data69 === "trace")) || (data69 === "silent"))){
+validate29.errors = [{instancePath:instancePath+"/log/level",schemaPath:"#/properties/log/properties/level/enum",keyword:"enum",params:{allowedValues: schema54.properties.log.properties.level.enum}}];
 return false;
 }
-}
-}
-var valid22 = _errs161 === errors;
-if(valid22){
-let data71 = data62.load_timeout_ms;
-const _errs163 = errors;
-if(!(((typeof data71 == "number") && (!(data71 % 1) && !isNaN(data71))) && (isFinite(data71)))){
-validate28.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/type",keyword:"type",params:{type: "integer"}}];
+var valid25 = _errs162 === errors;
+if(valid25){
+let data70 = data68.format;
+const _errs164 = errors;
+if(typeof data70 !== "string"){
+validate29.errors = [{instancePath:instancePath+"/log/format",schemaPath:"#/properties/log/properties/format/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
-if(errors === _errs163){
-if((typeof data71 == "number") && (isFinite(data71))){
-if(data71 < 1 || isNaN(data71)){
-validate28.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+if(!(((data70 === "json") || (data70 === "pretty")) || (data70 === "auto"))){
+validate29.errors = [{instancePath:instancePath+"/log/format",schemaPath:"#/properties/log/properties/format/enum",keyword:"enum",params:{allowedValues: schema54.properties.log.properties.format.enum}}];
 return false;
 }
+var valid25 = _errs164 === errors;
 }
 }
-var valid22 = _errs163 === errors;
-if(valid22){
-let data72 = data62.window_s;
-const _errs165 = errors;
-if(!(((typeof data72 == "number") && (!(data72 % 1) && !isNaN(data72))) && (isFinite(data72)))){
-validate28.errors = [{instancePath:instancePath+"/supervision/window_s",schemaPath:"#/properties/supervision/properties/window_s/type",keyword:"type",params:{type: "integer"}}];
-return false;
 }
-if(errors === _errs165){
-if((typeof data72 == "number") && (isFinite(data72))){
-if(data72 < 1 || isNaN(data72)){
-validate28.errors = [{instancePath:instancePath+"/supervision/window_s",schemaPath:"#/properties/supervision/properties/window_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+else {
+validate29.errors = [{instancePath:instancePath+"/log",schemaPath:"#/properties/log/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
+var valid0 = _errs159 === errors;
+if(valid0){
+let data71 = data.supervision;
+const _errs166 = errors;
+if(errors === _errs166){
+if(data71 && typeof data71 == "object" && !Array.isArray(data71)){
+if(data71.initial_ms === undefined){
+data71.initial_ms = 1000;
 }
-var valid22 = _errs165 === errors;
-if(valid22){
-let data73 = data62.breaker_threshold;
-const _errs167 = errors;
-if(!(((typeof data73 == "number") && (!(data73 % 1) && !isNaN(data73))) && (isFinite(data73)))){
-validate28.errors = [{instancePath:instancePath+"/supervision/breaker_threshold",schemaPath:"#/properties/supervision/properties/breaker_threshold/type",keyword:"type",params:{type: "integer"}}];
+if(data71.max_ms === undefined){
+data71.max_ms = 60000;
+}
+if(data71.factor === undefined){
+data71.factor = 2;
+}
+if(data71.jitter === undefined){
+data71.jitter = 0.1;
+}
+if(data71.max_restarts === undefined){
+data71.max_restarts = 10;
+}
+if(data71.stable_s === undefined){
+data71.stable_s = 300;
+}
+if(data71.probe_interval_ms === undefined){
+data71.probe_interval_ms = 5000;
+}
+if(data71.probe_fail === undefined){
+data71.probe_fail = 3;
+}
+if(data71.load_timeout_ms === undefined){
+data71.load_timeout_ms = 120000;
+}
+if(data71.window_s === undefined){
+data71.window_s = 60;
+}
+if(data71.breaker_threshold === undefined){
+data71.breaker_threshold = 5;
+}
+if(data71.breaker_open_s === undefined){
+data71.breaker_open_s = 300;
+}
+if(data71.trial_stable_s === undefined){
+data71.trial_stable_s = 60;
+}
+const _errs168 = errors;
+for(const key20 in data71){
+if(!(func1.call(schema54.properties.supervision.properties, key20))){
+validate29.errors = [{instancePath:instancePath+"/supervision",schemaPath:"#/properties/supervision/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key20}}];
 return false;
-}
-if(errors === _errs167){
-if((typeof data73 == "number") && (isFinite(data73))){
-if(data73 < 1 || isNaN(data73)){
-validate28.errors = [{instancePath:instancePath+"/supervision/breaker_threshold",schemaPath:"#/properties/supervision/properties/breaker_threshold/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
-return false;
+break;
 }
 }
-}
-var valid22 = _errs167 === errors;
-if(valid22){
-let data74 = data62.breaker_open_s;
+if(_errs168 === errors){
+let data72 = data71.initial_ms;
 const _errs169 = errors;
-if(!(((typeof data74 == "number") && (!(data74 % 1) && !isNaN(data74))) && (isFinite(data74)))){
-validate28.errors = [{instancePath:instancePath+"/supervision/breaker_open_s",schemaPath:"#/properties/supervision/properties/breaker_open_s/type",keyword:"type",params:{type: "integer"}}];
+if(!(((typeof data72 == "number") && (!(data72 % 1) && !isNaN(data72))) && (isFinite(data72)))){
+validate29.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs169){
-if((typeof data74 == "number") && (isFinite(data74))){
-if(data74 < 1 || isNaN(data74)){
-validate28.errors = [{instancePath:instancePath+"/supervision/breaker_open_s",schemaPath:"#/properties/supervision/properties/breaker_open_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+if((typeof data72 == "number") && (isFinite(data72))){
+if(data72 < 1 || isNaN(data72)){
+validate29.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid22 = _errs169 === errors;
-if(valid22){
-let data75 = data62.trial_stable_s;
+var valid26 = _errs169 === errors;
+if(valid26){
+let data73 = data71.max_ms;
 const _errs171 = errors;
-if(!(((typeof data75 == "number") && (!(data75 % 1) && !isNaN(data75))) && (isFinite(data75)))){
-validate28.errors = [{instancePath:instancePath+"/supervision/trial_stable_s",schemaPath:"#/properties/supervision/properties/trial_stable_s/type",keyword:"type",params:{type: "integer"}}];
+if(!(((typeof data73 == "number") && (!(data73 % 1) && !isNaN(data73))) && (isFinite(data73)))){
+validate29.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs171){
-if((typeof data75 == "number") && (isFinite(data75))){
-if(data75 < 1 || isNaN(data75)){
-validate28.errors = [{instancePath:instancePath+"/supervision/trial_stable_s",schemaPath:"#/properties/supervision/properties/trial_stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+if((typeof data73 == "number") && (isFinite(data73))){
+if(data73 < 1 || isNaN(data73)){
+validate29.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid22 = _errs171 === errors;
-}
-}
-}
-}
-}
-}
-}
-}
-}
-}
-}
-}
-}
-}
-else {
-validate28.errors = [{instancePath:instancePath+"/supervision",schemaPath:"#/properties/supervision/type",keyword:"type",params:{type: "object"}}];
-return false;
-}
-}
-var valid0 = _errs144 === errors;
-if(valid0){
-let data76 = data.pools;
+var valid26 = _errs171 === errors;
+if(valid26){
+let data74 = data71.factor;
 const _errs173 = errors;
 if(errors === _errs173){
-if(Array.isArray(data76)){
-if(data76.length < 1){
-validate28.errors = [{instancePath:instancePath+"/pools",schemaPath:"#/properties/pools/minItems",keyword:"minItems",params:{limit: 1}}];
+if((typeof data74 == "number") && (isFinite(data74))){
+if(data74 < 1 || isNaN(data74)){
+validate29.errors = [{instancePath:instancePath+"/supervision/factor",schemaPath:"#/properties/supervision/properties/factor/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
+}
 else {
-var valid23 = true;
-const len3 = data76.length;
-for(let i3=0; i3<len3; i3++){
+validate29.errors = [{instancePath:instancePath+"/supervision/factor",schemaPath:"#/properties/supervision/properties/factor/type",keyword:"type",params:{type: "number"}}];
+return false;
+}
+}
+var valid26 = _errs173 === errors;
+if(valid26){
+let data75 = data71.jitter;
 const _errs175 = errors;
-if(!(validate29(data76[i3], {instancePath:instancePath+"/pools/" + i3,parentData:data76,parentDataProperty:i3,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate29.errors : vErrors.concat(validate29.errors);
-errors = vErrors.length;
+if(errors === _errs175){
+if((typeof data75 == "number") && (isFinite(data75))){
+if(data75 > 1 || isNaN(data75)){
+validate29.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1}}];
+return false;
 }
-var valid23 = _errs175 === errors;
-if(!valid23){
-break;
-}
+else {
+if(data75 < 0 || isNaN(data75)){
+validate29.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
 }
 }
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/pools",schemaPath:"#/properties/pools/type",keyword:"type",params:{type: "array"}}];
+validate29.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
-var valid0 = _errs173 === errors;
-if(valid0){
-let data78 = data.memory;
-const _errs176 = errors;
-if(errors === _errs176){
-if(data78 && typeof data78 == "object" && !Array.isArray(data78)){
-if(data78.devices === undefined){
-data78.devices = [];
-}
-if(data78.min_residency_ms === undefined){
-data78.min_residency_ms = 5000;
-}
-if(data78.max_overtaken_ms === undefined){
-data78.max_overtaken_ms = 180000;
-}
-if(data78.max_parallel_loads === undefined){
-data78.max_parallel_loads = 1;
-}
-const _errs178 = errors;
-for(const key19 in data78){
-if(!(((((key19 === "host_bytes") || (key19 === "devices")) || (key19 === "min_residency_ms")) || (key19 === "max_overtaken_ms")) || (key19 === "max_parallel_loads"))){
-validate28.errors = [{instancePath:instancePath+"/memory",schemaPath:"#/properties/memory/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key19}}];
+var valid26 = _errs175 === errors;
+if(valid26){
+let data76 = data71.max_restarts;
+const _errs177 = errors;
+if(!(((typeof data76 == "number") && (!(data76 % 1) && !isNaN(data76))) && (isFinite(data76)))){
+validate29.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/type",keyword:"type",params:{type: "integer"}}];
 return false;
-break;
+}
+if(errors === _errs177){
+if((typeof data76 == "number") && (isFinite(data76))){
+if(data76 < 1 || isNaN(data76)){
+validate29.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
 }
 }
-if(_errs178 === errors){
-if(data78.host_bytes !== undefined){
-let data79 = data78.host_bytes;
+}
+var valid26 = _errs177 === errors;
+if(valid26){
+let data77 = data71.stable_s;
 const _errs179 = errors;
-if(!(((typeof data79 == "number") && (!(data79 % 1) && !isNaN(data79))) && (isFinite(data79)))){
-validate28.errors = [{instancePath:instancePath+"/memory/host_bytes",schemaPath:"#/properties/memory/properties/host_bytes/type",keyword:"type",params:{type: "integer"}}];
+if(!(((typeof data77 == "number") && (!(data77 % 1) && !isNaN(data77))) && (isFinite(data77)))){
+validate29.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs179){
+if((typeof data77 == "number") && (isFinite(data77))){
+if(data77 < 1 || isNaN(data77)){
+validate29.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+var valid26 = _errs179 === errors;
+if(valid26){
+let data78 = data71.probe_interval_ms;
+const _errs181 = errors;
+if(!(((typeof data78 == "number") && (!(data78 % 1) && !isNaN(data78))) && (isFinite(data78)))){
+validate29.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs181){
+if((typeof data78 == "number") && (isFinite(data78))){
+if(data78 < 10 || isNaN(data78)){
+validate29.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
+return false;
+}
+}
+}
+var valid26 = _errs181 === errors;
+if(valid26){
+let data79 = data71.probe_fail;
+const _errs183 = errors;
+if(!(((typeof data79 == "number") && (!(data79 % 1) && !isNaN(data79))) && (isFinite(data79)))){
+validate29.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs183){
 if((typeof data79 == "number") && (isFinite(data79))){
 if(data79 < 1 || isNaN(data79)){
-validate28.errors = [{instancePath:instancePath+"/memory/host_bytes",schemaPath:"#/properties/memory/properties/host_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate29.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid24 = _errs179 === errors;
-}
-else {
-var valid24 = true;
-}
-if(valid24){
-let data80 = data78.devices;
-const _errs181 = errors;
-if(errors === _errs181){
-if(Array.isArray(data80)){
-if(data80.length > 64){
-validate28.errors = [{instancePath:instancePath+"/memory/devices",schemaPath:"#/properties/memory/properties/devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
-return false;
-}
-else {
-var valid25 = true;
-const len4 = data80.length;
-for(let i4=0; i4<len4; i4++){
-let data81 = data80[i4];
-const _errs183 = errors;
-if(errors === _errs183){
-if(data81 && typeof data81 == "object" && !Array.isArray(data81)){
-let missing0;
-if(((data81.id === undefined) && (missing0 = "id")) || ((data81.bytes === undefined) && (missing0 = "bytes"))){
-validate28.errors = [{instancePath:instancePath+"/memory/devices/" + i4,schemaPath:"#/properties/memory/properties/devices/items/required",keyword:"required",params:{missingProperty: missing0}}];
-return false;
-}
-else {
-const _errs185 = errors;
-for(const key20 in data81){
-if(!((key20 === "id") || (key20 === "bytes"))){
-validate28.errors = [{instancePath:instancePath+"/memory/devices/" + i4,schemaPath:"#/properties/memory/properties/devices/items/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key20}}];
-return false;
-break;
-}
-}
-if(_errs185 === errors){
-if(data81.id !== undefined){
-let data82 = data81.id;
-const _errs186 = errors;
-if(!(((typeof data82 == "number") && (!(data82 % 1) && !isNaN(data82))) && (isFinite(data82)))){
-validate28.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs186){
-if((typeof data82 == "number") && (isFinite(data82))){
-if(data82 > 1023 || isNaN(data82)){
-validate28.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
-return false;
-}
-else {
-if(data82 < 0 || isNaN(data82)){
-validate28.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
-return false;
-}
-}
-}
-}
-var valid26 = _errs186 === errors;
-}
-else {
-var valid26 = true;
-}
+var valid26 = _errs183 === errors;
 if(valid26){
-if(data81.bytes !== undefined){
-let data83 = data81.bytes;
-const _errs188 = errors;
-if(!(((typeof data83 == "number") && (!(data83 % 1) && !isNaN(data83))) && (isFinite(data83)))){
-validate28.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/bytes",schemaPath:"#/properties/memory/properties/devices/items/properties/bytes/type",keyword:"type",params:{type: "integer"}}];
+let data80 = data71.load_timeout_ms;
+const _errs185 = errors;
+if(!(((typeof data80 == "number") && (!(data80 % 1) && !isNaN(data80))) && (isFinite(data80)))){
+validate29.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs188){
+if(errors === _errs185){
+if((typeof data80 == "number") && (isFinite(data80))){
+if(data80 < 1 || isNaN(data80)){
+validate29.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+var valid26 = _errs185 === errors;
+if(valid26){
+let data81 = data71.window_s;
+const _errs187 = errors;
+if(!(((typeof data81 == "number") && (!(data81 % 1) && !isNaN(data81))) && (isFinite(data81)))){
+validate29.errors = [{instancePath:instancePath+"/supervision/window_s",schemaPath:"#/properties/supervision/properties/window_s/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs187){
+if((typeof data81 == "number") && (isFinite(data81))){
+if(data81 < 1 || isNaN(data81)){
+validate29.errors = [{instancePath:instancePath+"/supervision/window_s",schemaPath:"#/properties/supervision/properties/window_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+var valid26 = _errs187 === errors;
+if(valid26){
+let data82 = data71.breaker_threshold;
+const _errs189 = errors;
+if(!(((typeof data82 == "number") && (!(data82 % 1) && !isNaN(data82))) && (isFinite(data82)))){
+validate29.errors = [{instancePath:instancePath+"/supervision/breaker_threshold",schemaPath:"#/properties/supervision/properties/breaker_threshold/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs189){
+if((typeof data82 == "number") && (isFinite(data82))){
+if(data82 < 1 || isNaN(data82)){
+validate29.errors = [{instancePath:instancePath+"/supervision/breaker_threshold",schemaPath:"#/properties/supervision/properties/breaker_threshold/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+var valid26 = _errs189 === errors;
+if(valid26){
+let data83 = data71.breaker_open_s;
+const _errs191 = errors;
+if(!(((typeof data83 == "number") && (!(data83 % 1) && !isNaN(data83))) && (isFinite(data83)))){
+validate29.errors = [{instancePath:instancePath+"/supervision/breaker_open_s",schemaPath:"#/properties/supervision/properties/breaker_open_s/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs191){
 if((typeof data83 == "number") && (isFinite(data83))){
 if(data83 < 1 || isNaN(data83)){
-validate28.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/bytes",schemaPath:"#/properties/memory/properties/devices/items/properties/bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate29.errors = [{instancePath:instancePath+"/supervision/breaker_open_s",schemaPath:"#/properties/supervision/properties/breaker_open_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid26 = _errs188 === errors;
+var valid26 = _errs191 === errors;
+if(valid26){
+let data84 = data71.trial_stable_s;
+const _errs193 = errors;
+if(!(((typeof data84 == "number") && (!(data84 % 1) && !isNaN(data84))) && (isFinite(data84)))){
+validate29.errors = [{instancePath:instancePath+"/supervision/trial_stable_s",schemaPath:"#/properties/supervision/properties/trial_stable_s/type",keyword:"type",params:{type: "integer"}}];
+return false;
 }
-else {
-var valid26 = true;
-}
-}
-}
-}
-}
-else {
-validate28.errors = [{instancePath:instancePath+"/memory/devices/" + i4,schemaPath:"#/properties/memory/properties/devices/items/type",keyword:"type",params:{type: "object"}}];
+if(errors === _errs193){
+if((typeof data84 == "number") && (isFinite(data84))){
+if(data84 < 1 || isNaN(data84)){
+validate29.errors = [{instancePath:instancePath+"/supervision/trial_stable_s",schemaPath:"#/properties/supervision/properties/trial_stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
-var valid25 = _errs183 === errors;
-if(!valid25){
+}
+var valid26 = _errs193 === errors;
+}
+}
+}
+}
+}
+}
+}
+}
+}
+}
+}
+}
+}
+}
+else {
+validate29.errors = [{instancePath:instancePath+"/supervision",schemaPath:"#/properties/supervision/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid0 = _errs166 === errors;
+if(valid0){
+let data85 = data.pools;
+const _errs195 = errors;
+if(errors === _errs195){
+if(Array.isArray(data85)){
+if(data85.length < 1){
+validate29.errors = [{instancePath:instancePath+"/pools",schemaPath:"#/properties/pools/minItems",keyword:"minItems",params:{limit: 1}}];
+return false;
+}
+else {
+var valid27 = true;
+const len3 = data85.length;
+for(let i3=0; i3<len3; i3++){
+const _errs197 = errors;
+if(!(validate30(data85[i3], {instancePath:instancePath+"/pools/" + i3,parentData:data85,parentDataProperty:i3,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate30.errors : vErrors.concat(validate30.errors);
+errors = vErrors.length;
+}
+var valid27 = _errs197 === errors;
+if(!valid27){
 break;
 }
 }
 }
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/memory/devices",schemaPath:"#/properties/memory/properties/devices/type",keyword:"type",params:{type: "array"}}];
+validate29.errors = [{instancePath:instancePath+"/pools",schemaPath:"#/properties/pools/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
-var valid24 = _errs181 === errors;
-if(valid24){
-let data84 = data78.min_residency_ms;
-const _errs190 = errors;
-if(!(((typeof data84 == "number") && (!(data84 % 1) && !isNaN(data84))) && (isFinite(data84)))){
-validate28.errors = [{instancePath:instancePath+"/memory/min_residency_ms",schemaPath:"#/properties/memory/properties/min_residency_ms/type",keyword:"type",params:{type: "integer"}}];
+var valid0 = _errs195 === errors;
+if(valid0){
+let data87 = data.memory;
+const _errs198 = errors;
+if(errors === _errs198){
+if(data87 && typeof data87 == "object" && !Array.isArray(data87)){
+if(data87.devices === undefined){
+data87.devices = [];
+}
+if(data87.min_residency_ms === undefined){
+data87.min_residency_ms = 5000;
+}
+if(data87.max_overtaken_ms === undefined){
+data87.max_overtaken_ms = 180000;
+}
+if(data87.max_parallel_loads === undefined){
+data87.max_parallel_loads = 1;
+}
+const _errs200 = errors;
+for(const key21 in data87){
+if(!(((((key21 === "host_bytes") || (key21 === "devices")) || (key21 === "min_residency_ms")) || (key21 === "max_overtaken_ms")) || (key21 === "max_parallel_loads"))){
+validate29.errors = [{instancePath:instancePath+"/memory",schemaPath:"#/properties/memory/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key21}}];
+return false;
+break;
+}
+}
+if(_errs200 === errors){
+if(data87.host_bytes !== undefined){
+let data88 = data87.host_bytes;
+const _errs201 = errors;
+if(!(((typeof data88 == "number") && (!(data88 % 1) && !isNaN(data88))) && (isFinite(data88)))){
+validate29.errors = [{instancePath:instancePath+"/memory/host_bytes",schemaPath:"#/properties/memory/properties/host_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs190){
-if((typeof data84 == "number") && (isFinite(data84))){
-if(data84 < 0 || isNaN(data84)){
-validate28.errors = [{instancePath:instancePath+"/memory/min_residency_ms",schemaPath:"#/properties/memory/properties/min_residency_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+if(errors === _errs201){
+if((typeof data88 == "number") && (isFinite(data88))){
+if(data88 < 1 || isNaN(data88)){
+validate29.errors = [{instancePath:instancePath+"/memory/host_bytes",schemaPath:"#/properties/memory/properties/host_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid24 = _errs190 === errors;
-if(valid24){
-let data85 = data78.max_overtaken_ms;
-const _errs192 = errors;
-if(!(((typeof data85 == "number") && (!(data85 % 1) && !isNaN(data85))) && (isFinite(data85)))){
-validate28.errors = [{instancePath:instancePath+"/memory/max_overtaken_ms",schemaPath:"#/properties/memory/properties/max_overtaken_ms/type",keyword:"type",params:{type: "integer"}}];
-return false;
+var valid28 = _errs201 === errors;
 }
-if(errors === _errs192){
-if((typeof data85 == "number") && (isFinite(data85))){
-if(data85 < 0 || isNaN(data85)){
-validate28.errors = [{instancePath:instancePath+"/memory/max_overtaken_ms",schemaPath:"#/properties/memory/properties/max_overtaken_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
-return false;
+else {
+var valid28 = true;
 }
-}
-}
-var valid24 = _errs192 === errors;
-if(valid24){
-let data86 = data78.max_parallel_loads;
-const _errs194 = errors;
-if(!(((typeof data86 == "number") && (!(data86 % 1) && !isNaN(data86))) && (isFinite(data86)))){
-validate28.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs194){
-if((typeof data86 == "number") && (isFinite(data86))){
-if(data86 > 64 || isNaN(data86)){
-validate28.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
+if(valid28){
+let data89 = data87.devices;
+const _errs203 = errors;
+if(errors === _errs203){
+if(Array.isArray(data89)){
+if(data89.length > 64){
+validate29.errors = [{instancePath:instancePath+"/memory/devices",schemaPath:"#/properties/memory/properties/devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
 return false;
 }
 else {
-if(data86 < 1 || isNaN(data86)){
-validate28.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+var valid29 = true;
+const len4 = data89.length;
+for(let i4=0; i4<len4; i4++){
+let data90 = data89[i4];
+const _errs205 = errors;
+if(errors === _errs205){
+if(data90 && typeof data90 == "object" && !Array.isArray(data90)){
+let missing0;
+if(((data90.id === undefined) && (missing0 = "id")) || ((data90.bytes === undefined) && (missing0 = "bytes"))){
+validate29.errors = [{instancePath:instancePath+"/memory/devices/" + i4,schemaPath:"#/properties/memory/properties/devices/items/required",keyword:"required",params:{missingProperty: missing0}}];
+return false;
+}
+else {
+const _errs207 = errors;
+for(const key22 in data90){
+if(!((key22 === "id") || (key22 === "bytes"))){
+validate29.errors = [{instancePath:instancePath+"/memory/devices/" + i4,schemaPath:"#/properties/memory/properties/devices/items/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key22}}];
+return false;
+break;
+}
+}
+if(_errs207 === errors){
+if(data90.id !== undefined){
+let data91 = data90.id;
+const _errs208 = errors;
+if(!(((typeof data91 == "number") && (!(data91 % 1) && !isNaN(data91))) && (isFinite(data91)))){
+validate29.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs208){
+if((typeof data91 == "number") && (isFinite(data91))){
+if(data91 > 1023 || isNaN(data91)){
+validate29.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
+return false;
+}
+else {
+if(data91 < 0 || isNaN(data91)){
+validate29.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 }
 }
-var valid24 = _errs194 === errors;
+var valid30 = _errs208 === errors;
+}
+else {
+var valid30 = true;
+}
+if(valid30){
+if(data90.bytes !== undefined){
+let data92 = data90.bytes;
+const _errs210 = errors;
+if(!(((typeof data92 == "number") && (!(data92 % 1) && !isNaN(data92))) && (isFinite(data92)))){
+validate29.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/bytes",schemaPath:"#/properties/memory/properties/devices/items/properties/bytes/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs210){
+if((typeof data92 == "number") && (isFinite(data92))){
+if(data92 < 1 || isNaN(data92)){
+validate29.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/bytes",schemaPath:"#/properties/memory/properties/devices/items/properties/bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+var valid30 = _errs210 === errors;
+}
+else {
+var valid30 = true;
+}
+}
+}
+}
+}
+else {
+validate29.errors = [{instancePath:instancePath+"/memory/devices/" + i4,schemaPath:"#/properties/memory/properties/devices/items/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid29 = _errs205 === errors;
+if(!valid29){
+break;
+}
+}
+}
+}
+else {
+validate29.errors = [{instancePath:instancePath+"/memory/devices",schemaPath:"#/properties/memory/properties/devices/type",keyword:"type",params:{type: "array"}}];
+return false;
+}
+}
+var valid28 = _errs203 === errors;
+if(valid28){
+let data93 = data87.min_residency_ms;
+const _errs212 = errors;
+if(!(((typeof data93 == "number") && (!(data93 % 1) && !isNaN(data93))) && (isFinite(data93)))){
+validate29.errors = [{instancePath:instancePath+"/memory/min_residency_ms",schemaPath:"#/properties/memory/properties/min_residency_ms/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs212){
+if((typeof data93 == "number") && (isFinite(data93))){
+if(data93 < 0 || isNaN(data93)){
+validate29.errors = [{instancePath:instancePath+"/memory/min_residency_ms",schemaPath:"#/properties/memory/properties/min_residency_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
+}
+}
+}
+var valid28 = _errs212 === errors;
+if(valid28){
+let data94 = data87.max_overtaken_ms;
+const _errs214 = errors;
+if(!(((typeof data94 == "number") && (!(data94 % 1) && !isNaN(data94))) && (isFinite(data94)))){
+validate29.errors = [{instancePath:instancePath+"/memory/max_overtaken_ms",schemaPath:"#/properties/memory/properties/max_overtaken_ms/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs214){
+if((typeof data94 == "number") && (isFinite(data94))){
+if(data94 < 0 || isNaN(data94)){
+validate29.errors = [{instancePath:instancePath+"/memory/max_overtaken_ms",schemaPath:"#/properties/memory/properties/max_overtaken_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
+}
+}
+}
+var valid28 = _errs214 === errors;
+if(valid28){
+let data95 = data87.max_parallel_loads;
+const _errs216 = errors;
+if(!(((typeof data95 == "number") && (!(data95 % 1) && !isNaN(data95))) && (isFinite(data95)))){
+validate29.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs216){
+if((typeof data95 == "number") && (isFinite(data95))){
+if(data95 > 64 || isNaN(data95)){
+validate29.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
+return false;
+}
+else {
+if(data95 < 1 || isNaN(data95)){
+validate29.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+}
+var valid28 = _errs216 === errors;
 }
 }
 }
@@ -6274,11 +6647,13 @@ var valid24 = _errs194 === errors;
 }
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/memory",schemaPath:"#/properties/memory/type",keyword:"type",params:{type: "object"}}];
+validate29.errors = [{instancePath:instancePath+"/memory",schemaPath:"#/properties/memory/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-var valid0 = _errs176 === errors;
+var valid0 = _errs198 === errors;
+}
+}
 }
 }
 }
@@ -6299,11 +6674,11 @@ var valid0 = _errs176 === errors;
 }
 }
 else {
-validate28.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate29.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate28.errors = vErrors;
+validate29.errors = vErrors;
 return errors === 0;
 }
-validate28.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate29.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};

@@ -1,5 +1,6 @@
 import { Agent, type Dispatcher, errors, request } from 'undici';
 import { type Failure, TaskchartError, failure } from '../../errors.ts';
+import { redact } from '../../observe/redact.ts';
 
 const CONNECT_TIMEOUT_MS = 5000;
 
@@ -142,7 +143,7 @@ export function connectionFailure(error: unknown, started: boolean): Failure {
     : failure('POOL_UNAVAILABLE', `The engine cannot be reached (${reason}).`);
 }
 
-/** The `error` object of a body, or nothing known about it. */
+/** The `error` object of a body without credentials that are quoted in it, or nothing known about it. */
 export function errorOf(body: unknown): {
   message?: string;
   type?: string;
@@ -150,8 +151,11 @@ export function errorOf(body: unknown): {
   n_ctx?: number;
 } {
   const error = typeof body === 'object' && body !== null && 'error' in body ? body.error : undefined;
-  if (typeof error === 'string') return { message: error };
-  return typeof error === 'object' && error !== null ? error : {};
+  if (typeof error === 'string') return { message: redact(error) };
+  if (typeof error !== 'object' || error === null) return {};
+  return 'message' in error && typeof error.message === 'string'
+    ? { ...error, message: redact(error.message) }
+    : error;
 }
 
 function errorCode(error: unknown): string | undefined {

@@ -19,6 +19,7 @@ export function submissionRoutes({
       ctx.state.concerns = { engine: request.engine };
       const admission = await orchestrator.submit(request, {
         correlation_id: ctx.state.correlation_id,
+        identity: ctx.state.caller?.identity,
         idempotency_key: idempotencyKey(ctx.get('Idempotency-Key')),
       });
       const self = `${mountPoint(ctx)}/v1/tasks/${admission.task_id}`;
