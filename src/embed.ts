@@ -2,7 +2,7 @@ import { Catalog } from './actors/catalog.ts';
 import { serves } from './actors/model-gate.ts';
 import type { TaskFilter } from './actors/task-registry.ts';
 import { capabilities, poolHealth, taskInfo, taskSummary } from './actors/views.ts';
-import { Orchestrator, type OrchestratorPorts } from './actors/orchestrator.ts';
+import { Orchestrator } from './actors/orchestrator.ts';
 import type { ArtifactStore } from './artifacts/artifact-store.ts';
 import { MemoryArtifacts } from './artifacts/memory-artifacts.ts';
 import { withTranscripts } from './artifacts/with-transcripts.ts';

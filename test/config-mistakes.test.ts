@@ -58,6 +58,16 @@ const mistakes: [title: string, text: string, message: string | RegExp][] = [
     'FILE:1: supervision.max_ms: must be at least supervision.initial_ms (1000), got 10',
   ],
   [
+    'a pool that never fits',
+    'memory: { host_bytes: 100 }\n' + poolWith('memory_bytes: 60, replicas: 2'),
+    'FILE:3: pools[0].memory_bytes: must leave its 2 engines within the 100 bytes of memory.host_bytes, got 60 each',
+  ],
+  [
+    'a device twice',
+    'memory: { devices: [{ id: 0, bytes: 1 }, { id: 0, bytes: 2 }] }',
+    'FILE:1: memory.devices[1].id: must be unique, got 0 twice',
+  ],
+  [
     'an unknown level',
     'log: { level: loud }',
     'FILE:1: log.level: must be one of fatal, error, warn, info, debug, trace, silent, got "loud"',

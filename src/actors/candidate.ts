@@ -1,5 +1,6 @@
 import type { PlacementPool } from '../scheduling/placement.ts';
 import type { Priority } from '../scheduling/queue.ts';
+import type { PoolSpec } from './pool-options.ts';
 import type { Pool } from './pool.ts';
 
 /** A pool as placement looks at it, for a task of this class. */
@@ -10,6 +11,7 @@ export function candidateOf(pool: Pool, priority: Priority): PlacementPool {
     engine: spec.engine,
     model: pool.model,
     sampler_profile_version: spec.sampler_profile_version,
+    device_mask: deviceMaskOf(pool.spec),
     ctx_max: pool.ctxMax,
     max_tokens_out: spec.max_tokens_out,
     workloads: properties?.workloads,
@@ -22,4 +24,10 @@ export function candidateOf(pool: Pool, priority: Priority): PlacementPool {
     rates: pool.rates,
     is_full: queue.admit(priority).kind === 'refuse',
   };
+}
+
+/** Devices in the words of `require_device_mask`: ordinals with commas, `cpu` for none; not known of a server elsewhere. */
+function deviceMaskOf({ devices, reloadable }: PoolSpec): string | undefined {
+  if (devices.length > 0) return devices.toSorted((a, b) => a - b).join(',');
+  return reloadable ? 'cpu' : undefined;
 }

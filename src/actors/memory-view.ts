@@ -16,6 +16,8 @@ export class MemoryView {
   #state: SwapState = 'cold';
   #since: number;
   #idleSince: number | undefined;
+  /** What its pool was told and has not begun yet. */
+  #order: 'load' | 'unload' | undefined;
   /** When its replicas began to let go, and how long that took last, in milliseconds. */
   #unloadMs: number | undefined;
 
@@ -24,11 +26,18 @@ export class MemoryView {
     this.#since = now;
   }
 
+  /** It does so from now on, whenever its pool gets around to it. @returns false where it was told already */
+  order(what: 'load' | 'unload'): boolean {
+    if (this.#order === what) return false;
+    this.#order = what;
+    return true;
+  }
+
   /** To be called whenever something may have changed. */
   look(now: number): SwapPool {
     const { pool, passes } = this;
     const { spec, queue, rates } = pool;
-    this.#note(stateOf(pool), now);
+    this.#note(this.#stateOf(), now);
     const { oldest: record, length: waiting } = queue;
     // What is reloaded has to come back, also where nobody waits for it.
     const isOwed = pool.engines.wantsMemory && pool.phase === 'reloading' && waiting === 0;
@@ -51,10 +60,20 @@ export class MemoryView {
       running_ms: Math.max(0, ...pool.remaining(now)),
       passed_over_since: passes.since(oldest),
       idle_since: this.#idleSince,
-      pinned: spec.pinned,
+      // What is being reloaded is nobody's to unload.
+      pinned: spec.pinned || pool.phase === 'reloading',
       can_load: this.#state !== 'cold' || pool.engines.wantsMemory,
       ...(spec.idle_ttl_ms === undefined ? {} : { idle_ttl_ms: spec.idle_ttl_ms }),
     };
+  }
+
+  #stateOf(): SwapState {
+    const { snapshot, holdsMemory, wantsMemory } = this.pool.engines;
+    if (this.#order === 'load' && !wantsMemory) this.#order = undefined;
+    if (this.#order === 'unload' && snapshot.value !== 'ready') this.#order = undefined;
+    if (this.#order === 'load' || snapshot.hasTag('loading')) return 'loading';
+    if (!holdsMemory) return 'cold';
+    return snapshot.hasTag('ready') && this.#order === undefined ? 'loaded' : 'unloading';
   }
 
   #note(state: SwapState, now: number): void {
@@ -67,13 +86,6 @@ export class MemoryView {
     const isIdle = state === 'loaded' && this.pool.leases === 0 && this.pool.queue_depth === 0;
     this.#idleSince = isIdle ? (this.#idleSince ?? now) : undefined;
   }
-}
-
-function stateOf(pool: Pool): SwapState {
-  const { snapshot, holdsMemory } = pool.engines;
-  if (!holdsMemory) return 'cold';
-  if (snapshot.hasTag('ready')) return 'loaded';
-  return snapshot.hasTag('loading') ? 'loading' : 'unloading';
 }
 
 /** As it was configured, else as it was measured, else as large as its file. */

@@ -126,10 +126,11 @@ export class Memory {
     if (plan.look_again_in_ms !== undefined)
       this.#timer = clock.setTimeout(
         () => this.look(),
-        Math.min(LONGEST_TIMER_MS, Math.ceil(plan.look_again_in_ms)),
+        Math.min(LONGEST_TIMER_MS, Math.max(1, Math.ceil(plan.look_again_in_ms))),
       );
     for (const step of plan.steps) {
-      const { engines } = pools.get(step.pool_id) as Pool;
+      const pool = pools.get(step.pool_id) as Pool;
+      if (!this.#viewOf(pool).order(step.do)) continue;
       observers.tell({
         type: 'memory.planned',
         pool_id: step.pool_id,
@@ -137,16 +138,17 @@ export class Memory {
         reason: step.reason,
         human: step.human,
       });
-      if (step.do === 'load') engines.grantMemory();
-      else engines.unload(step.reason);
+      if (step.do === 'load') pool.engines.grantMemory();
+      else pool.engines.unload(step.reason);
     }
     for (const pool of view.pools) this.#admit(pool, view, plan);
   }
 
   /** One that nobody waits for is loaded where there is room to spare; one that never fits is told. */
   #admit(pool: SwapPool, view: SwapView, plan: SwapPlan): void {
-    const { engines, spec } = this.#options.pools.get(pool.id) as Pool;
-    if (!engines.wantsMemory) return;
+    const one = this.#options.pools.get(pool.id) as Pool;
+    const { engines, spec } = one;
+    if (!engines.wantsMemory || pool.state !== 'cold') return;
     const device = neverFits(view, pool);
     if (device !== undefined) {
       const need = pool.memory_bytes[device] ?? 0;
@@ -161,10 +163,10 @@ export class Memory {
     const isContended = plan.waiting.some(({ pool_id }) => pool_id !== pool.id);
     if (pool.waiting > 0 || isContended || plan.steps.length > 0) return;
     const ledger = new SwapLedger(view, this.#options.rules);
-    if (ledger.fitsNow(pool) && ledger.mayLoad(pool)) {
-      engines.grantMemory();
-      this.#isDirty = true;
-    }
+    if (!ledger.fitsNow(pool) || !ledger.mayLoad(pool) || !this.#viewOf(one).order('load')) return;
+    engines.grantMemory();
+    // The next one has less to spare.
+    this.#isDirty = true;
   }
 
   #view(): SwapView {

@@ -338,9 +338,7 @@ export class Orchestrator {
     const { clock, random, threads } = this.#ports;
     const pool: Pool = new Pool({
       ...blueprint,
-      clock,
-      random,
-      threads,
+      ...{ clock, random, threads },
       observers: this.observers,
       tasks: this.tasks,
       affinity: (session_id) => this.sessions.affinity(session_id)?.replica_id,
@@ -348,6 +346,7 @@ export class Orchestrator {
         look: () => this.memory.look(),
         granted: (record) => this.memory.granted(pool, record),
         lastCall: () => this.memory.lastCallOf(blueprint.spec.id),
+        wait: () => this.memory.waitOf(blueprint.spec.id),
         untilLoaded: () => this.memory.untilLoaded(pool),
       },
       lost: (replica_id, cause) => {

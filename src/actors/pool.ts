@@ -94,6 +94,11 @@ export class Pool implements TaskHome, ForecastView {
     return this.engines.replicas.properties;
   }
 
+  /** Why it is not loaded, where it waits for memory that it shares. */
+  get memoryWait(): { reason: string; human: string } | undefined {
+    return this.#options.memory.wait();
+  }
+
   /** Milliseconds until it is expected to be loaded, where it shares memory with others. */
   get untilLoaded(): number | undefined {
     return this.#options.memory.untilLoaded();

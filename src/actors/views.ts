@@ -102,6 +102,7 @@ export function poolHealth(pool: Pool, clock: Clock): PoolHealth {
     draining: snapshot.hasTag('draining'),
     last_error: lastErrorOf(pool),
     last_reload: pool.engines.lastReload,
+    waits_for_memory: pool.memoryWait,
     engine_version: properties?.engine_version,
     last_heartbeat_ms:
       heard.length === 0 ? undefined : Math.round(clock.wall() - (clock.now() - Math.max(...heard))),

@@ -18,6 +18,7 @@ export function findMistake(config: Config, written: Settings): Mistake | undefi
   return (
     checkBindAddr(config) ??
     checkBackoff(config.supervision) ??
+    checkMemory(config) ??
     checkRoots(config.catalog.trust_policy) ??
     config.pools
       .map(
@@ -59,6 +60,35 @@ function checkRoots({ ca_roots }: Config['catalog']['trust_policy']): Mistake | 
   });
   if (index < 0) return undefined;
   return { keys: ['catalog', 'trust_policy', 'ca_roots', index], message: 'must be a certificate in PEM' };
+}
+
+/** What can never be loaded together, or at all, is told now and not to the first task. */
+function checkMemory({ memory, pools }: Config): Mistake | undefined {
+  const ordinals = memory.devices.map(({ id }) => id);
+  const twice = ordinals.findIndex((id, index) => ordinals.indexOf(id) !== index);
+  if (twice >= 0)
+    return {
+      keys: ['memory', 'devices', twice, 'id'],
+      message: `must be unique, got ${ordinals[twice]} twice`,
+    };
+  const pinned = new Map<string, number>();
+  for (const [index, pool] of pools.entries()) {
+    if (!('memory_bytes' in pool) || pool.memory_bytes === undefined) continue;
+    const places = pool.devices.length === 0 ? ['host'] : pool.devices.map(String);
+    for (const place of places) {
+      const budget =
+        place === 'host' ? memory.host_bytes : memory.devices.find(({ id }) => String(id) === place)?.bytes;
+      const taken = pinned.get(place) ?? 0;
+      const need = pool.memory_bytes * pool.replicas;
+      if (budget !== undefined && need + taken > budget) {
+        const beside = taken > 0 ? ` beside the ${taken} of pools that are pinned` : '';
+        const message = `must leave its ${pool.replicas} engines within the ${budget} bytes of ${place === 'host' ? 'memory.host_bytes' : `device ${place}`}${beside}, got ${pool.memory_bytes} each`;
+        return { keys: ['pools', index, 'memory_bytes'], message };
+      }
+      if (pool.pinned) pinned.set(place, taken + need);
+    }
+  }
+  return undefined;
 }
 
 function checkPool(config: Config, index: number): Mistake | undefined {

@@ -1019,6 +1019,19 @@ export interface PoolSummary {
    */
   ready: boolean;
   /**
+   * Why it is not loaded, where it waits for memory that it shares with other pools.
+   */
+  waits_for_memory?: {
+    /**
+     * Stable name of the reason, such as `turn` or `residency`.
+     */
+    reason: string;
+    /**
+     * The same in words.
+     */
+    human: string;
+  };
+  /**
    * How the last reload went.
    */
   last_reload?: {
