@@ -110,7 +110,11 @@ export interface EngineProperties {
 
 /** Why an engine that was loaded is no longer there. Causes are kept apart because each has its own remedy. */
 export interface EngineLoss {
-  cause: 'crash' | 'oom' | 'unreachable' | 'deaf' | 'unload';
+  /**
+   * `oom` is the host's memory (the kernel killed the process), `vram_oom` the device's, `cuda` any other fault of the
+   * device; `exit` is a process that ended by itself with code 0, which is no crash; `deaf` answers, but does not decode.
+   */
+  cause: 'crash' | 'oom' | 'vram_oom' | 'cuda' | 'exit' | 'unreachable' | 'deaf' | 'unload';
   message: string;
   exit_code?: number;
   signal?: string;
@@ -147,6 +151,13 @@ export interface Engine {
 
   /** Never rejects: no answer is an answer. */
   health(signal: AbortSignal): Promise<EngineHealth>;
+
+  /**
+   * Decodes one token: what tells an engine that works from one that only answers. It takes a slot, so it is for a
+   * moment in which one is free. Never rejects.
+   * @returns false where no token came before the `signal` aborted
+   */
+  probe?(signal: AbortSignal): Promise<boolean>;
 
   /**
    * Runs a call to its end. Never rejects; an aborted `signal` settles as `aborted` once the engine has let

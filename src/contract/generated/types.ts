@@ -1100,9 +1100,20 @@ export interface ReplicaHealth {
  */
 export interface ReplicaExit {
   /**
-   * `deaf` answers health checks but no longer decodes; `unreachable` no longer answers them.
+   * `exit` ended by itself without an error; `oom` ran out of the host's memory, `vram_oom` of the device's; `cuda` is any other fault of the device; `deaf` answers health checks but no longer decodes; `unreachable` no longer answers them.
    */
-  cause: 'unload' | 'idle' | 'swap' | 'drain' | 'crash' | 'oom' | 'unreachable' | 'deaf';
+  cause:
+    | 'unload'
+    | 'idle'
+    | 'swap'
+    | 'drain'
+    | 'exit'
+    | 'crash'
+    | 'oom'
+    | 'vram_oom'
+    | 'cuda'
+    | 'unreachable'
+    | 'deaf';
   /**
    * The same in words.
    */
