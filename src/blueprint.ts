@@ -1,10 +1,13 @@
 import { join } from 'node:path';
 import type { PoolBlueprint } from './actors/orchestrator.ts';
 import type { PoolSpec } from './actors/pool-options.ts';
+import type { ModelSource } from './actors/provisioner.ts';
 import type { Clock } from './clock.ts';
 import type { Config, PoolConfig } from './config.ts';
-import { createEngine, type EngineSpec } from './engines/create-engine.ts';
-import type { PreparedModel } from './machines/provisioner.ts';
+import { engineRequestOf, engineSpecOf, SYNTHETIC_CTX, type ProgramEnvironment } from './engine-settings.ts';
+import { createEngine } from './engines/create-engine.ts';
+import type { Engines } from './provisioning/engines.ts';
+import type { PreparedEngine } from './provisioning/step.ts';
 import type { TaskRules } from './machines/task-protocol.ts';
 import type { QueueRules } from './scheduling/queue.ts';
 import { engineOutput } from './observe/engine-output.ts';
@@ -12,12 +15,22 @@ import type { ModelLibraryOptions } from './models/library.ts';
 import { Models } from './models/models.ts';
 import { remoteModels } from './models/source.ts';
 
-/** Tokens a synthetic slot holds where the configuration does not say. */
-const SYNTHETIC_CTX = 8192;
+export interface BlueprintPorts {
+  clock: Clock;
+  models: Models;
+  engines: Engines;
+  /** What programs that are started here get. */
+  env: ProgramEnvironment;
+}
 
 /** From a pool's configuration to what the orchestrator builds it from. */
-export function blueprintOf(pool: PoolConfig, config: Config, clock: Clock, models: Models): PoolBlueprint {
+export function blueprintOf(
+  pool: PoolConfig,
+  config: Config,
+  { clock, models, engines, env }: BlueprintPorts,
+): PoolBlueprint {
   const { supervision, runtime } = config;
+  let prepared: PreparedEngine | undefined;
   return {
     spec: {
       id: pool.id,
@@ -32,10 +45,10 @@ export function blueprintOf(pool: PoolConfig, config: Config, clock: Clock, mode
       sampler_profile_version: pool.sampler_profile_version,
       preload: pool.preload,
     },
-    models: isEmbedded(pool) ? models.source({ checksum: pool.checksum }) : remoteModels,
+    models: sourceOf(pool, models, engines, (engine) => (prepared = engine)),
     engine: (model, replica_id) => (host) =>
       createEngine(
-        engineSpecOf(pool, model),
+        engineSpecOf(pool, model, prepared, { config, replica_id, env }),
         { ...host, output: engineOutput(runtime.dir, replica_id) },
         clock,
       ),
@@ -103,48 +116,23 @@ function taskRules({ timeouts }: PoolConfig, { retry, sse }: Config): TaskRules 
   };
 }
 
-function isEmbedded(pool: PoolConfig): pool is Extract<PoolConfig, { engine: 'llamacpp' }> {
-  return pool.engine === 'llamacpp' && pool.provisioning.mode === 'embedded';
-}
-
-function engineSpecOf(pool: PoolConfig, model: PreparedModel): EngineSpec {
-  if (pool.engine === 'synthetic')
-    return {
-      family: 'synthetic',
-      model_id: pool.model,
-      slots: pool.slots,
-      ctx: pool.ctx ?? SYNTHETIC_CTX,
-      settings: pool.synthetic,
-    };
-  if (pool.engine !== 'llamacpp') {
-    const { url, model: name, api_key } = pool.provisioning.external;
-    return {
-      family: pool.engine,
-      url,
-      model_id: pool.model,
-      slots: pool.slots,
-      ...(name === undefined ? {} : { model: name }),
-      ...(api_key === undefined ? {} : { api_key }),
-      ...(pool.ctx === undefined ? {} : { ctx: pool.ctx }),
-    };
-  }
-  if (pool.provisioning.mode === 'external') {
-    const { url = '', api_key } = pool.provisioning.external ?? {};
-    return {
-      family: 'llamacpp',
-      mode: 'external',
-      url,
-      model_id: pool.model,
-      ...(api_key === undefined ? {} : { api_key }),
-    };
-  }
+/** Where a pool's model comes from, and its engine where that has to be brought here as well. */
+function sourceOf(
+  pool: PoolConfig,
+  models: Models,
+  engines: Engines,
+  hold: (engine: PreparedEngine) => void,
+): ModelSource {
+  const isExternal = pool.engine === 'synthetic' || pool.provisioning.mode === 'external';
+  if (isExternal) return remoteModels;
+  const source =
+    pool.engine === 'llamacpp'
+      ? models.source({ checksum: pool.checksum })
+      : models.source({ form: 'folder' });
+  const request = engineRequestOf(pool);
+  if (request === undefined) return source;
   return {
-    family: 'llamacpp',
-    mode: 'embedded',
-    model_path: model.path,
-    model_id: pool.model,
-    slots: pool.slots,
-    threads: pool.threads,
-    ...(pool.ctx === undefined ? {} : { ctx: pool.ctx }),
+    ...source,
+    ensureEngine: async (signal, progress) => hold(await engines.ensure(request, signal, progress)),
   };
 }

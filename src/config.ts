@@ -9,7 +9,7 @@ import { modelId, parseModel } from './config/model.ts';
 import { takeSecrets } from './config/secrets.ts';
 import { explain, pathText } from './contract/explain.ts';
 import { configFields } from './contract/generated/fields.js';
-import type { Config as MutableConfig, ConfigInput } from './contract/generated/types.ts';
+import type { Config as MutableConfig, ConfigInput, LlamacppPool } from './contract/generated/types.ts';
 import { validateConfig } from './contract/generated/validators.js';
 
 export { ConfigError };
@@ -36,7 +36,7 @@ export interface ConfigSources {
 /**
  * Reads, merges and checks the configuration. Without any source it is one pool with the bundled model.
  *
- * In the result `runtime.dir` and `models.cache_dir` are absolute, a llamacpp pool's `model` is `storyteller`, `file:`
+ * In the result folders are absolute, a llamacpp pool's `model` is `storyteller`, `file:`
  * and an absolute path, or the reference of what is fetched, and every pool's queue has its capacity and policy.
  * @throws ConfigError on the first mistake, in one line
  */
@@ -65,18 +65,36 @@ export function loadConfig(sources: ConfigSources = {}): Config {
 function complete(config: MutableConfig, folderOf: (keys: KeyPath) => string): MutableConfig {
   const { capacity, policy } = config.admission;
   config.runtime.dir = resolve(folderOf(['runtime', 'dir']), config.runtime.dir);
-  const { models } = config;
-  models.cache_dir = models.cache_dir.startsWith('~/')
-    ? join(homedir(), models.cache_dir.slice(2))
-    : resolve(folderOf(['models', 'cache_dir']), models.cache_dir);
+  const { models, engines } = config;
+  models.cache_dir = folder(models.cache_dir, folderOf(['models', 'cache_dir']));
+  engines.cache_dir = folder(engines.cache_dir, folderOf(['engines', 'cache_dir']));
   for (const pool of config.pools) {
     pool.queue = { capacity: pool.queue.capacity ?? capacity, full_policy: pool.queue.full_policy ?? policy };
     // A server that runs already knows its model by its own name; only what is loaded here is a file.
-    const isFile = pool.engine === 'llamacpp' && pool.provisioning.mode === 'embedded';
+    const isFile = pool.engine !== 'synthetic' && pool.provisioning.mode !== 'external';
     const model = isFile ? parseModel(pool.model) : undefined;
     if (model && model.kind !== 'mistake') pool.model = modelId(model, folderOf(['pools']));
+    if (pool.engine === 'llamacpp') completeLlamacpp(pool.provisioning, engines, folderOf(['pools']));
   }
   return config;
+}
+
+function completeLlamacpp(
+  provisioning: LlamacppPool['provisioning'],
+  engines: MutableConfig['engines'],
+  beside: string,
+): void {
+  const { binary, source } = provisioning;
+  if (binary?.path !== undefined) binary.path = folder(binary.path, beside);
+  if (provisioning.mode !== 'source') return;
+  const build = { cmake_flags: [], ...source?.build };
+  const cache_dir = build.cache_dir === undefined ? engines.cache_dir : folder(build.cache_dir, beside);
+  provisioning.source = { submodules: false, ...source, build: { ...build, cache_dir } };
+}
+
+/** A path as it is written: below the home folder, or relative to where it was written. */
+function folder(path: string, beside: string): string {
+  return path.startsWith('~/') ? join(homedir(), path.slice(2)) : resolve(beside, path);
 }
 
 function freeze<T>(value: T): Frozen<T> {

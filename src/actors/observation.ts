@@ -2,6 +2,7 @@ import type { Failure } from '../errors.ts';
 import type { EngineLoss } from '../engines/engine.ts';
 import type { TaskState } from '../machines/task.ts';
 import type { PlacementDecision } from '../scheduling/placement.ts';
+import type { ProvisioningProgress } from './provisioner.ts';
 import type { TaskRecord } from './task-record.ts';
 
 /** What happened, for logs, metrics and pages. Observers only look: nothing they do reaches a machine. */
@@ -13,14 +14,8 @@ export type Observation =
   | { type: 'task.moved'; record: TaskRecord; from: TaskState; to: TaskState }
   | { type: 'task.closed'; record: TaskRecord }
   | { type: 'placement.decided'; decision: PlacementDecision }
-  /** A model is being brought here: at most a few times a second. */
-  | {
-      type: 'model.progress';
-      pool_id: string;
-      phase: string;
-      bytes_done: number;
-      bytes_total: number | undefined;
-    }
+  /** A model or an engine is being brought here: at most a few times a second. */
+  | ({ pool_id: string } & ProvisioningProgress)
   | { type: 'pool.moved'; pool_id: string; from: string; to: string; failure: Failure | undefined }
   | {
       type: 'replica.moved';

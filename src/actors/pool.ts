@@ -345,7 +345,7 @@ export class Pool implements TaskHome, ForecastView {
         if (told.type === 'model.prepared') this.#model = told.model;
         this.#send(told.type === 'model.prepared' ? { type: 'model.prepared' } : told);
       },
-      (progress) => observers.tell({ type: 'model.progress', pool_id: id, ...progress }),
+      (progress) => observers.tell({ pool_id: id, ...progress }),
     );
   }
 

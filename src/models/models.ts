@@ -1,5 +1,12 @@
 import type { ModelLibrary, ModelLibraryOptions, ModelRequirements, TellProgress } from './library.ts';
-import { fileModels, isLocal, nameOf, type PreparedModel, type ResolvedModel } from './source.ts';
+import {
+  fileModels,
+  folderModels,
+  isLocal,
+  nameOf,
+  type PreparedModel,
+  type ResolvedModel,
+} from './source.ts';
 
 /**
  * Every model of this process. What fetches them is loaded with the first one that has to be fetched: a daemon
@@ -17,7 +24,9 @@ export class Models {
   source(requirements: ModelRequirements = {}) {
     const stepsFor = async (reference: string) =>
       isLocal(nameOf(reference)) && requirements.checksum === undefined
-        ? fileModels
+        ? requirements.form === 'folder'
+          ? folderModels
+          : fileModels
         : (await this.#load()).source(requirements);
     return {
       locate: async (model_ref: string): Promise<string | undefined> =>

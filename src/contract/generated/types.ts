@@ -90,9 +90,31 @@ export type Preload = boolean;
  */
 export type PoolConfig = LlamacppPool | RemotePool | SyntheticPool;
 /**
+ * GPUs that the engine may use, by their ordinals; whatever it finds where there are none. Only for an engine that is started here.
+ *
+ * Items: Ordinal of a GPU.
+ */
+export type Devices = number[];
+/**
  * Key of the server, sent to it as a bearer token and never shown; ${NAME} takes it from that environment variable, which keeps it out of the file.
  */
 export type ApiKey = string;
+/**
+ * Ports of this machine's loopback that a server that is started here tries first; where they are taken, one of the 200 after the last, else any.
+ *
+ * @maxItems 100
+ *
+ * Items: A port.
+ */
+export type EnginePorts = number[];
+/**
+ * More arguments for a server that is started here, each word an item.
+ *
+ * @maxItems 200
+ *
+ * Items: A word.
+ */
+export type EngineFlags = string[];
 /**
  * A queue and the engine behind it.
  */
@@ -1484,8 +1506,9 @@ export interface LlamacppPool {
   checksum?: string;
   ctx?: Ctx;
   slots: Slots;
+  devices: Devices;
   /**
-   * Compute threads of the embedded engine; small models are fastest on one, large ones on one per core. Threads.
+   * Compute threads of an engine that is started here; small models are fastest on one, large ones on one per core. Threads.
    */
   threads: number;
   preload: Preload;
@@ -1553,9 +1576,9 @@ export interface Timeouts {
  */
 export interface Provisioning {
   /**
-   * embedded runs llama.cpp in a child process, external uses a llama-server that somebody else runs.
+   * embedded runs llama.cpp in a child process; binary starts a llama-server that is installed, source builds one and starts it, container starts one in a container; external uses one that somebody else runs.
    */
-  mode: 'embedded' | 'external';
+  mode: 'embedded' | 'binary' | 'source' | 'container' | 'external';
   /**
    * The server for mode external.
    */
@@ -1566,9 +1589,88 @@ export interface Provisioning {
     url: string;
     api_key?: ApiKey;
   };
+  /**
+   * The program for mode binary.
+   */
+  binary?: {
+    /**
+     * Path of a llama-server, relative to the configuration file; the one on PATH when left out.
+     */
+    path?: string;
+  };
+  source?: EngineSource;
+  container?: EngineContainer;
+  ports: EnginePorts;
+  env: EngineEnv;
+  flags: EngineFlags;
 }
 /**
- * A pool whose engine is a server that somebody else runs.
+ * What is built for mode source; without a repo the llama.cpp that comes with this package, which needs no network.
+ */
+export interface EngineSource {
+  /**
+   * Git repository of llama.cpp.
+   */
+  repo?: string;
+  /**
+   * Commit, tag or branch; what it meant is kept until the build is removed. Required with repo.
+   */
+  ref?: string;
+  /**
+   * Whether the repository's submodules are fetched too.
+   */
+  submodules: boolean;
+  build: EngineBuild;
+}
+/**
+ * How it is built.
+ */
+export interface EngineBuild {
+  /**
+   * More flags for cmake, such as -DGGML_CUDA=ON.
+   *
+   * @maxItems 200
+   *
+   * Items: A flag.
+   */
+  cmake_flags: string[];
+  /**
+   * Generator of cmake, such as Ninja; Ninja where it is installed, else cmake's own choice, when left out.
+   */
+  generator?: string;
+  /**
+   * Folder of what is built; engines.cache_dir when left out.
+   */
+  cache_dir: string;
+}
+/**
+ * The image for mode container; podman runs it, docker where there is no podman.
+ */
+export interface EngineContainer {
+  /**
+   * Name of the image, with its registry.
+   */
+  image: string;
+  /**
+   * Its tag. What a tag means can change, which is warned of; latest where there is no digest either.
+   */
+  tag?: string;
+  /**
+   * Its digest: always the same image.
+   */
+  digest?: string;
+}
+/**
+ * Environment variables for a server that is started here, beside those of this process that are no secrets.
+ */
+export interface EngineEnv {
+  /**
+   * A value; ${NAME} takes it from that environment variable, which keeps it out of the file.
+   */
+  [k: string]: string;
+}
+/**
+ * A pool whose engine is a server: one that somebody else runs, or a container that is started here.
  */
 export interface RemotePool {
   id: PoolId;
@@ -1577,11 +1679,12 @@ export interface RemotePool {
    */
   engine: 'vllm' | 'tgi' | 'triton' | 'openai';
   /**
-   * Name under which tasks ask for the model; also its name on the server, unless provisioning.external.model has another.
+   * Name under which tasks ask for the model; also its name on the server, unless provisioning.external.model has another. In mode container the model itself: hf:org/repo, or file: and a folder.
    */
   model: string;
   ctx?: Ctx;
   slots: Slots;
+  devices: Devices;
   preload: Preload;
   max_tokens_out?: MaxTokensOut;
   queue: PoolQueue;
@@ -1598,10 +1701,14 @@ export interface RemotePool {
  */
 export interface RemoteProvisioning {
   /**
-   * external uses a server that somebody else runs.
+   * external uses a server that somebody else runs, container starts one in a container (vllm, tgi and triton).
    */
-  mode: 'external';
-  external: ExternalServer;
+  mode: 'external' | 'container';
+  external?: ExternalServer;
+  container?: EngineContainer;
+  ports: EnginePorts;
+  env: EngineEnv;
+  flags: EngineFlags;
 }
 /**
  * The server for mode external.
@@ -1848,7 +1955,7 @@ export interface Config {
    */
   runtime: {
     /**
-     * Folder for what the daemon keeps: tasks and their streams in `tasks.db` and `streams.db`, its engines' output in `engines/<replica>.log`. Relative to the configuration file, or to the working directory where it does not come from the file.
+     * Folder for what the daemon keeps: tasks and their streams in `tasks.db` and `streams.db`, its engines' output in `engines/<replica>.log`, and beside it their PID files and where they answer. Relative to the configuration file, or to the working directory where it does not come from the file.
      */
     dir: string;
   };
@@ -1866,11 +1973,20 @@ export interface Config {
     max_bytes?: number;
   };
   /**
+   * Engines that were built here.
+   */
+  engines: {
+    /**
+     * Folder that they are kept in; several daemons may share it. Relative to the configuration file, or to the working directory where it does not come from the file.
+     */
+    cache_dir: string;
+  };
+  /**
    * What may be fetched.
    */
   policy: {
     /**
-     * Whether nothing is fetched at all: only models on this machine are used.
+     * Whether nothing is fetched at all: only models, sources and images on this machine are used.
      */
     offline: boolean;
     /**
@@ -1878,7 +1994,7 @@ export interface Config {
      */
     auto_fetch: boolean;
     /**
-     * Hosts that models may be fetched from, redirects and subdomains included; huggingface.co stands for hf.co too, where its files are. Every host where it is empty.
+     * Hosts that models, sources and images may be fetched from, redirects and subdomains included; huggingface.co stands for hf.co too, where its files are. Every host where it is empty.
      *
      * Items: A host, with a port if only that one is meant.
      */
@@ -1974,8 +2090,9 @@ export interface LlamacppPoolInput {
   checksum?: string;
   ctx?: Ctx;
   slots?: Slots;
+  devices?: Devices;
   /**
-   * Compute threads of the embedded engine; small models are fastest on one, large ones on one per core. Threads.
+   * Compute threads of an engine that is started here; small models are fastest on one, large ones on one per core. Threads.
    */
   threads?: number;
   preload?: Preload;
@@ -2043,9 +2160,9 @@ export interface TimeoutsInput {
  */
 export interface ProvisioningInput {
   /**
-   * embedded runs llama.cpp in a child process, external uses a llama-server that somebody else runs.
+   * embedded runs llama.cpp in a child process; binary starts a llama-server that is installed, source builds one and starts it, container starts one in a container; external uses one that somebody else runs.
    */
-  mode?: 'embedded' | 'external';
+  mode?: 'embedded' | 'binary' | 'source' | 'container' | 'external';
   /**
    * The server for mode external.
    */
@@ -2056,9 +2173,88 @@ export interface ProvisioningInput {
     url: string;
     api_key?: ApiKey;
   };
+  /**
+   * The program for mode binary.
+   */
+  binary?: {
+    /**
+     * Path of a llama-server, relative to the configuration file; the one on PATH when left out.
+     */
+    path?: string;
+  };
+  source?: EngineSourceInput;
+  container?: EngineContainerInput;
+  ports?: EnginePorts;
+  env?: EngineEnvInput;
+  flags?: EngineFlags;
 }
 /**
- * A pool whose engine is a server that somebody else runs.
+ * What is built for mode source; without a repo the llama.cpp that comes with this package, which needs no network.
+ */
+export interface EngineSourceInput {
+  /**
+   * Git repository of llama.cpp.
+   */
+  repo?: string;
+  /**
+   * Commit, tag or branch; what it meant is kept until the build is removed. Required with repo.
+   */
+  ref?: string;
+  /**
+   * Whether the repository's submodules are fetched too.
+   */
+  submodules?: boolean;
+  build?: EngineBuildInput;
+}
+/**
+ * How it is built.
+ */
+export interface EngineBuildInput {
+  /**
+   * More flags for cmake, such as -DGGML_CUDA=ON.
+   *
+   * @maxItems 200
+   *
+   * Items: A flag.
+   */
+  cmake_flags?: string[];
+  /**
+   * Generator of cmake, such as Ninja; Ninja where it is installed, else cmake's own choice, when left out.
+   */
+  generator?: string;
+  /**
+   * Folder of what is built; engines.cache_dir when left out.
+   */
+  cache_dir?: string;
+}
+/**
+ * The image for mode container; podman runs it, docker where there is no podman.
+ */
+export interface EngineContainerInput {
+  /**
+   * Name of the image, with its registry.
+   */
+  image: string;
+  /**
+   * Its tag. What a tag means can change, which is warned of; latest where there is no digest either.
+   */
+  tag?: string;
+  /**
+   * Its digest: always the same image.
+   */
+  digest?: string;
+}
+/**
+ * Environment variables for a server that is started here, beside those of this process that are no secrets.
+ */
+export interface EngineEnvInput {
+  /**
+   * A value; ${NAME} takes it from that environment variable, which keeps it out of the file.
+   */
+  [k: string]: string;
+}
+/**
+ * A pool whose engine is a server: one that somebody else runs, or a container that is started here.
  */
 export interface RemotePoolInput {
   id: PoolId;
@@ -2067,11 +2263,12 @@ export interface RemotePoolInput {
    */
   engine: 'vllm' | 'tgi' | 'triton' | 'openai';
   /**
-   * Name under which tasks ask for the model; also its name on the server, unless provisioning.external.model has another.
+   * Name under which tasks ask for the model; also its name on the server, unless provisioning.external.model has another. In mode container the model itself: hf:org/repo, or file: and a folder.
    */
   model: string;
   ctx?: Ctx;
   slots?: Slots;
+  devices?: Devices;
   preload?: Preload;
   max_tokens_out?: MaxTokensOut;
   queue?: PoolQueueInput;
@@ -2088,10 +2285,14 @@ export interface RemotePoolInput {
  */
 export interface RemoteProvisioningInput {
   /**
-   * external uses a server that somebody else runs.
+   * external uses a server that somebody else runs, container starts one in a container (vllm, tgi and triton).
    */
-  mode?: 'external';
-  external: ExternalServerInput;
+  mode?: 'external' | 'container';
+  external?: ExternalServerInput;
+  container?: EngineContainerInput;
+  ports?: EnginePorts;
+  env?: EngineEnvInput;
+  flags?: EngineFlags;
 }
 /**
  * The server for mode external.
@@ -2338,7 +2539,7 @@ export interface ConfigInput {
    */
   runtime?: {
     /**
-     * Folder for what the daemon keeps: tasks and their streams in `tasks.db` and `streams.db`, its engines' output in `engines/<replica>.log`. Relative to the configuration file, or to the working directory where it does not come from the file.
+     * Folder for what the daemon keeps: tasks and their streams in `tasks.db` and `streams.db`, its engines' output in `engines/<replica>.log`, and beside it their PID files and where they answer. Relative to the configuration file, or to the working directory where it does not come from the file.
      */
     dir?: string;
   };
@@ -2356,11 +2557,20 @@ export interface ConfigInput {
     max_bytes?: number;
   };
   /**
+   * Engines that were built here.
+   */
+  engines?: {
+    /**
+     * Folder that they are kept in; several daemons may share it. Relative to the configuration file, or to the working directory where it does not come from the file.
+     */
+    cache_dir?: string;
+  };
+  /**
    * What may be fetched.
    */
   policy?: {
     /**
-     * Whether nothing is fetched at all: only models on this machine are used.
+     * Whether nothing is fetched at all: only models, sources and images on this machine are used.
      */
     offline?: boolean;
     /**
@@ -2368,7 +2578,7 @@ export interface ConfigInput {
      */
     auto_fetch?: boolean;
     /**
-     * Hosts that models may be fetched from, redirects and subdomains included; huggingface.co stands for hf.co too, where its files are. Every host where it is empty.
+     * Hosts that models, sources and images may be fetched from, redirects and subdomains included; huggingface.co stands for hf.co too, where its files are. Every host where it is empty.
      *
      * Items: A host, with a port if only that one is meant.
      */

@@ -1438,20 +1438,21 @@ return errors === 0;
 validate23.evaluated = {"props":{"kind":true,"content":true,"tags":true,"parent":true,"metadata":true},"dynamicProps":false,"dynamicItems":false};
 
 export const validateConfig = validate24;
-const schema43 = {"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","additionalProperties":false,"properties":{"server":{"type":"object","default":{},"additionalProperties":false,"properties":{"bind_addr":{"type":"string","default":"127.0.0.1:8080"},"body_limit_bytes":{"type":"integer","minimum":1024,"default":10485760},"shutdown_ms":{"type":"integer","minimum":0,"default":10000}}},"sse":{"type":"object","default":{},"additionalProperties":false,"properties":{"heartbeat_ms":{"type":"integer","minimum":0,"default":15000},"metrics_period_ms":{"type":"integer","minimum":10,"default":1000},"cancel_on_disconnect":{"type":"boolean","default":true},"disconnect_grace_ms":{"type":"integer","minimum":0,"default":10000},"narration_enabled":{"type":"boolean","default":false},"microbatch":{"type":"boolean","default":false},"microbatch_window_ms":{"type":"integer","minimum":1,"default":10,"maximum":1000}}},"admission":{"type":"object","default":{},"additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1,"default":256},"policy":{"$ref":"#/$defs/FullPolicy","default":"reject"},"idempotency_ttl_ms":{"type":"integer","minimum":0,"default":600000}}},"session":{"type":"object","default":{},"additionalProperties":false,"properties":{"ttl_ms":{"type":"integer","minimum":1,"default":600000},"max_turns":{"type":"integer","minimum":1},"budgets":{"type":"object","default":{},"additionalProperties":false,"properties":{"tokens":{"type":"integer","minimum":0},"time_ms":{"type":"integer","minimum":0},"cost":{"type":"number","minimum":0}}}}},"budget":{"type":"object","default":{},"additionalProperties":false,"properties":{"cost_per_output_token":{"type":"number","minimum":0,"default":0.000002}}},"placement":{"type":"object","default":{},"additionalProperties":false,"properties":{"allow_pin":{"type":"boolean","default":true}}},"retry":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_attempts":{"type":"integer","minimum":1,"default":3,"maximum":100},"continuations":{"type":"integer","minimum":0,"default":2,"maximum":100}}},"store":{"type":"object","default":{},"additionalProperties":false,"properties":{"kind":{"type":"string","enum":["sqlite","memory"]}}},"retention":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_tasks":{"type":"integer","minimum":0,"default":10000},"max_age_s":{"type":"integer","minimum":0,"default":86400}}},"artifacts":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_bytes":{"type":"integer","minimum":1,"default":268435456},"retention_days":{"type":"number","minimum":0,"default":30},"transcripts":{"type":"boolean","default":true}}},"runtime":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S","default":".runtime"}}},"models":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/models"},"max_bytes":{"type":"integer","minimum":1}}},"policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"offline":{"type":"boolean","default":false},"auto_fetch":{"type":"boolean","default":true},"allowlist":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}}}},"log":{"type":"object","default":{},"additionalProperties":false,"properties":{"level":{"type":"string","enum":["fatal","error","warn","info","debug","trace","silent"],"default":"info"},"format":{"type":"string","enum":["json","pretty","auto"],"default":"auto"}}},"supervision":{"type":"object","default":{},"additionalProperties":false,"properties":{"initial_ms":{"type":"integer","minimum":1,"default":1000},"max_ms":{"type":"integer","minimum":1,"default":60000},"factor":{"type":"number","minimum":1,"default":2},"jitter":{"type":"number","minimum":0,"maximum":1,"default":0.1},"max_restarts":{"type":"integer","minimum":0,"default":5},"stable_s":{"type":"integer","minimum":1,"default":300},"probe_interval_ms":{"type":"integer","minimum":10,"default":5000},"probe_fail":{"type":"integer","minimum":1,"default":3},"load_timeout_ms":{"type":"integer","minimum":1,"default":120000}}},"pools":{"type":"array","minItems":1,"default":[{"id":"storyteller","engine":"llamacpp","model":"storyteller"}],"items":{"$ref":"#/$defs/PoolConfig"}}},"$defs":{"FullPolicy":{"type":"string","enum":["reject","drop-lru","shed-low-priority"]},"PoolId":{"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"},"Slots":{"type":"integer","minimum":1,"maximum":1024},"Ctx":{"type":"integer","minimum":1,"maximum":2147483647},"MaxTokensOut":{"type":"integer","minimum":1,"maximum":2147483647},"Preload":{"type":"boolean"},"PoolQueue":{"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}},"PoolConfig":{"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]},"LlamacppPool":{"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}},"RemotePool":{"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}},"SyntheticPool":{"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}},"Provisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","external"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}}}},"RemoteProvisioning":{"type":"object","additionalProperties":false,"required":["external"],"properties":{"mode":{"type":"string","enum":["external"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"}}},"ExternalServer":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"ApiKey":{"type":"string","pattern":"^[\\x21-\\x7e]+$"},"SyntheticConfig":{"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}},"PriorityRules":{"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}},"PoolAdmission":{"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}},"Timeouts":{"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}}}};
+const schema43 = {"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","additionalProperties":false,"properties":{"server":{"type":"object","default":{},"additionalProperties":false,"properties":{"bind_addr":{"type":"string","default":"127.0.0.1:8080"},"body_limit_bytes":{"type":"integer","minimum":1024,"default":10485760},"shutdown_ms":{"type":"integer","minimum":0,"default":10000}}},"sse":{"type":"object","default":{},"additionalProperties":false,"properties":{"heartbeat_ms":{"type":"integer","minimum":0,"default":15000},"metrics_period_ms":{"type":"integer","minimum":10,"default":1000},"cancel_on_disconnect":{"type":"boolean","default":true},"disconnect_grace_ms":{"type":"integer","minimum":0,"default":10000},"narration_enabled":{"type":"boolean","default":false},"microbatch":{"type":"boolean","default":false},"microbatch_window_ms":{"type":"integer","minimum":1,"default":10,"maximum":1000}}},"admission":{"type":"object","default":{},"additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1,"default":256},"policy":{"$ref":"#/$defs/FullPolicy","default":"reject"},"idempotency_ttl_ms":{"type":"integer","minimum":0,"default":600000}}},"session":{"type":"object","default":{},"additionalProperties":false,"properties":{"ttl_ms":{"type":"integer","minimum":1,"default":600000},"max_turns":{"type":"integer","minimum":1},"budgets":{"type":"object","default":{},"additionalProperties":false,"properties":{"tokens":{"type":"integer","minimum":0},"time_ms":{"type":"integer","minimum":0},"cost":{"type":"number","minimum":0}}}}},"budget":{"type":"object","default":{},"additionalProperties":false,"properties":{"cost_per_output_token":{"type":"number","minimum":0,"default":0.000002}}},"placement":{"type":"object","default":{},"additionalProperties":false,"properties":{"allow_pin":{"type":"boolean","default":true}}},"retry":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_attempts":{"type":"integer","minimum":1,"default":3,"maximum":100},"continuations":{"type":"integer","minimum":0,"default":2,"maximum":100}}},"store":{"type":"object","default":{},"additionalProperties":false,"properties":{"kind":{"type":"string","enum":["sqlite","memory"]}}},"retention":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_tasks":{"type":"integer","minimum":0,"default":10000},"max_age_s":{"type":"integer","minimum":0,"default":86400}}},"artifacts":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_bytes":{"type":"integer","minimum":1,"default":268435456},"retention_days":{"type":"number","minimum":0,"default":30},"transcripts":{"type":"boolean","default":true}}},"runtime":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S","default":".runtime"}}},"models":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/models"},"max_bytes":{"type":"integer","minimum":1}}},"engines":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/taskchart/engines"}}},"policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"offline":{"type":"boolean","default":false},"auto_fetch":{"type":"boolean","default":true},"allowlist":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}}}},"log":{"type":"object","default":{},"additionalProperties":false,"properties":{"level":{"type":"string","enum":["fatal","error","warn","info","debug","trace","silent"],"default":"info"},"format":{"type":"string","enum":["json","pretty","auto"],"default":"auto"}}},"supervision":{"type":"object","default":{},"additionalProperties":false,"properties":{"initial_ms":{"type":"integer","minimum":1,"default":1000},"max_ms":{"type":"integer","minimum":1,"default":60000},"factor":{"type":"number","minimum":1,"default":2},"jitter":{"type":"number","minimum":0,"maximum":1,"default":0.1},"max_restarts":{"type":"integer","minimum":0,"default":5},"stable_s":{"type":"integer","minimum":1,"default":300},"probe_interval_ms":{"type":"integer","minimum":10,"default":5000},"probe_fail":{"type":"integer","minimum":1,"default":3},"load_timeout_ms":{"type":"integer","minimum":1,"default":120000}}},"pools":{"type":"array","minItems":1,"default":[{"id":"storyteller","engine":"llamacpp","model":"storyteller"}],"items":{"$ref":"#/$defs/PoolConfig"}}},"$defs":{"FullPolicy":{"type":"string","enum":["reject","drop-lru","shed-low-priority"]},"PoolId":{"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"},"Slots":{"type":"integer","minimum":1,"maximum":1024},"Ctx":{"type":"integer","minimum":1,"maximum":2147483647},"MaxTokensOut":{"type":"integer","minimum":1,"maximum":2147483647},"Preload":{"type":"boolean"},"PoolQueue":{"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}},"PoolConfig":{"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]},"LlamacppPool":{"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}},"RemotePool":{"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"devices":{"$ref":"#/$defs/Devices","default":[]},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}},"SyntheticPool":{"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}},"Provisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","binary","source","container","external"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"binary":{"type":"object","additionalProperties":false,"properties":{"path":{"type":"string","pattern":"\\S"}}},"source":{"$ref":"#/$defs/EngineSource"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]}}},"RemoteProvisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["external","container"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]}}},"ExternalServer":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"ApiKey":{"type":"string","pattern":"^[\\x21-\\x7e]+$"},"SyntheticConfig":{"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}},"PriorityRules":{"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}},"PoolAdmission":{"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}},"Timeouts":{"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}},"Devices":{"type":"array","items":{"type":"integer","minimum":0,"maximum":1023}},"EnginePorts":{"type":"array","maxItems":100,"items":{"type":"integer","minimum":1,"maximum":65535}},"EngineEnv":{"type":"object","propertyNames":{"pattern":"^[A-Za-z_][A-Za-z0-9_]*$"},"additionalProperties":{"type":"string"}},"EngineFlags":{"type":"array","maxItems":200,"items":{"type":"string","pattern":"^[^\\u0000]+$"}},"EngineContainer":{"type":"object","additionalProperties":false,"required":["image"],"properties":{"image":{"type":"string","pattern":"^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"},"tag":{"type":"string","pattern":"^[\\w][\\w.-]{0,127}$"},"digest":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"}}},"EngineSource":{"type":"object","additionalProperties":false,"properties":{"repo":{"type":"string","pattern":"^(https?://|file:///|/)\\S+$"},"ref":{"type":"string","pattern":"^[\\w][\\w./-]{0,254}$"},"submodules":{"type":"boolean","default":false},"build":{"$ref":"#/$defs/EngineBuild","default":{}}}},"EngineBuild":{"type":"object","additionalProperties":false,"properties":{"cmake_flags":{"type":"array","default":[],"maxItems":200,"items":{"type":"string","pattern":"^-D[A-Za-z_][A-Za-z0-9_]*(:[A-Z]+)?=.*$"}},"generator":{"type":"string","pattern":"\\S"},"cache_dir":{"type":"string","pattern":"\\S"}}}}};
 const schema44 = {"type":"string","enum":["reject","drop-lru","shed-low-priority"]};
 const func1 = Object.prototype.hasOwnProperty;
-const pattern11 = new RegExp("^[A-Za-z0-9.-]+(:\\d+)?$", "u");
+const pattern12 = new RegExp("^[A-Za-z0-9.-]+(:\\d+)?$", "u");
 const schema45 = {"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]};
-const schema46 = {"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}};
+const schema46 = {"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}};
 const schema47 = {"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"};
 const schema48 = {"type":"integer","minimum":1,"maximum":2147483647};
 const schema49 = {"type":"integer","minimum":1,"maximum":1024};
-const schema50 = {"type":"boolean"};
-const schema51 = {"type":"integer","minimum":1,"maximum":2147483647};
-const schema56 = {"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}};
-const pattern12 = new RegExp("^[A-Za-z0-9._-]{1,64}$", "u");
-const schema52 = {"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}};
+const schema50 = {"type":"array","items":{"type":"integer","minimum":0,"maximum":1023}};
+const schema51 = {"type":"boolean"};
+const schema52 = {"type":"integer","minimum":1,"maximum":2147483647};
+const schema57 = {"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}};
+const pattern13 = new RegExp("^[A-Za-z0-9._-]{1,64}$", "u");
+const schema53 = {"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}};
 
 function validate27(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
@@ -1524,8 +1525,8 @@ return errors === 0;
 }
 validate27.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
-const schema54 = {"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}};
-const schema55 = {"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}};
+const schema55 = {"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}};
+const schema56 = {"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}};
 
 function validate29(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
@@ -1591,7 +1592,7 @@ validate29.errors = [{instancePath:instancePath+"/priorities/" + i0+"/name",sche
 return false;
 }
 if(!((data2 === "interactive") || (data2 === "batch"))){
-validate29.errors = [{instancePath:instancePath+"/priorities/" + i0+"/name",schemaPath:"#/$defs/PriorityRules/properties/name/enum",keyword:"enum",params:{allowedValues: schema55.properties.name.enum}}];
+validate29.errors = [{instancePath:instancePath+"/priorities/" + i0+"/name",schemaPath:"#/$defs/PriorityRules/properties/name/enum",keyword:"enum",params:{allowedValues: schema56.properties.name.enum}}];
 return false;
 }
 var valid3 = _errs8 === errors;
@@ -1703,10 +1704,223 @@ return errors === 0;
 }
 validate29.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
-const schema57 = {"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","external"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}}}};
-const schema58 = {"type":"string","pattern":"^[\\x21-\\x7e]+$"};
-const pattern16 = new RegExp("^https?://[^\\s/]+", "u");
-const pattern17 = new RegExp("^[\\x21-\\x7e]+$", "u");
+const schema58 = {"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","binary","source","container","external"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"binary":{"type":"object","additionalProperties":false,"properties":{"path":{"type":"string","pattern":"\\S"}}},"source":{"$ref":"#/$defs/EngineSource"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]}}};
+const schema59 = {"type":"string","pattern":"^[\\x21-\\x7e]+$"};
+const schema62 = {"type":"object","additionalProperties":false,"required":["image"],"properties":{"image":{"type":"string","pattern":"^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"},"tag":{"type":"string","pattern":"^[\\w][\\w.-]{0,127}$"},"digest":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"}}};
+const schema63 = {"type":"array","maxItems":100,"items":{"type":"integer","minimum":1,"maximum":65535}};
+const schema64 = {"type":"object","propertyNames":{"pattern":"^[A-Za-z_][A-Za-z0-9_]*$"},"additionalProperties":{"type":"string"}};
+const schema65 = {"type":"array","maxItems":200,"items":{"type":"string","pattern":"^[^\\u0000]+$"}};
+const pattern17 = new RegExp("^https?://[^\\s/]+", "u");
+const pattern18 = new RegExp("^[\\x21-\\x7e]+$", "u");
+const pattern25 = new RegExp("^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$", "u");
+const pattern26 = new RegExp("^[\\w][\\w.-]{0,127}$", "u");
+const pattern28 = new RegExp("^[A-Za-z_][A-Za-z0-9_]*$", "u");
+const pattern29 = new RegExp("^[^\\u0000]+$", "u");
+const schema60 = {"type":"object","additionalProperties":false,"properties":{"repo":{"type":"string","pattern":"^(https?://|file:///|/)\\S+$"},"ref":{"type":"string","pattern":"^[\\w][\\w./-]{0,254}$"},"submodules":{"type":"boolean","default":false},"build":{"$ref":"#/$defs/EngineBuild","default":{}}}};
+const schema61 = {"type":"object","additionalProperties":false,"properties":{"cmake_flags":{"type":"array","default":[],"maxItems":200,"items":{"type":"string","pattern":"^-D[A-Za-z_][A-Za-z0-9_]*(:[A-Z]+)?=.*$"}},"generator":{"type":"string","pattern":"\\S"},"cache_dir":{"type":"string","pattern":"\\S"}}};
+const pattern20 = new RegExp("^(https?://|file:///|/)\\S+$", "u");
+const pattern21 = new RegExp("^[\\w][\\w./-]{0,254}$", "u");
+const pattern22 = new RegExp("^-D[A-Za-z_][A-Za-z0-9_]*(:[A-Z]+)?=.*$", "u");
+
+function validate32(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+let vErrors = null;
+let errors = 0;
+const evaluated0 = validate32.evaluated;
+if(evaluated0.dynamicProps){
+evaluated0.props = undefined;
+}
+if(evaluated0.dynamicItems){
+evaluated0.items = undefined;
+}
+if(errors === 0){
+if(data && typeof data == "object" && !Array.isArray(data)){
+if(data.submodules === undefined){
+data.submodules = false;
+}
+if(data.build === undefined){
+data.build = {};
+}
+const _errs1 = errors;
+for(const key0 in data){
+if(!((((key0 === "repo") || (key0 === "ref")) || (key0 === "submodules")) || (key0 === "build"))){
+validate32.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+return false;
+break;
+}
+}
+if(_errs1 === errors){
+if(data.repo !== undefined){
+let data0 = data.repo;
+const _errs2 = errors;
+if(errors === _errs2){
+if(typeof data0 === "string"){
+if(!pattern20.test(data0)){
+validate32.errors = [{instancePath:instancePath+"/repo",schemaPath:"#/properties/repo/pattern",keyword:"pattern",params:{pattern: "^(https?://|file:///|/)\\S+$"}}];
+return false;
+}
+}
+else {
+validate32.errors = [{instancePath:instancePath+"/repo",schemaPath:"#/properties/repo/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid0 = _errs2 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.ref !== undefined){
+let data1 = data.ref;
+const _errs4 = errors;
+if(errors === _errs4){
+if(typeof data1 === "string"){
+if(!pattern21.test(data1)){
+validate32.errors = [{instancePath:instancePath+"/ref",schemaPath:"#/properties/ref/pattern",keyword:"pattern",params:{pattern: "^[\\w][\\w./-]{0,254}$"}}];
+return false;
+}
+}
+else {
+validate32.errors = [{instancePath:instancePath+"/ref",schemaPath:"#/properties/ref/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid0 = _errs4 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+const _errs6 = errors;
+if(typeof data.submodules !== "boolean"){
+validate32.errors = [{instancePath:instancePath+"/submodules",schemaPath:"#/properties/submodules/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+var valid0 = _errs6 === errors;
+if(valid0){
+let data3 = data.build;
+const _errs8 = errors;
+const _errs9 = errors;
+if(errors === _errs9){
+if(data3 && typeof data3 == "object" && !Array.isArray(data3)){
+if(data3.cmake_flags === undefined){
+data3.cmake_flags = [];
+}
+const _errs11 = errors;
+for(const key1 in data3){
+if(!(((key1 === "cmake_flags") || (key1 === "generator")) || (key1 === "cache_dir"))){
+validate32.errors = [{instancePath:instancePath+"/build",schemaPath:"#/$defs/EngineBuild/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+return false;
+break;
+}
+}
+if(_errs11 === errors){
+let data4 = data3.cmake_flags;
+const _errs12 = errors;
+if(errors === _errs12){
+if(Array.isArray(data4)){
+if(data4.length > 200){
+validate32.errors = [{instancePath:instancePath+"/build/cmake_flags",schemaPath:"#/$defs/EngineBuild/properties/cmake_flags/maxItems",keyword:"maxItems",params:{limit: 200}}];
+return false;
+}
+else {
+var valid3 = true;
+const len0 = data4.length;
+for(let i0=0; i0<len0; i0++){
+let data5 = data4[i0];
+const _errs14 = errors;
+if(errors === _errs14){
+if(typeof data5 === "string"){
+if(!pattern22.test(data5)){
+validate32.errors = [{instancePath:instancePath+"/build/cmake_flags/" + i0,schemaPath:"#/$defs/EngineBuild/properties/cmake_flags/items/pattern",keyword:"pattern",params:{pattern: "^-D[A-Za-z_][A-Za-z0-9_]*(:[A-Z]+)?=.*$"}}];
+return false;
+}
+}
+else {
+validate32.errors = [{instancePath:instancePath+"/build/cmake_flags/" + i0,schemaPath:"#/$defs/EngineBuild/properties/cmake_flags/items/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid3 = _errs14 === errors;
+if(!valid3){
+break;
+}
+}
+}
+}
+else {
+validate32.errors = [{instancePath:instancePath+"/build/cmake_flags",schemaPath:"#/$defs/EngineBuild/properties/cmake_flags/type",keyword:"type",params:{type: "array"}}];
+return false;
+}
+}
+var valid2 = _errs12 === errors;
+if(valid2){
+if(data3.generator !== undefined){
+let data6 = data3.generator;
+const _errs16 = errors;
+if(errors === _errs16){
+if(typeof data6 === "string"){
+if(!pattern4.test(data6)){
+validate32.errors = [{instancePath:instancePath+"/build/generator",schemaPath:"#/$defs/EngineBuild/properties/generator/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+return false;
+}
+}
+else {
+validate32.errors = [{instancePath:instancePath+"/build/generator",schemaPath:"#/$defs/EngineBuild/properties/generator/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid2 = _errs16 === errors;
+}
+else {
+var valid2 = true;
+}
+if(valid2){
+if(data3.cache_dir !== undefined){
+let data7 = data3.cache_dir;
+const _errs18 = errors;
+if(errors === _errs18){
+if(typeof data7 === "string"){
+if(!pattern4.test(data7)){
+validate32.errors = [{instancePath:instancePath+"/build/cache_dir",schemaPath:"#/$defs/EngineBuild/properties/cache_dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+return false;
+}
+}
+else {
+validate32.errors = [{instancePath:instancePath+"/build/cache_dir",schemaPath:"#/$defs/EngineBuild/properties/cache_dir/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid2 = _errs18 === errors;
+}
+else {
+var valid2 = true;
+}
+}
+}
+}
+}
+else {
+validate32.errors = [{instancePath:instancePath+"/build",schemaPath:"#/$defs/EngineBuild/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid0 = _errs8 === errors;
+}
+}
+}
+}
+}
+else {
+validate32.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+validate32.errors = vErrors;
+return errors === 0;
+}
+validate32.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+
 
 function validate31(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
@@ -1723,9 +1937,18 @@ if(data && typeof data == "object" && !Array.isArray(data)){
 if(data.mode === undefined){
 data.mode = "embedded";
 }
+if(data.ports === undefined){
+data.ports = [8080];
+}
+if(data.env === undefined){
+data.env = {};
+}
+if(data.flags === undefined){
+data.flags = [];
+}
 const _errs1 = errors;
 for(const key0 in data){
-if(!((key0 === "mode") || (key0 === "external"))){
+if(!((((((((key0 === "mode") || (key0 === "external")) || (key0 === "binary")) || (key0 === "source")) || (key0 === "container")) || (key0 === "ports")) || (key0 === "env")) || (key0 === "flags"))){
 validate31.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
@@ -1738,8 +1961,8 @@ if(typeof data0 !== "string"){
 validate31.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
-if(!((data0 === "embedded") || (data0 === "external"))){
-validate31.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/enum",keyword:"enum",params:{allowedValues: schema57.properties.mode.enum}}];
+if(!(((((data0 === "embedded") || (data0 === "binary")) || (data0 === "source")) || (data0 === "container")) || (data0 === "external"))){
+validate31.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/enum",keyword:"enum",params:{allowedValues: schema58.properties.mode.enum}}];
 return false;
 }
 var valid0 = _errs2 === errors;
@@ -1769,7 +1992,7 @@ let data2 = data1.url;
 const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
-if(!pattern16.test(data2)){
+if(!pattern17.test(data2)){
 validate31.errors = [{instancePath:instancePath+"/external/url",schemaPath:"#/properties/external/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/]+"}}];
 return false;
 }
@@ -1791,7 +2014,7 @@ const _errs9 = errors;
 const _errs10 = errors;
 if(errors === _errs10){
 if(typeof data3 === "string"){
-if(!pattern17.test(data3)){
+if(!pattern18.test(data3)){
 validate31.errors = [{instancePath:instancePath+"/external/api_key",schemaPath:"#/$defs/ApiKey/pattern",keyword:"pattern",params:{pattern: "^[\\x21-\\x7e]+$"}}];
 return false;
 }
@@ -1819,6 +2042,309 @@ var valid0 = _errs4 === errors;
 }
 else {
 var valid0 = true;
+}
+if(valid0){
+if(data.binary !== undefined){
+let data4 = data.binary;
+const _errs12 = errors;
+if(errors === _errs12){
+if(data4 && typeof data4 == "object" && !Array.isArray(data4)){
+const _errs14 = errors;
+for(const key2 in data4){
+if(!(key2 === "path")){
+validate31.errors = [{instancePath:instancePath+"/binary",schemaPath:"#/properties/binary/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
+return false;
+break;
+}
+}
+if(_errs14 === errors){
+if(data4.path !== undefined){
+let data5 = data4.path;
+const _errs15 = errors;
+if(errors === _errs15){
+if(typeof data5 === "string"){
+if(!pattern4.test(data5)){
+validate31.errors = [{instancePath:instancePath+"/binary/path",schemaPath:"#/properties/binary/properties/path/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+return false;
+}
+}
+else {
+validate31.errors = [{instancePath:instancePath+"/binary/path",schemaPath:"#/properties/binary/properties/path/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+}
+}
+}
+else {
+validate31.errors = [{instancePath:instancePath+"/binary",schemaPath:"#/properties/binary/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid0 = _errs12 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.source !== undefined){
+const _errs17 = errors;
+if(!(validate32(data.source, {instancePath:instancePath+"/source",parentData:data,parentDataProperty:"source",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate32.errors : vErrors.concat(validate32.errors);
+errors = vErrors.length;
+}
+var valid0 = _errs17 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.container !== undefined){
+let data7 = data.container;
+const _errs18 = errors;
+const _errs19 = errors;
+if(errors === _errs19){
+if(data7 && typeof data7 == "object" && !Array.isArray(data7)){
+let missing1;
+if((data7.image === undefined) && (missing1 = "image")){
+validate31.errors = [{instancePath:instancePath+"/container",schemaPath:"#/$defs/EngineContainer/required",keyword:"required",params:{missingProperty: missing1}}];
+return false;
+}
+else {
+const _errs21 = errors;
+for(const key3 in data7){
+if(!(((key3 === "image") || (key3 === "tag")) || (key3 === "digest"))){
+validate31.errors = [{instancePath:instancePath+"/container",schemaPath:"#/$defs/EngineContainer/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key3}}];
+return false;
+break;
+}
+}
+if(_errs21 === errors){
+if(data7.image !== undefined){
+let data8 = data7.image;
+const _errs22 = errors;
+if(errors === _errs22){
+if(typeof data8 === "string"){
+if(!pattern25.test(data8)){
+validate31.errors = [{instancePath:instancePath+"/container/image",schemaPath:"#/$defs/EngineContainer/properties/image/pattern",keyword:"pattern",params:{pattern: "^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"}}];
+return false;
+}
+}
+else {
+validate31.errors = [{instancePath:instancePath+"/container/image",schemaPath:"#/$defs/EngineContainer/properties/image/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid5 = _errs22 === errors;
+}
+else {
+var valid5 = true;
+}
+if(valid5){
+if(data7.tag !== undefined){
+let data9 = data7.tag;
+const _errs24 = errors;
+if(errors === _errs24){
+if(typeof data9 === "string"){
+if(!pattern26.test(data9)){
+validate31.errors = [{instancePath:instancePath+"/container/tag",schemaPath:"#/$defs/EngineContainer/properties/tag/pattern",keyword:"pattern",params:{pattern: "^[\\w][\\w.-]{0,127}$"}}];
+return false;
+}
+}
+else {
+validate31.errors = [{instancePath:instancePath+"/container/tag",schemaPath:"#/$defs/EngineContainer/properties/tag/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid5 = _errs24 === errors;
+}
+else {
+var valid5 = true;
+}
+if(valid5){
+if(data7.digest !== undefined){
+let data10 = data7.digest;
+const _errs26 = errors;
+if(errors === _errs26){
+if(typeof data10 === "string"){
+if(!pattern8.test(data10)){
+validate31.errors = [{instancePath:instancePath+"/container/digest",schemaPath:"#/$defs/EngineContainer/properties/digest/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
+return false;
+}
+}
+else {
+validate31.errors = [{instancePath:instancePath+"/container/digest",schemaPath:"#/$defs/EngineContainer/properties/digest/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid5 = _errs26 === errors;
+}
+else {
+var valid5 = true;
+}
+}
+}
+}
+}
+}
+else {
+validate31.errors = [{instancePath:instancePath+"/container",schemaPath:"#/$defs/EngineContainer/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid0 = _errs18 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+let data11 = data.ports;
+const _errs28 = errors;
+const _errs29 = errors;
+if(errors === _errs29){
+if(Array.isArray(data11)){
+if(data11.length > 100){
+validate31.errors = [{instancePath:instancePath+"/ports",schemaPath:"#/$defs/EnginePorts/maxItems",keyword:"maxItems",params:{limit: 100}}];
+return false;
+}
+else {
+var valid7 = true;
+const len0 = data11.length;
+for(let i0=0; i0<len0; i0++){
+let data12 = data11[i0];
+const _errs31 = errors;
+if(!(((typeof data12 == "number") && (!(data12 % 1) && !isNaN(data12))) && (isFinite(data12)))){
+validate31.errors = [{instancePath:instancePath+"/ports/" + i0,schemaPath:"#/$defs/EnginePorts/items/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs31){
+if((typeof data12 == "number") && (isFinite(data12))){
+if(data12 > 65535 || isNaN(data12)){
+validate31.errors = [{instancePath:instancePath+"/ports/" + i0,schemaPath:"#/$defs/EnginePorts/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 65535}}];
+return false;
+}
+else {
+if(data12 < 1 || isNaN(data12)){
+validate31.errors = [{instancePath:instancePath+"/ports/" + i0,schemaPath:"#/$defs/EnginePorts/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+}
+var valid7 = _errs31 === errors;
+if(!valid7){
+break;
+}
+}
+}
+}
+else {
+validate31.errors = [{instancePath:instancePath+"/ports",schemaPath:"#/$defs/EnginePorts/type",keyword:"type",params:{type: "array"}}];
+return false;
+}
+}
+var valid0 = _errs28 === errors;
+if(valid0){
+let data13 = data.env;
+const _errs33 = errors;
+const _errs34 = errors;
+if(errors === _errs34){
+if(data13 && typeof data13 == "object" && !Array.isArray(data13)){
+for(const key4 in data13){
+const _errs36 = errors;
+if(typeof key4 === "string"){
+if(!pattern28.test(key4)){
+const err0 = {instancePath:instancePath+"/env",schemaPath:"#/$defs/EngineEnv/propertyNames/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z_][A-Za-z0-9_]*$"},propertyName:key4};
+if(vErrors === null){
+vErrors = [err0];
+}
+else {
+vErrors.push(err0);
+}
+errors++;
+}
+}
+var valid9 = _errs36 === errors;
+if(!valid9){
+const err1 = {instancePath:instancePath+"/env",schemaPath:"#/$defs/EngineEnv/propertyNames",keyword:"propertyNames",params:{propertyName: key4}};
+if(vErrors === null){
+vErrors = [err1];
+}
+else {
+vErrors.push(err1);
+}
+errors++;
+validate31.errors = vErrors;
+return false;
+break;
+}
+}
+if(valid9){
+for(const key5 in data13){
+const _errs38 = errors;
+if(typeof data13[key5] !== "string"){
+validate31.errors = [{instancePath:instancePath+"/env/" + key5.replace(/~/g, "~0").replace(/\//g, "~1"),schemaPath:"#/$defs/EngineEnv/additionalProperties/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+var valid10 = _errs38 === errors;
+if(!valid10){
+break;
+}
+}
+}
+}
+else {
+validate31.errors = [{instancePath:instancePath+"/env",schemaPath:"#/$defs/EngineEnv/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid0 = _errs33 === errors;
+if(valid0){
+let data15 = data.flags;
+const _errs40 = errors;
+const _errs41 = errors;
+if(errors === _errs41){
+if(Array.isArray(data15)){
+if(data15.length > 200){
+validate31.errors = [{instancePath:instancePath+"/flags",schemaPath:"#/$defs/EngineFlags/maxItems",keyword:"maxItems",params:{limit: 200}}];
+return false;
+}
+else {
+var valid12 = true;
+const len1 = data15.length;
+for(let i1=0; i1<len1; i1++){
+let data16 = data15[i1];
+const _errs43 = errors;
+if(errors === _errs43){
+if(typeof data16 === "string"){
+if(!pattern29.test(data16)){
+validate31.errors = [{instancePath:instancePath+"/flags/" + i1,schemaPath:"#/$defs/EngineFlags/items/pattern",keyword:"pattern",params:{pattern: "^[^\\u0000]+$"}}];
+return false;
+}
+}
+else {
+validate31.errors = [{instancePath:instancePath+"/flags/" + i1,schemaPath:"#/$defs/EngineFlags/items/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid12 = _errs43 === errors;
+if(!valid12){
+break;
+}
+}
+}
+}
+else {
+validate31.errors = [{instancePath:instancePath+"/flags",schemaPath:"#/$defs/EngineFlags/type",keyword:"type",params:{type: "array"}}];
+return false;
+}
+}
+var valid0 = _errs40 === errors;
+}
+}
+}
+}
+}
 }
 }
 }
@@ -1848,6 +2374,9 @@ if(errors === 0){
 if(data && typeof data == "object" && !Array.isArray(data)){
 if(data.slots === undefined){
 data.slots = 1;
+}
+if(data.devices === undefined){
+data.devices = [];
 }
 if(data.threads === undefined){
 data.threads = 1;
@@ -1891,7 +2420,7 @@ const _errs2 = errors;
 const _errs3 = errors;
 if(errors === _errs3){
 if(typeof data0 === "string"){
-if(!pattern12.test(data0)){
+if(!pattern13.test(data0)){
 validate26.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
 return false;
 }
@@ -2017,148 +2546,189 @@ return false;
 }
 var valid0 = _errs14 === errors;
 if(valid0){
-let data6 = data.threads;
+let data6 = data.devices;
 const _errs17 = errors;
-if(!(((typeof data6 == "number") && (!(data6 % 1) && !isNaN(data6))) && (isFinite(data6)))){
+const _errs18 = errors;
+if(errors === _errs18){
+if(Array.isArray(data6)){
+var valid5 = true;
+const len0 = data6.length;
+for(let i0=0; i0<len0; i0++){
+let data7 = data6[i0];
+const _errs20 = errors;
+if(!(((typeof data7 == "number") && (!(data7 % 1) && !isNaN(data7))) && (isFinite(data7)))){
+validate26.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs20){
+if((typeof data7 == "number") && (isFinite(data7))){
+if(data7 > 1023 || isNaN(data7)){
+validate26.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
+return false;
+}
+else {
+if(data7 < 0 || isNaN(data7)){
+validate26.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
+}
+}
+}
+}
+var valid5 = _errs20 === errors;
+if(!valid5){
+break;
+}
+}
+}
+else {
+validate26.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/type",keyword:"type",params:{type: "array"}}];
+return false;
+}
+}
+var valid0 = _errs17 === errors;
+if(valid0){
+let data8 = data.threads;
+const _errs22 = errors;
+if(!(((typeof data8 == "number") && (!(data8 % 1) && !isNaN(data8))) && (isFinite(data8)))){
 validate26.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs17){
-if((typeof data6 == "number") && (isFinite(data6))){
-if(data6 > 1024 || isNaN(data6)){
+if(errors === _errs22){
+if((typeof data8 == "number") && (isFinite(data8))){
+if(data8 > 1024 || isNaN(data8)){
 validate26.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
 return false;
 }
 else {
-if(data6 < 1 || isNaN(data6)){
+if(data8 < 1 || isNaN(data8)){
 validate26.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 }
-var valid0 = _errs17 === errors;
+var valid0 = _errs22 === errors;
 if(valid0){
-const _errs19 = errors;
+const _errs24 = errors;
 if(typeof data.preload !== "boolean"){
 validate26.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
-var valid0 = _errs19 === errors;
+var valid0 = _errs24 === errors;
 if(valid0){
 if(data.max_tokens_out !== undefined){
-let data8 = data.max_tokens_out;
-const _errs22 = errors;
-const _errs23 = errors;
-if(!(((typeof data8 == "number") && (!(data8 % 1) && !isNaN(data8))) && (isFinite(data8)))){
+let data10 = data.max_tokens_out;
+const _errs27 = errors;
+const _errs28 = errors;
+if(!(((typeof data10 == "number") && (!(data10 % 1) && !isNaN(data10))) && (isFinite(data10)))){
 validate26.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs23){
-if((typeof data8 == "number") && (isFinite(data8))){
-if(data8 > 2147483647 || isNaN(data8)){
+if(errors === _errs28){
+if((typeof data10 == "number") && (isFinite(data10))){
+if(data10 > 2147483647 || isNaN(data10)){
 validate26.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
-if(data8 < 1 || isNaN(data8)){
+if(data10 < 1 || isNaN(data10)){
 validate26.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 }
-var valid0 = _errs22 === errors;
+var valid0 = _errs27 === errors;
 }
 else {
 var valid0 = true;
 }
 if(valid0){
-const _errs25 = errors;
+const _errs30 = errors;
 if(!(validate27(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
 vErrors = vErrors === null ? validate27.errors : vErrors.concat(validate27.errors);
 errors = vErrors.length;
 }
-var valid0 = _errs25 === errors;
+var valid0 = _errs30 === errors;
 if(valid0){
-const _errs26 = errors;
+const _errs31 = errors;
 if(!(validate29(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
 vErrors = vErrors === null ? validate29.errors : vErrors.concat(validate29.errors);
 errors = vErrors.length;
 }
-var valid0 = _errs26 === errors;
+var valid0 = _errs31 === errors;
 if(valid0){
-let data11 = data.timeouts;
-const _errs27 = errors;
-const _errs28 = errors;
-if(errors === _errs28){
-if(data11 && typeof data11 == "object" && !Array.isArray(data11)){
-if(data11.first_token_ms === undefined){
-data11.first_token_ms = 120000;
+let data13 = data.timeouts;
+const _errs32 = errors;
+const _errs33 = errors;
+if(errors === _errs33){
+if(data13 && typeof data13 == "object" && !Array.isArray(data13)){
+if(data13.first_token_ms === undefined){
+data13.first_token_ms = 120000;
 }
-if(data11.idle_ms === undefined){
-data11.idle_ms = 30000;
+if(data13.idle_ms === undefined){
+data13.idle_ms = 30000;
 }
-const _errs30 = errors;
-for(const key1 in data11){
+const _errs35 = errors;
+for(const key1 in data13){
 if(!(((key1 === "first_token_ms") || (key1 === "idle_ms")) || (key1 === "wall_ms"))){
 validate26.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
 }
-if(_errs30 === errors){
-let data12 = data11.first_token_ms;
-const _errs31 = errors;
-if(!(((typeof data12 == "number") && (!(data12 % 1) && !isNaN(data12))) && (isFinite(data12)))){
+if(_errs35 === errors){
+let data14 = data13.first_token_ms;
+const _errs36 = errors;
+if(!(((typeof data14 == "number") && (!(data14 % 1) && !isNaN(data14))) && (isFinite(data14)))){
 validate26.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs31){
-if((typeof data12 == "number") && (isFinite(data12))){
-if(data12 < 1 || isNaN(data12)){
+if(errors === _errs36){
+if((typeof data14 == "number") && (isFinite(data14))){
+if(data14 < 1 || isNaN(data14)){
 validate26.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid7 = _errs31 === errors;
-if(valid7){
-let data13 = data11.idle_ms;
-const _errs33 = errors;
-if(!(((typeof data13 == "number") && (!(data13 % 1) && !isNaN(data13))) && (isFinite(data13)))){
+var valid9 = _errs36 === errors;
+if(valid9){
+let data15 = data13.idle_ms;
+const _errs38 = errors;
+if(!(((typeof data15 == "number") && (!(data15 % 1) && !isNaN(data15))) && (isFinite(data15)))){
 validate26.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs33){
-if((typeof data13 == "number") && (isFinite(data13))){
-if(data13 < 1 || isNaN(data13)){
+if(errors === _errs38){
+if((typeof data15 == "number") && (isFinite(data15))){
+if(data15 < 1 || isNaN(data15)){
 validate26.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid7 = _errs33 === errors;
-if(valid7){
-if(data11.wall_ms !== undefined){
-let data14 = data11.wall_ms;
-const _errs35 = errors;
-if(!(((typeof data14 == "number") && (!(data14 % 1) && !isNaN(data14))) && (isFinite(data14)))){
+var valid9 = _errs38 === errors;
+if(valid9){
+if(data13.wall_ms !== undefined){
+let data16 = data13.wall_ms;
+const _errs40 = errors;
+if(!(((typeof data16 == "number") && (!(data16 % 1) && !isNaN(data16))) && (isFinite(data16)))){
 validate26.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs35){
-if((typeof data14 == "number") && (isFinite(data14))){
-if(data14 < 1 || isNaN(data14)){
+if(errors === _errs40){
+if((typeof data16 == "number") && (isFinite(data16))){
+if(data16 < 1 || isNaN(data16)){
 validate26.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid7 = _errs35 === errors;
+var valid9 = _errs40 === errors;
 }
 else {
-var valid7 = true;
+var valid9 = true;
 }
 }
 }
@@ -2169,13 +2739,13 @@ validate26.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/
 return false;
 }
 }
-var valid0 = _errs27 === errors;
+var valid0 = _errs32 === errors;
 if(valid0){
-let data15 = data.sampler_profile_version;
-const _errs37 = errors;
-if(errors === _errs37){
-if(typeof data15 === "string"){
-if(!pattern4.test(data15)){
+let data17 = data.sampler_profile_version;
+const _errs42 = errors;
+if(errors === _errs42){
+if(typeof data17 === "string"){
+if(!pattern4.test(data17)){
 validate26.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
@@ -2185,14 +2755,15 @@ validate26.errors = [{instancePath:instancePath+"/sampler_profile_version",schem
 return false;
 }
 }
-var valid0 = _errs37 === errors;
+var valid0 = _errs42 === errors;
 if(valid0){
-const _errs39 = errors;
+const _errs44 = errors;
 if(!(validate31(data.provisioning, {instancePath:instancePath+"/provisioning",parentData:data,parentDataProperty:"provisioning",rootData,dynamicAnchors}))){
 vErrors = vErrors === null ? validate31.errors : vErrors.concat(validate31.errors);
 errors = vErrors.length;
 }
-var valid0 = _errs39 === errors;
+var valid0 = _errs44 === errors;
+}
 }
 }
 }
@@ -2219,14 +2790,14 @@ return errors === 0;
 }
 validate26.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
-const schema59 = {"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}};
-const schema66 = {"type":"object","additionalProperties":false,"required":["external"],"properties":{"mode":{"type":"string","enum":["external"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"}}};
-const schema67 = {"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}};
+const schema66 = {"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"devices":{"$ref":"#/$defs/Devices","default":[]},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}};
+const schema74 = {"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["external","container"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]}}};
+const schema75 = {"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}};
 
-function validate37(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate39(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate37.evaluated;
+const evaluated0 = validate39.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -2237,14 +2808,14 @@ if(errors === 0){
 if(data && typeof data == "object" && !Array.isArray(data)){
 let missing0;
 if((data.url === undefined) && (missing0 = "url")){
-validate37.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate39.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
 if(!(((key0 === "url") || (key0 === "model")) || (key0 === "api_key"))){
-validate37.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate39.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -2255,13 +2826,13 @@ let data0 = data.url;
 const _errs2 = errors;
 if(errors === _errs2){
 if(typeof data0 === "string"){
-if(!pattern16.test(data0)){
-validate37.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/]+"}}];
+if(!pattern17.test(data0)){
+validate39.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/]+"}}];
 return false;
 }
 }
 else {
-validate37.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/type",keyword:"type",params:{type: "string"}}];
+validate39.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2277,12 +2848,12 @@ const _errs4 = errors;
 if(errors === _errs4){
 if(typeof data1 === "string"){
 if(!pattern4.test(data1)){
-validate37.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate39.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate37.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
+validate39.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2298,13 +2869,13 @@ const _errs6 = errors;
 const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
-if(!pattern17.test(data2)){
-validate37.errors = [{instancePath:instancePath+"/api_key",schemaPath:"#/$defs/ApiKey/pattern",keyword:"pattern",params:{pattern: "^[\\x21-\\x7e]+$"}}];
+if(!pattern18.test(data2)){
+validate39.errors = [{instancePath:instancePath+"/api_key",schemaPath:"#/$defs/ApiKey/pattern",keyword:"pattern",params:{pattern: "^[\\x21-\\x7e]+$"}}];
 return false;
 }
 }
 else {
-validate37.errors = [{instancePath:instancePath+"/api_key",schemaPath:"#/$defs/ApiKey/type",keyword:"type",params:{type: "string"}}];
+validate39.errors = [{instancePath:instancePath+"/api_key",schemaPath:"#/$defs/ApiKey/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2319,20 +2890,20 @@ var valid0 = true;
 }
 }
 else {
-validate37.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate39.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate37.errors = vErrors;
+validate39.errors = vErrors;
 return errors === 0;
 }
-validate37.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate39.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
 
-function validate36(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate38(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate36.evaluated;
+const evaluated0 = validate38.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -2344,16 +2915,19 @@ if(data && typeof data == "object" && !Array.isArray(data)){
 if(data.mode === undefined){
 data.mode = "external";
 }
-let missing0;
-if((data.external === undefined) && (missing0 = "external")){
-validate36.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
-return false;
+if(data.ports === undefined){
+data.ports = [8080];
 }
-else {
+if(data.env === undefined){
+data.env = {};
+}
+if(data.flags === undefined){
+data.flags = [];
+}
 const _errs1 = errors;
 for(const key0 in data){
-if(!((key0 === "mode") || (key0 === "external"))){
-validate36.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+if(!((((((key0 === "mode") || (key0 === "external")) || (key0 === "container")) || (key0 === "ports")) || (key0 === "env")) || (key0 === "flags"))){
+validate38.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -2362,19 +2936,19 @@ if(_errs1 === errors){
 let data0 = data.mode;
 const _errs2 = errors;
 if(typeof data0 !== "string"){
-validate36.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/type",keyword:"type",params:{type: "string"}}];
+validate38.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
-if(!(data0 === "external")){
-validate36.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/enum",keyword:"enum",params:{allowedValues: schema66.properties.mode.enum}}];
+if(!((data0 === "external") || (data0 === "container"))){
+validate38.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/enum",keyword:"enum",params:{allowedValues: schema74.properties.mode.enum}}];
 return false;
 }
 var valid0 = _errs2 === errors;
 if(valid0){
 if(data.external !== undefined){
 const _errs4 = errors;
-if(!(validate37(data.external, {instancePath:instancePath+"/external",parentData:data,parentDataProperty:"external",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate37.errors : vErrors.concat(validate37.errors);
+if(!(validate39(data.external, {instancePath:instancePath+"/external",parentData:data,parentDataProperty:"external",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate39.errors : vErrors.concat(validate39.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs4 === errors;
@@ -2382,25 +2956,270 @@ var valid0 = _errs4 === errors;
 else {
 var valid0 = true;
 }
+if(valid0){
+if(data.container !== undefined){
+let data2 = data.container;
+const _errs5 = errors;
+const _errs6 = errors;
+if(errors === _errs6){
+if(data2 && typeof data2 == "object" && !Array.isArray(data2)){
+let missing0;
+if((data2.image === undefined) && (missing0 = "image")){
+validate38.errors = [{instancePath:instancePath+"/container",schemaPath:"#/$defs/EngineContainer/required",keyword:"required",params:{missingProperty: missing0}}];
+return false;
+}
+else {
+const _errs8 = errors;
+for(const key1 in data2){
+if(!(((key1 === "image") || (key1 === "tag")) || (key1 === "digest"))){
+validate38.errors = [{instancePath:instancePath+"/container",schemaPath:"#/$defs/EngineContainer/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+return false;
+break;
+}
+}
+if(_errs8 === errors){
+if(data2.image !== undefined){
+let data3 = data2.image;
+const _errs9 = errors;
+if(errors === _errs9){
+if(typeof data3 === "string"){
+if(!pattern25.test(data3)){
+validate38.errors = [{instancePath:instancePath+"/container/image",schemaPath:"#/$defs/EngineContainer/properties/image/pattern",keyword:"pattern",params:{pattern: "^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"}}];
+return false;
+}
+}
+else {
+validate38.errors = [{instancePath:instancePath+"/container/image",schemaPath:"#/$defs/EngineContainer/properties/image/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid2 = _errs9 === errors;
+}
+else {
+var valid2 = true;
+}
+if(valid2){
+if(data2.tag !== undefined){
+let data4 = data2.tag;
+const _errs11 = errors;
+if(errors === _errs11){
+if(typeof data4 === "string"){
+if(!pattern26.test(data4)){
+validate38.errors = [{instancePath:instancePath+"/container/tag",schemaPath:"#/$defs/EngineContainer/properties/tag/pattern",keyword:"pattern",params:{pattern: "^[\\w][\\w.-]{0,127}$"}}];
+return false;
+}
+}
+else {
+validate38.errors = [{instancePath:instancePath+"/container/tag",schemaPath:"#/$defs/EngineContainer/properties/tag/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid2 = _errs11 === errors;
+}
+else {
+var valid2 = true;
+}
+if(valid2){
+if(data2.digest !== undefined){
+let data5 = data2.digest;
+const _errs13 = errors;
+if(errors === _errs13){
+if(typeof data5 === "string"){
+if(!pattern8.test(data5)){
+validate38.errors = [{instancePath:instancePath+"/container/digest",schemaPath:"#/$defs/EngineContainer/properties/digest/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
+return false;
+}
+}
+else {
+validate38.errors = [{instancePath:instancePath+"/container/digest",schemaPath:"#/$defs/EngineContainer/properties/digest/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid2 = _errs13 === errors;
+}
+else {
+var valid2 = true;
+}
+}
 }
 }
 }
 }
 else {
-validate36.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate38.errors = [{instancePath:instancePath+"/container",schemaPath:"#/$defs/EngineContainer/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate36.errors = vErrors;
+var valid0 = _errs5 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+let data6 = data.ports;
+const _errs15 = errors;
+const _errs16 = errors;
+if(errors === _errs16){
+if(Array.isArray(data6)){
+if(data6.length > 100){
+validate38.errors = [{instancePath:instancePath+"/ports",schemaPath:"#/$defs/EnginePorts/maxItems",keyword:"maxItems",params:{limit: 100}}];
+return false;
+}
+else {
+var valid4 = true;
+const len0 = data6.length;
+for(let i0=0; i0<len0; i0++){
+let data7 = data6[i0];
+const _errs18 = errors;
+if(!(((typeof data7 == "number") && (!(data7 % 1) && !isNaN(data7))) && (isFinite(data7)))){
+validate38.errors = [{instancePath:instancePath+"/ports/" + i0,schemaPath:"#/$defs/EnginePorts/items/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs18){
+if((typeof data7 == "number") && (isFinite(data7))){
+if(data7 > 65535 || isNaN(data7)){
+validate38.errors = [{instancePath:instancePath+"/ports/" + i0,schemaPath:"#/$defs/EnginePorts/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 65535}}];
+return false;
+}
+else {
+if(data7 < 1 || isNaN(data7)){
+validate38.errors = [{instancePath:instancePath+"/ports/" + i0,schemaPath:"#/$defs/EnginePorts/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+}
+var valid4 = _errs18 === errors;
+if(!valid4){
+break;
+}
+}
+}
+}
+else {
+validate38.errors = [{instancePath:instancePath+"/ports",schemaPath:"#/$defs/EnginePorts/type",keyword:"type",params:{type: "array"}}];
+return false;
+}
+}
+var valid0 = _errs15 === errors;
+if(valid0){
+let data8 = data.env;
+const _errs20 = errors;
+const _errs21 = errors;
+if(errors === _errs21){
+if(data8 && typeof data8 == "object" && !Array.isArray(data8)){
+for(const key2 in data8){
+const _errs23 = errors;
+if(typeof key2 === "string"){
+if(!pattern28.test(key2)){
+const err0 = {instancePath:instancePath+"/env",schemaPath:"#/$defs/EngineEnv/propertyNames/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z_][A-Za-z0-9_]*$"},propertyName:key2};
+if(vErrors === null){
+vErrors = [err0];
+}
+else {
+vErrors.push(err0);
+}
+errors++;
+}
+}
+var valid6 = _errs23 === errors;
+if(!valid6){
+const err1 = {instancePath:instancePath+"/env",schemaPath:"#/$defs/EngineEnv/propertyNames",keyword:"propertyNames",params:{propertyName: key2}};
+if(vErrors === null){
+vErrors = [err1];
+}
+else {
+vErrors.push(err1);
+}
+errors++;
+validate38.errors = vErrors;
+return false;
+break;
+}
+}
+if(valid6){
+for(const key3 in data8){
+const _errs25 = errors;
+if(typeof data8[key3] !== "string"){
+validate38.errors = [{instancePath:instancePath+"/env/" + key3.replace(/~/g, "~0").replace(/\//g, "~1"),schemaPath:"#/$defs/EngineEnv/additionalProperties/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+var valid7 = _errs25 === errors;
+if(!valid7){
+break;
+}
+}
+}
+}
+else {
+validate38.errors = [{instancePath:instancePath+"/env",schemaPath:"#/$defs/EngineEnv/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid0 = _errs20 === errors;
+if(valid0){
+let data10 = data.flags;
+const _errs27 = errors;
+const _errs28 = errors;
+if(errors === _errs28){
+if(Array.isArray(data10)){
+if(data10.length > 200){
+validate38.errors = [{instancePath:instancePath+"/flags",schemaPath:"#/$defs/EngineFlags/maxItems",keyword:"maxItems",params:{limit: 200}}];
+return false;
+}
+else {
+var valid9 = true;
+const len1 = data10.length;
+for(let i1=0; i1<len1; i1++){
+let data11 = data10[i1];
+const _errs30 = errors;
+if(errors === _errs30){
+if(typeof data11 === "string"){
+if(!pattern29.test(data11)){
+validate38.errors = [{instancePath:instancePath+"/flags/" + i1,schemaPath:"#/$defs/EngineFlags/items/pattern",keyword:"pattern",params:{pattern: "^[^\\u0000]+$"}}];
+return false;
+}
+}
+else {
+validate38.errors = [{instancePath:instancePath+"/flags/" + i1,schemaPath:"#/$defs/EngineFlags/items/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid9 = _errs30 === errors;
+if(!valid9){
+break;
+}
+}
+}
+}
+else {
+validate38.errors = [{instancePath:instancePath+"/flags",schemaPath:"#/$defs/EngineFlags/type",keyword:"type",params:{type: "array"}}];
+return false;
+}
+}
+var valid0 = _errs27 === errors;
+}
+}
+}
+}
+}
+}
+}
+else {
+validate38.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+validate38.errors = vErrors;
 return errors === 0;
 }
-validate36.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate38.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
 
-function validate33(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate35(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate33.evaluated;
+const evaluated0 = validate35.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -2411,6 +3230,9 @@ if(errors === 0){
 if(data && typeof data == "object" && !Array.isArray(data)){
 if(data.slots === undefined){
 data.slots = 8;
+}
+if(data.devices === undefined){
+data.devices = [];
 }
 if(data.preload === undefined){
 data.preload = true;
@@ -2429,14 +3251,14 @@ data.sampler_profile_version = "v1";
 }
 let missing0;
 if(((((data.id === undefined) && (missing0 = "id")) || ((data.engine === undefined) && (missing0 = "engine"))) || ((data.model === undefined) && (missing0 = "model"))) || ((data.provisioning === undefined) && (missing0 = "provisioning"))){
-validate33.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate35.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
-if(!(func1.call(schema59.properties, key0))){
-validate33.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+if(!(func1.call(schema66.properties, key0))){
+validate35.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -2448,13 +3270,13 @@ const _errs2 = errors;
 const _errs3 = errors;
 if(errors === _errs3){
 if(typeof data0 === "string"){
-if(!pattern12.test(data0)){
-validate33.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
+if(!pattern13.test(data0)){
+validate35.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
 return false;
 }
 }
 else {
-validate33.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
+validate35.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2468,11 +3290,11 @@ if(data.engine !== undefined){
 let data1 = data.engine;
 const _errs5 = errors;
 if(typeof data1 !== "string"){
-validate33.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
+validate35.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!((((data1 === "vllm") || (data1 === "tgi")) || (data1 === "triton")) || (data1 === "openai"))){
-validate33.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/enum",keyword:"enum",params:{allowedValues: schema59.properties.engine.enum}}];
+validate35.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/enum",keyword:"enum",params:{allowedValues: schema66.properties.engine.enum}}];
 return false;
 }
 var valid0 = _errs5 === errors;
@@ -2487,12 +3309,12 @@ const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
 if(!pattern4.test(data2)){
-validate33.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate35.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate33.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
+validate35.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2507,18 +3329,18 @@ let data3 = data.ctx;
 const _errs9 = errors;
 const _errs10 = errors;
 if(!(((typeof data3 == "number") && (!(data3 % 1) && !isNaN(data3))) && (isFinite(data3)))){
-validate33.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
+validate35.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs10){
 if((typeof data3 == "number") && (isFinite(data3))){
 if(data3 > 2147483647 || isNaN(data3)){
-validate33.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate35.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data3 < 1 || isNaN(data3)){
-validate33.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate35.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2534,18 +3356,18 @@ let data4 = data.slots;
 const _errs12 = errors;
 const _errs13 = errors;
 if(!(((typeof data4 == "number") && (!(data4 % 1) && !isNaN(data4))) && (isFinite(data4)))){
-validate33.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
+validate35.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs13){
 if((typeof data4 == "number") && (isFinite(data4))){
 if(data4 > 1024 || isNaN(data4)){
-validate33.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
+validate35.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
 return false;
 }
 else {
 if(data4 < 1 || isNaN(data4)){
-validate33.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate35.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2553,161 +3375,202 @@ return false;
 }
 var valid0 = _errs12 === errors;
 if(valid0){
+let data5 = data.devices;
 const _errs15 = errors;
-if(typeof data.preload !== "boolean"){
-validate33.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
-return false;
-}
-var valid0 = _errs15 === errors;
-if(valid0){
-if(data.max_tokens_out !== undefined){
-let data6 = data.max_tokens_out;
+const _errs16 = errors;
+if(errors === _errs16){
+if(Array.isArray(data5)){
+var valid5 = true;
+const len0 = data5.length;
+for(let i0=0; i0<len0; i0++){
+let data6 = data5[i0];
 const _errs18 = errors;
-const _errs19 = errors;
 if(!(((typeof data6 == "number") && (!(data6 % 1) && !isNaN(data6))) && (isFinite(data6)))){
-validate33.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
+validate35.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs19){
+if(errors === _errs18){
 if((typeof data6 == "number") && (isFinite(data6))){
-if(data6 > 2147483647 || isNaN(data6)){
-validate33.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+if(data6 > 1023 || isNaN(data6)){
+validate35.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
 return false;
 }
 else {
-if(data6 < 1 || isNaN(data6)){
-validate33.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+if(data6 < 0 || isNaN(data6)){
+validate35.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 }
 }
-var valid0 = _errs18 === errors;
+var valid5 = _errs18 === errors;
+if(!valid5){
+break;
+}
+}
+}
+else {
+validate35.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/type",keyword:"type",params:{type: "array"}}];
+return false;
+}
+}
+var valid0 = _errs15 === errors;
+if(valid0){
+const _errs20 = errors;
+if(typeof data.preload !== "boolean"){
+validate35.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+var valid0 = _errs20 === errors;
+if(valid0){
+if(data.max_tokens_out !== undefined){
+let data8 = data.max_tokens_out;
+const _errs23 = errors;
+const _errs24 = errors;
+if(!(((typeof data8 == "number") && (!(data8 % 1) && !isNaN(data8))) && (isFinite(data8)))){
+validate35.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs24){
+if((typeof data8 == "number") && (isFinite(data8))){
+if(data8 > 2147483647 || isNaN(data8)){
+validate35.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+return false;
+}
+else {
+if(data8 < 1 || isNaN(data8)){
+validate35.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+}
+var valid0 = _errs23 === errors;
 }
 else {
 var valid0 = true;
 }
 if(valid0){
-const _errs21 = errors;
+const _errs26 = errors;
 if(!(validate27(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
 vErrors = vErrors === null ? validate27.errors : vErrors.concat(validate27.errors);
 errors = vErrors.length;
 }
-var valid0 = _errs21 === errors;
+var valid0 = _errs26 === errors;
 if(valid0){
-const _errs22 = errors;
+const _errs27 = errors;
 if(!(validate29(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
 vErrors = vErrors === null ? validate29.errors : vErrors.concat(validate29.errors);
 errors = vErrors.length;
 }
-var valid0 = _errs22 === errors;
+var valid0 = _errs27 === errors;
 if(valid0){
-let data9 = data.timeouts;
-const _errs23 = errors;
-const _errs24 = errors;
-if(errors === _errs24){
-if(data9 && typeof data9 == "object" && !Array.isArray(data9)){
-if(data9.first_token_ms === undefined){
-data9.first_token_ms = 120000;
+let data11 = data.timeouts;
+const _errs28 = errors;
+const _errs29 = errors;
+if(errors === _errs29){
+if(data11 && typeof data11 == "object" && !Array.isArray(data11)){
+if(data11.first_token_ms === undefined){
+data11.first_token_ms = 120000;
 }
-if(data9.idle_ms === undefined){
-data9.idle_ms = 30000;
+if(data11.idle_ms === undefined){
+data11.idle_ms = 30000;
 }
-const _errs26 = errors;
-for(const key1 in data9){
+const _errs31 = errors;
+for(const key1 in data11){
 if(!(((key1 === "first_token_ms") || (key1 === "idle_ms")) || (key1 === "wall_ms"))){
-validate33.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate35.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
 }
-if(_errs26 === errors){
-let data10 = data9.first_token_ms;
-const _errs27 = errors;
-if(!(((typeof data10 == "number") && (!(data10 % 1) && !isNaN(data10))) && (isFinite(data10)))){
-validate33.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs27){
-if((typeof data10 == "number") && (isFinite(data10))){
-if(data10 < 1 || isNaN(data10)){
-validate33.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
-return false;
-}
-}
-}
-var valid7 = _errs27 === errors;
-if(valid7){
-let data11 = data9.idle_ms;
-const _errs29 = errors;
-if(!(((typeof data11 == "number") && (!(data11 % 1) && !isNaN(data11))) && (isFinite(data11)))){
-validate33.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs29){
-if((typeof data11 == "number") && (isFinite(data11))){
-if(data11 < 1 || isNaN(data11)){
-validate33.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
-return false;
-}
-}
-}
-var valid7 = _errs29 === errors;
-if(valid7){
-if(data9.wall_ms !== undefined){
-let data12 = data9.wall_ms;
-const _errs31 = errors;
+if(_errs31 === errors){
+let data12 = data11.first_token_ms;
+const _errs32 = errors;
 if(!(((typeof data12 == "number") && (!(data12 % 1) && !isNaN(data12))) && (isFinite(data12)))){
-validate33.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
+validate35.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs31){
+if(errors === _errs32){
 if((typeof data12 == "number") && (isFinite(data12))){
 if(data12 < 1 || isNaN(data12)){
-validate33.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate35.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid7 = _errs31 === errors;
+var valid9 = _errs32 === errors;
+if(valid9){
+let data13 = data11.idle_ms;
+const _errs34 = errors;
+if(!(((typeof data13 == "number") && (!(data13 % 1) && !isNaN(data13))) && (isFinite(data13)))){
+validate35.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
+return false;
 }
-else {
-var valid7 = true;
-}
-}
-}
-}
-}
-else {
-validate33.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
+if(errors === _errs34){
+if((typeof data13 == "number") && (isFinite(data13))){
+if(data13 < 1 || isNaN(data13)){
+validate35.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
-var valid0 = _errs23 === errors;
+}
+var valid9 = _errs34 === errors;
+if(valid9){
+if(data11.wall_ms !== undefined){
+let data14 = data11.wall_ms;
+const _errs36 = errors;
+if(!(((typeof data14 == "number") && (!(data14 % 1) && !isNaN(data14))) && (isFinite(data14)))){
+validate35.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs36){
+if((typeof data14 == "number") && (isFinite(data14))){
+if(data14 < 1 || isNaN(data14)){
+validate35.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+var valid9 = _errs36 === errors;
+}
+else {
+var valid9 = true;
+}
+}
+}
+}
+}
+else {
+validate35.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid0 = _errs28 === errors;
 if(valid0){
-let data13 = data.sampler_profile_version;
-const _errs33 = errors;
-if(errors === _errs33){
-if(typeof data13 === "string"){
-if(!pattern4.test(data13)){
-validate33.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+let data15 = data.sampler_profile_version;
+const _errs38 = errors;
+if(errors === _errs38){
+if(typeof data15 === "string"){
+if(!pattern4.test(data15)){
+validate35.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate33.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
+validate35.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
-var valid0 = _errs33 === errors;
+var valid0 = _errs38 === errors;
 if(valid0){
 if(data.provisioning !== undefined){
-const _errs35 = errors;
-if(!(validate36(data.provisioning, {instancePath:instancePath+"/provisioning",parentData:data,parentDataProperty:"provisioning",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate36.errors : vErrors.concat(validate36.errors);
+const _errs40 = errors;
+if(!(validate38(data.provisioning, {instancePath:instancePath+"/provisioning",parentData:data,parentDataProperty:"provisioning",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate38.errors : vErrors.concat(validate38.errors);
 errors = vErrors.length;
 }
-var valid0 = _errs35 === errors;
+var valid0 = _errs40 === errors;
 }
 else {
 var valid0 = true;
@@ -2726,23 +3589,24 @@ var valid0 = true;
 }
 }
 }
+}
 else {
-validate33.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate35.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate33.errors = vErrors;
+validate35.errors = vErrors;
 return errors === 0;
 }
-validate33.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate35.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
-const schema69 = {"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}};
-const schema76 = {"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}};
+const schema81 = {"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}};
+const schema88 = {"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}};
 
-function validate40(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate42(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate40.evaluated;
+const evaluated0 = validate42.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -2777,14 +3641,14 @@ data.synthetic = {};
 }
 let missing0;
 if(((data.id === undefined) && (missing0 = "id")) || ((data.engine === undefined) && (missing0 = "engine"))){
-validate40.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate42.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
-if(!(func1.call(schema69.properties, key0))){
-validate40.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+if(!(func1.call(schema81.properties, key0))){
+validate42.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -2796,13 +3660,13 @@ const _errs2 = errors;
 const _errs3 = errors;
 if(errors === _errs3){
 if(typeof data0 === "string"){
-if(!pattern12.test(data0)){
-validate40.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
+if(!pattern13.test(data0)){
+validate42.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
 return false;
 }
 }
 else {
-validate40.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
+validate42.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2816,11 +3680,11 @@ if(data.engine !== undefined){
 let data1 = data.engine;
 const _errs5 = errors;
 if(typeof data1 !== "string"){
-validate40.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
+validate42.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if("synthetic" !== data1){
-validate40.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/const",keyword:"const",params:{allowedValue: "synthetic"}}];
+validate42.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/const",keyword:"const",params:{allowedValue: "synthetic"}}];
 return false;
 }
 var valid0 = _errs5 === errors;
@@ -2834,12 +3698,12 @@ const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
 if(!pattern4.test(data2)){
-validate40.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate42.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate40.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
+validate42.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2850,18 +3714,18 @@ let data3 = data.ctx;
 const _errs9 = errors;
 const _errs10 = errors;
 if(!(((typeof data3 == "number") && (!(data3 % 1) && !isNaN(data3))) && (isFinite(data3)))){
-validate40.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
+validate42.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs10){
 if((typeof data3 == "number") && (isFinite(data3))){
 if(data3 > 2147483647 || isNaN(data3)){
-validate40.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate42.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data3 < 1 || isNaN(data3)){
-validate40.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate42.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2877,18 +3741,18 @@ let data4 = data.slots;
 const _errs12 = errors;
 const _errs13 = errors;
 if(!(((typeof data4 == "number") && (!(data4 % 1) && !isNaN(data4))) && (isFinite(data4)))){
-validate40.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
+validate42.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs13){
 if((typeof data4 == "number") && (isFinite(data4))){
 if(data4 > 1024 || isNaN(data4)){
-validate40.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
+validate42.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
 return false;
 }
 else {
 if(data4 < 1 || isNaN(data4)){
-validate40.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate42.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2898,7 +3762,7 @@ var valid0 = _errs12 === errors;
 if(valid0){
 const _errs15 = errors;
 if(typeof data.preload !== "boolean"){
-validate40.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
+validate42.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid0 = _errs15 === errors;
@@ -2908,18 +3772,18 @@ let data6 = data.max_tokens_out;
 const _errs18 = errors;
 const _errs19 = errors;
 if(!(((typeof data6 == "number") && (!(data6 % 1) && !isNaN(data6))) && (isFinite(data6)))){
-validate40.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
+validate42.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs19){
 if((typeof data6 == "number") && (isFinite(data6))){
 if(data6 > 2147483647 || isNaN(data6)){
-validate40.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate42.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data6 < 1 || isNaN(data6)){
-validate40.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate42.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2959,7 +3823,7 @@ data9.idle_ms = 30000;
 const _errs26 = errors;
 for(const key1 in data9){
 if(!(((key1 === "first_token_ms") || (key1 === "idle_ms")) || (key1 === "wall_ms"))){
-validate40.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate42.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -2968,13 +3832,13 @@ if(_errs26 === errors){
 let data10 = data9.first_token_ms;
 const _errs27 = errors;
 if(!(((typeof data10 == "number") && (!(data10 % 1) && !isNaN(data10))) && (isFinite(data10)))){
-validate40.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
+validate42.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs27){
 if((typeof data10 == "number") && (isFinite(data10))){
 if(data10 < 1 || isNaN(data10)){
-validate40.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate42.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2984,13 +3848,13 @@ if(valid7){
 let data11 = data9.idle_ms;
 const _errs29 = errors;
 if(!(((typeof data11 == "number") && (!(data11 % 1) && !isNaN(data11))) && (isFinite(data11)))){
-validate40.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
+validate42.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs29){
 if((typeof data11 == "number") && (isFinite(data11))){
 if(data11 < 1 || isNaN(data11)){
-validate40.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate42.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3001,13 +3865,13 @@ if(data9.wall_ms !== undefined){
 let data12 = data9.wall_ms;
 const _errs31 = errors;
 if(!(((typeof data12 == "number") && (!(data12 % 1) && !isNaN(data12))) && (isFinite(data12)))){
-validate40.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
+validate42.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs31){
 if((typeof data12 == "number") && (isFinite(data12))){
 if(data12 < 1 || isNaN(data12)){
-validate40.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate42.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3022,7 +3886,7 @@ var valid7 = true;
 }
 }
 else {
-validate40.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
+validate42.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -3033,12 +3897,12 @@ const _errs33 = errors;
 if(errors === _errs33){
 if(typeof data13 === "string"){
 if(!pattern4.test(data13)){
-validate40.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate42.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate40.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
+validate42.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3067,7 +3931,7 @@ data14.fail = "never";
 const _errs38 = errors;
 for(const key2 in data14){
 if(!(((((key2 === "load_ms") || (key2 === "first_token_ms")) || (key2 === "tokens_per_second")) || (key2 === "memory_bytes")) || (key2 === "fail"))){
-validate40.errors = [{instancePath:instancePath+"/synthetic",schemaPath:"#/$defs/SyntheticConfig/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
+validate42.errors = [{instancePath:instancePath+"/synthetic",schemaPath:"#/$defs/SyntheticConfig/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
 return false;
 break;
 }
@@ -3076,13 +3940,13 @@ if(_errs38 === errors){
 let data15 = data14.load_ms;
 const _errs39 = errors;
 if(!(((typeof data15 == "number") && (!(data15 % 1) && !isNaN(data15))) && (isFinite(data15)))){
-validate40.errors = [{instancePath:instancePath+"/synthetic/load_ms",schemaPath:"#/$defs/SyntheticConfig/properties/load_ms/type",keyword:"type",params:{type: "integer"}}];
+validate42.errors = [{instancePath:instancePath+"/synthetic/load_ms",schemaPath:"#/$defs/SyntheticConfig/properties/load_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs39){
 if((typeof data15 == "number") && (isFinite(data15))){
 if(data15 < 0 || isNaN(data15)){
-validate40.errors = [{instancePath:instancePath+"/synthetic/load_ms",schemaPath:"#/$defs/SyntheticConfig/properties/load_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate42.errors = [{instancePath:instancePath+"/synthetic/load_ms",schemaPath:"#/$defs/SyntheticConfig/properties/load_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -3092,13 +3956,13 @@ if(valid9){
 let data16 = data14.first_token_ms;
 const _errs41 = errors;
 if(!(((typeof data16 == "number") && (!(data16 % 1) && !isNaN(data16))) && (isFinite(data16)))){
-validate40.errors = [{instancePath:instancePath+"/synthetic/first_token_ms",schemaPath:"#/$defs/SyntheticConfig/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
+validate42.errors = [{instancePath:instancePath+"/synthetic/first_token_ms",schemaPath:"#/$defs/SyntheticConfig/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs41){
 if((typeof data16 == "number") && (isFinite(data16))){
 if(data16 < 0 || isNaN(data16)){
-validate40.errors = [{instancePath:instancePath+"/synthetic/first_token_ms",schemaPath:"#/$defs/SyntheticConfig/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate42.errors = [{instancePath:instancePath+"/synthetic/first_token_ms",schemaPath:"#/$defs/SyntheticConfig/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -3110,12 +3974,12 @@ const _errs43 = errors;
 if(errors === _errs43){
 if((typeof data17 == "number") && (isFinite(data17))){
 if(data17 < 0 || isNaN(data17)){
-validate40.errors = [{instancePath:instancePath+"/synthetic/tokens_per_second",schemaPath:"#/$defs/SyntheticConfig/properties/tokens_per_second/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate42.errors = [{instancePath:instancePath+"/synthetic/tokens_per_second",schemaPath:"#/$defs/SyntheticConfig/properties/tokens_per_second/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 else {
-validate40.errors = [{instancePath:instancePath+"/synthetic/tokens_per_second",schemaPath:"#/$defs/SyntheticConfig/properties/tokens_per_second/type",keyword:"type",params:{type: "number"}}];
+validate42.errors = [{instancePath:instancePath+"/synthetic/tokens_per_second",schemaPath:"#/$defs/SyntheticConfig/properties/tokens_per_second/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
@@ -3124,13 +3988,13 @@ if(valid9){
 let data18 = data14.memory_bytes;
 const _errs45 = errors;
 if(!(((typeof data18 == "number") && (!(data18 % 1) && !isNaN(data18))) && (isFinite(data18)))){
-validate40.errors = [{instancePath:instancePath+"/synthetic/memory_bytes",schemaPath:"#/$defs/SyntheticConfig/properties/memory_bytes/type",keyword:"type",params:{type: "integer"}}];
+validate42.errors = [{instancePath:instancePath+"/synthetic/memory_bytes",schemaPath:"#/$defs/SyntheticConfig/properties/memory_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs45){
 if((typeof data18 == "number") && (isFinite(data18))){
 if(data18 < 0 || isNaN(data18)){
-validate40.errors = [{instancePath:instancePath+"/synthetic/memory_bytes",schemaPath:"#/$defs/SyntheticConfig/properties/memory_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate42.errors = [{instancePath:instancePath+"/synthetic/memory_bytes",schemaPath:"#/$defs/SyntheticConfig/properties/memory_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -3154,7 +4018,7 @@ vErrors.push(err0);
 errors++;
 }
 if(!((data19 === "never") || (data19 === "load"))){
-const err1 = {instancePath:instancePath+"/synthetic/fail",schemaPath:"#/$defs/SyntheticConfig/properties/fail/oneOf/0/enum",keyword:"enum",params:{allowedValues: schema76.properties.fail.oneOf[0].enum}};
+const err1 = {instancePath:instancePath+"/synthetic/fail",schemaPath:"#/$defs/SyntheticConfig/properties/fail/oneOf/0/enum",keyword:"enum",params:{allowedValues: schema88.properties.fail.oneOf[0].enum}};
 if(vErrors === null){
 vErrors = [err1];
 }
@@ -3260,7 +4124,7 @@ else {
 vErrors.push(err7);
 }
 errors++;
-validate40.errors = vErrors;
+validate42.errors = vErrors;
 return false;
 }
 else {
@@ -3282,7 +4146,7 @@ var valid9 = _errs47 === errors;
 }
 }
 else {
-validate40.errors = [{instancePath:instancePath+"/synthetic",schemaPath:"#/$defs/SyntheticConfig/type",keyword:"type",params:{type: "object"}}];
+validate42.errors = [{instancePath:instancePath+"/synthetic",schemaPath:"#/$defs/SyntheticConfig/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -3302,14 +4166,14 @@ var valid0 = _errs35 === errors;
 }
 }
 else {
-validate40.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate42.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate40.errors = vErrors;
+validate42.errors = vErrors;
 return errors === 0;
 }
-validate40.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate42.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
 
 function validate25(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
@@ -3340,8 +4204,8 @@ errors = vErrors.length;
 var props0 = true;
 }
 else if(tag0 === "vllm"){
-if(!(validate33(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate33.errors : vErrors.concat(validate33.errors);
+if(!(validate35(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate35.errors : vErrors.concat(validate35.errors);
 errors = vErrors.length;
 }
 if(props0 !== true){
@@ -3349,8 +4213,8 @@ props0 = true;
 }
 }
 else if(tag0 === "tgi"){
-if(!(validate33(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate33.errors : vErrors.concat(validate33.errors);
+if(!(validate35(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate35.errors : vErrors.concat(validate35.errors);
 errors = vErrors.length;
 }
 if(props0 !== true){
@@ -3358,8 +4222,8 @@ props0 = true;
 }
 }
 else if(tag0 === "triton"){
-if(!(validate33(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate33.errors : vErrors.concat(validate33.errors);
+if(!(validate35(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate35.errors : vErrors.concat(validate35.errors);
 errors = vErrors.length;
 }
 if(props0 !== true){
@@ -3367,8 +4231,8 @@ props0 = true;
 }
 }
 else if(tag0 === "openai"){
-if(!(validate33(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate33.errors : vErrors.concat(validate33.errors);
+if(!(validate35(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate35.errors : vErrors.concat(validate35.errors);
 errors = vErrors.length;
 }
 if(props0 !== true){
@@ -3376,8 +4240,8 @@ props0 = true;
 }
 }
 else if(tag0 === "synthetic"){
-if(!(validate40(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate40.errors : vErrors.concat(validate40.errors);
+if(!(validate42(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate42.errors : vErrors.concat(validate42.errors);
 errors = vErrors.length;
 }
 if(props0 !== true){
@@ -3454,6 +4318,9 @@ data.runtime = {};
 }
 if(data.models === undefined){
 data.models = {};
+}
+if(data.engines === undefined){
+data.engines = {};
 }
 if(data.policy === undefined){
 data.policy = {};
@@ -4319,54 +5186,93 @@ return false;
 }
 var valid0 = _errs97 === errors;
 if(valid0){
-let data44 = data.policy;
+let data44 = data.engines;
 const _errs104 = errors;
 if(errors === _errs104){
 if(data44 && typeof data44 == "object" && !Array.isArray(data44)){
-if(data44.offline === undefined){
-data44.offline = false;
-}
-if(data44.auto_fetch === undefined){
-data44.auto_fetch = true;
-}
-if(data44.allowlist === undefined){
-data44.allowlist = [];
+if(data44.cache_dir === undefined){
+data44.cache_dir = "~/.cache/taskchart/engines";
 }
 const _errs106 = errors;
 for(const key14 in data44){
-if(!(((key14 === "offline") || (key14 === "auto_fetch")) || (key14 === "allowlist"))){
-validate24.errors = [{instancePath:instancePath+"/policy",schemaPath:"#/properties/policy/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key14}}];
+if(!(key14 === "cache_dir")){
+validate24.errors = [{instancePath:instancePath+"/engines",schemaPath:"#/properties/engines/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key14}}];
 return false;
 break;
 }
 }
 if(_errs106 === errors){
+let data45 = data44.cache_dir;
 const _errs107 = errors;
-if(typeof data44.offline !== "boolean"){
+if(errors === _errs107){
+if(typeof data45 === "string"){
+if(!pattern4.test(data45)){
+validate24.errors = [{instancePath:instancePath+"/engines/cache_dir",schemaPath:"#/properties/engines/properties/cache_dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+return false;
+}
+}
+else {
+validate24.errors = [{instancePath:instancePath+"/engines/cache_dir",schemaPath:"#/properties/engines/properties/cache_dir/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+}
+}
+else {
+validate24.errors = [{instancePath:instancePath+"/engines",schemaPath:"#/properties/engines/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid0 = _errs104 === errors;
+if(valid0){
+let data46 = data.policy;
+const _errs109 = errors;
+if(errors === _errs109){
+if(data46 && typeof data46 == "object" && !Array.isArray(data46)){
+if(data46.offline === undefined){
+data46.offline = false;
+}
+if(data46.auto_fetch === undefined){
+data46.auto_fetch = true;
+}
+if(data46.allowlist === undefined){
+data46.allowlist = [];
+}
+const _errs111 = errors;
+for(const key15 in data46){
+if(!(((key15 === "offline") || (key15 === "auto_fetch")) || (key15 === "allowlist"))){
+validate24.errors = [{instancePath:instancePath+"/policy",schemaPath:"#/properties/policy/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key15}}];
+return false;
+break;
+}
+}
+if(_errs111 === errors){
+const _errs112 = errors;
+if(typeof data46.offline !== "boolean"){
 validate24.errors = [{instancePath:instancePath+"/policy/offline",schemaPath:"#/properties/policy/properties/offline/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
-var valid15 = _errs107 === errors;
-if(valid15){
-const _errs109 = errors;
-if(typeof data44.auto_fetch !== "boolean"){
+var valid16 = _errs112 === errors;
+if(valid16){
+const _errs114 = errors;
+if(typeof data46.auto_fetch !== "boolean"){
 validate24.errors = [{instancePath:instancePath+"/policy/auto_fetch",schemaPath:"#/properties/policy/properties/auto_fetch/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
-var valid15 = _errs109 === errors;
-if(valid15){
-let data47 = data44.allowlist;
-const _errs111 = errors;
-if(errors === _errs111){
-if(Array.isArray(data47)){
-var valid16 = true;
-const len0 = data47.length;
+var valid16 = _errs114 === errors;
+if(valid16){
+let data49 = data46.allowlist;
+const _errs116 = errors;
+if(errors === _errs116){
+if(Array.isArray(data49)){
+var valid17 = true;
+const len0 = data49.length;
 for(let i0=0; i0<len0; i0++){
-let data48 = data47[i0];
-const _errs113 = errors;
-if(errors === _errs113){
-if(typeof data48 === "string"){
-if(!pattern11.test(data48)){
+let data50 = data49[i0];
+const _errs118 = errors;
+if(errors === _errs118){
+if(typeof data50 === "string"){
+if(!pattern12.test(data50)){
 validate24.errors = [{instancePath:instancePath+"/policy/allowlist/" + i0,schemaPath:"#/properties/policy/properties/allowlist/items/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9.-]+(:\\d+)?$"}}];
 return false;
 }
@@ -4376,8 +5282,8 @@ validate24.errors = [{instancePath:instancePath+"/policy/allowlist/" + i0,schema
 return false;
 }
 }
-var valid16 = _errs113 === errors;
-if(!valid16){
+var valid17 = _errs118 === errors;
+if(!valid17){
 break;
 }
 }
@@ -4387,7 +5293,7 @@ validate24.errors = [{instancePath:instancePath+"/policy/allowlist",schemaPath:"
 return false;
 }
 }
-var valid15 = _errs111 === errors;
+var valid16 = _errs116 === errors;
 }
 }
 }
@@ -4397,50 +5303,50 @@ validate24.errors = [{instancePath:instancePath+"/policy",schemaPath:"#/properti
 return false;
 }
 }
-var valid0 = _errs104 === errors;
+var valid0 = _errs109 === errors;
 if(valid0){
-let data49 = data.log;
-const _errs115 = errors;
-if(errors === _errs115){
-if(data49 && typeof data49 == "object" && !Array.isArray(data49)){
-if(data49.level === undefined){
-data49.level = "info";
+let data51 = data.log;
+const _errs120 = errors;
+if(errors === _errs120){
+if(data51 && typeof data51 == "object" && !Array.isArray(data51)){
+if(data51.level === undefined){
+data51.level = "info";
 }
-if(data49.format === undefined){
-data49.format = "auto";
+if(data51.format === undefined){
+data51.format = "auto";
 }
-const _errs117 = errors;
-for(const key15 in data49){
-if(!((key15 === "level") || (key15 === "format"))){
-validate24.errors = [{instancePath:instancePath+"/log",schemaPath:"#/properties/log/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key15}}];
+const _errs122 = errors;
+for(const key16 in data51){
+if(!((key16 === "level") || (key16 === "format"))){
+validate24.errors = [{instancePath:instancePath+"/log",schemaPath:"#/properties/log/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key16}}];
 return false;
 break;
 }
 }
-if(_errs117 === errors){
-let data50 = data49.level;
-const _errs118 = errors;
-if(typeof data50 !== "string"){
+if(_errs122 === errors){
+let data52 = data51.level;
+const _errs123 = errors;
+if(typeof data52 !== "string"){
 validate24.errors = [{instancePath:instancePath+"/log/level",schemaPath:"#/properties/log/properties/level/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
-if(!(((((((data50 === "fatal") || (data50 === "error")) || (data50 === "warn")) || (data50 === "info")) || (data50 === "debug")) || (data50 === "trace")) || (data50 === "silent"))){
+if(!(((((((data52 === "fatal") || (data52 === "error")) || (data52 === "warn")) || (data52 === "info")) || (data52 === "debug")) || (data52 === "trace")) || (data52 === "silent"))){
 validate24.errors = [{instancePath:instancePath+"/log/level",schemaPath:"#/properties/log/properties/level/enum",keyword:"enum",params:{allowedValues: schema43.properties.log.properties.level.enum}}];
 return false;
 }
-var valid17 = _errs118 === errors;
-if(valid17){
-let data51 = data49.format;
-const _errs120 = errors;
-if(typeof data51 !== "string"){
+var valid18 = _errs123 === errors;
+if(valid18){
+let data53 = data51.format;
+const _errs125 = errors;
+if(typeof data53 !== "string"){
 validate24.errors = [{instancePath:instancePath+"/log/format",schemaPath:"#/properties/log/properties/format/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
-if(!(((data51 === "json") || (data51 === "pretty")) || (data51 === "auto"))){
+if(!(((data53 === "json") || (data53 === "pretty")) || (data53 === "auto"))){
 validate24.errors = [{instancePath:instancePath+"/log/format",schemaPath:"#/properties/log/properties/format/enum",keyword:"enum",params:{allowedValues: schema43.properties.log.properties.format.enum}}];
 return false;
 }
-var valid17 = _errs120 === errors;
+var valid18 = _errs125 === errors;
 }
 }
 }
@@ -4449,85 +5355,85 @@ validate24.errors = [{instancePath:instancePath+"/log",schemaPath:"#/properties/
 return false;
 }
 }
-var valid0 = _errs115 === errors;
+var valid0 = _errs120 === errors;
 if(valid0){
-let data52 = data.supervision;
-const _errs122 = errors;
-if(errors === _errs122){
-if(data52 && typeof data52 == "object" && !Array.isArray(data52)){
-if(data52.initial_ms === undefined){
-data52.initial_ms = 1000;
+let data54 = data.supervision;
+const _errs127 = errors;
+if(errors === _errs127){
+if(data54 && typeof data54 == "object" && !Array.isArray(data54)){
+if(data54.initial_ms === undefined){
+data54.initial_ms = 1000;
 }
-if(data52.max_ms === undefined){
-data52.max_ms = 60000;
+if(data54.max_ms === undefined){
+data54.max_ms = 60000;
 }
-if(data52.factor === undefined){
-data52.factor = 2;
+if(data54.factor === undefined){
+data54.factor = 2;
 }
-if(data52.jitter === undefined){
-data52.jitter = 0.1;
+if(data54.jitter === undefined){
+data54.jitter = 0.1;
 }
-if(data52.max_restarts === undefined){
-data52.max_restarts = 5;
+if(data54.max_restarts === undefined){
+data54.max_restarts = 5;
 }
-if(data52.stable_s === undefined){
-data52.stable_s = 300;
+if(data54.stable_s === undefined){
+data54.stable_s = 300;
 }
-if(data52.probe_interval_ms === undefined){
-data52.probe_interval_ms = 5000;
+if(data54.probe_interval_ms === undefined){
+data54.probe_interval_ms = 5000;
 }
-if(data52.probe_fail === undefined){
-data52.probe_fail = 3;
+if(data54.probe_fail === undefined){
+data54.probe_fail = 3;
 }
-if(data52.load_timeout_ms === undefined){
-data52.load_timeout_ms = 120000;
+if(data54.load_timeout_ms === undefined){
+data54.load_timeout_ms = 120000;
 }
-const _errs124 = errors;
-for(const key16 in data52){
-if(!(func1.call(schema43.properties.supervision.properties, key16))){
-validate24.errors = [{instancePath:instancePath+"/supervision",schemaPath:"#/properties/supervision/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key16}}];
+const _errs129 = errors;
+for(const key17 in data54){
+if(!(func1.call(schema43.properties.supervision.properties, key17))){
+validate24.errors = [{instancePath:instancePath+"/supervision",schemaPath:"#/properties/supervision/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key17}}];
 return false;
 break;
 }
 }
-if(_errs124 === errors){
-let data53 = data52.initial_ms;
-const _errs125 = errors;
-if(!(((typeof data53 == "number") && (!(data53 % 1) && !isNaN(data53))) && (isFinite(data53)))){
+if(_errs129 === errors){
+let data55 = data54.initial_ms;
+const _errs130 = errors;
+if(!(((typeof data55 == "number") && (!(data55 % 1) && !isNaN(data55))) && (isFinite(data55)))){
 validate24.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs125){
-if((typeof data53 == "number") && (isFinite(data53))){
-if(data53 < 1 || isNaN(data53)){
+if(errors === _errs130){
+if((typeof data55 == "number") && (isFinite(data55))){
+if(data55 < 1 || isNaN(data55)){
 validate24.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid18 = _errs125 === errors;
-if(valid18){
-let data54 = data52.max_ms;
-const _errs127 = errors;
-if(!(((typeof data54 == "number") && (!(data54 % 1) && !isNaN(data54))) && (isFinite(data54)))){
+var valid19 = _errs130 === errors;
+if(valid19){
+let data56 = data54.max_ms;
+const _errs132 = errors;
+if(!(((typeof data56 == "number") && (!(data56 % 1) && !isNaN(data56))) && (isFinite(data56)))){
 validate24.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs127){
-if((typeof data54 == "number") && (isFinite(data54))){
-if(data54 < 1 || isNaN(data54)){
+if(errors === _errs132){
+if((typeof data56 == "number") && (isFinite(data56))){
+if(data56 < 1 || isNaN(data56)){
 validate24.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid18 = _errs127 === errors;
-if(valid18){
-let data55 = data52.factor;
-const _errs129 = errors;
-if(errors === _errs129){
-if((typeof data55 == "number") && (isFinite(data55))){
-if(data55 < 1 || isNaN(data55)){
+var valid19 = _errs132 === errors;
+if(valid19){
+let data57 = data54.factor;
+const _errs134 = errors;
+if(errors === _errs134){
+if((typeof data57 == "number") && (isFinite(data57))){
+if(data57 < 1 || isNaN(data57)){
 validate24.errors = [{instancePath:instancePath+"/supervision/factor",schemaPath:"#/properties/supervision/properties/factor/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
@@ -4537,18 +5443,18 @@ validate24.errors = [{instancePath:instancePath+"/supervision/factor",schemaPath
 return false;
 }
 }
-var valid18 = _errs129 === errors;
-if(valid18){
-let data56 = data52.jitter;
-const _errs131 = errors;
-if(errors === _errs131){
-if((typeof data56 == "number") && (isFinite(data56))){
-if(data56 > 1 || isNaN(data56)){
+var valid19 = _errs134 === errors;
+if(valid19){
+let data58 = data54.jitter;
+const _errs136 = errors;
+if(errors === _errs136){
+if((typeof data58 == "number") && (isFinite(data58))){
+if(data58 > 1 || isNaN(data58)){
 validate24.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1}}];
 return false;
 }
 else {
-if(data56 < 0 || isNaN(data56)){
+if(data58 < 0 || isNaN(data58)){
 validate24.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
@@ -4559,87 +5465,87 @@ validate24.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath
 return false;
 }
 }
-var valid18 = _errs131 === errors;
-if(valid18){
-let data57 = data52.max_restarts;
-const _errs133 = errors;
-if(!(((typeof data57 == "number") && (!(data57 % 1) && !isNaN(data57))) && (isFinite(data57)))){
+var valid19 = _errs136 === errors;
+if(valid19){
+let data59 = data54.max_restarts;
+const _errs138 = errors;
+if(!(((typeof data59 == "number") && (!(data59 % 1) && !isNaN(data59))) && (isFinite(data59)))){
 validate24.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs133){
-if((typeof data57 == "number") && (isFinite(data57))){
-if(data57 < 0 || isNaN(data57)){
+if(errors === _errs138){
+if((typeof data59 == "number") && (isFinite(data59))){
+if(data59 < 0 || isNaN(data59)){
 validate24.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 }
-var valid18 = _errs133 === errors;
-if(valid18){
-let data58 = data52.stable_s;
-const _errs135 = errors;
-if(!(((typeof data58 == "number") && (!(data58 % 1) && !isNaN(data58))) && (isFinite(data58)))){
+var valid19 = _errs138 === errors;
+if(valid19){
+let data60 = data54.stable_s;
+const _errs140 = errors;
+if(!(((typeof data60 == "number") && (!(data60 % 1) && !isNaN(data60))) && (isFinite(data60)))){
 validate24.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs135){
-if((typeof data58 == "number") && (isFinite(data58))){
-if(data58 < 1 || isNaN(data58)){
+if(errors === _errs140){
+if((typeof data60 == "number") && (isFinite(data60))){
+if(data60 < 1 || isNaN(data60)){
 validate24.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid18 = _errs135 === errors;
-if(valid18){
-let data59 = data52.probe_interval_ms;
-const _errs137 = errors;
-if(!(((typeof data59 == "number") && (!(data59 % 1) && !isNaN(data59))) && (isFinite(data59)))){
+var valid19 = _errs140 === errors;
+if(valid19){
+let data61 = data54.probe_interval_ms;
+const _errs142 = errors;
+if(!(((typeof data61 == "number") && (!(data61 % 1) && !isNaN(data61))) && (isFinite(data61)))){
 validate24.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs137){
-if((typeof data59 == "number") && (isFinite(data59))){
-if(data59 < 10 || isNaN(data59)){
+if(errors === _errs142){
+if((typeof data61 == "number") && (isFinite(data61))){
+if(data61 < 10 || isNaN(data61)){
 validate24.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
 return false;
 }
 }
 }
-var valid18 = _errs137 === errors;
-if(valid18){
-let data60 = data52.probe_fail;
-const _errs139 = errors;
-if(!(((typeof data60 == "number") && (!(data60 % 1) && !isNaN(data60))) && (isFinite(data60)))){
+var valid19 = _errs142 === errors;
+if(valid19){
+let data62 = data54.probe_fail;
+const _errs144 = errors;
+if(!(((typeof data62 == "number") && (!(data62 % 1) && !isNaN(data62))) && (isFinite(data62)))){
 validate24.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs139){
-if((typeof data60 == "number") && (isFinite(data60))){
-if(data60 < 1 || isNaN(data60)){
+if(errors === _errs144){
+if((typeof data62 == "number") && (isFinite(data62))){
+if(data62 < 1 || isNaN(data62)){
 validate24.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid18 = _errs139 === errors;
-if(valid18){
-let data61 = data52.load_timeout_ms;
-const _errs141 = errors;
-if(!(((typeof data61 == "number") && (!(data61 % 1) && !isNaN(data61))) && (isFinite(data61)))){
+var valid19 = _errs144 === errors;
+if(valid19){
+let data63 = data54.load_timeout_ms;
+const _errs146 = errors;
+if(!(((typeof data63 == "number") && (!(data63 % 1) && !isNaN(data63))) && (isFinite(data63)))){
 validate24.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs141){
-if((typeof data61 == "number") && (isFinite(data61))){
-if(data61 < 1 || isNaN(data61)){
+if(errors === _errs146){
+if((typeof data63 == "number") && (isFinite(data63))){
+if(data63 < 1 || isNaN(data63)){
 validate24.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid18 = _errs141 === errors;
+var valid19 = _errs146 === errors;
 }
 }
 }
@@ -4655,27 +5561,27 @@ validate24.errors = [{instancePath:instancePath+"/supervision",schemaPath:"#/pro
 return false;
 }
 }
-var valid0 = _errs122 === errors;
+var valid0 = _errs127 === errors;
 if(valid0){
-let data62 = data.pools;
-const _errs143 = errors;
-if(errors === _errs143){
-if(Array.isArray(data62)){
-if(data62.length < 1){
+let data64 = data.pools;
+const _errs148 = errors;
+if(errors === _errs148){
+if(Array.isArray(data64)){
+if(data64.length < 1){
 validate24.errors = [{instancePath:instancePath+"/pools",schemaPath:"#/properties/pools/minItems",keyword:"minItems",params:{limit: 1}}];
 return false;
 }
 else {
-var valid19 = true;
-const len1 = data62.length;
+var valid20 = true;
+const len1 = data64.length;
 for(let i1=0; i1<len1; i1++){
-const _errs145 = errors;
-if(!(validate25(data62[i1], {instancePath:instancePath+"/pools/" + i1,parentData:data62,parentDataProperty:i1,rootData,dynamicAnchors}))){
+const _errs150 = errors;
+if(!(validate25(data64[i1], {instancePath:instancePath+"/pools/" + i1,parentData:data64,parentDataProperty:i1,rootData,dynamicAnchors}))){
 vErrors = vErrors === null ? validate25.errors : vErrors.concat(validate25.errors);
 errors = vErrors.length;
 }
-var valid19 = _errs145 === errors;
-if(!valid19){
+var valid20 = _errs150 === errors;
+if(!valid20){
 break;
 }
 }
@@ -4686,7 +5592,8 @@ validate24.errors = [{instancePath:instancePath+"/pools",schemaPath:"#/propertie
 return false;
 }
 }
-var valid0 = _errs143 === errors;
+var valid0 = _errs148 === errors;
+}
 }
 }
 }

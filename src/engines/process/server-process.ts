@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import type { Clock } from '../../clock.ts';
 import type { EngineLoss } from '../engine.ts';
 import { loadError } from '../outcome.ts';
+import { addCompanion, isCompanion, removeCompanion } from './companions.ts';
 import { lossOf } from './exit-cause.ts';
 import { oomKills } from './oom-kills.ts';
 import { signalGroup } from './signal-group.ts';
@@ -23,19 +24,6 @@ const FORCE_MS = 5000;
 /** How long output may still come once the process is gone: something it has started may hold the pipe open. */
 const LAST_WORDS_MS = 200;
 
-const living = new Set<number>();
-let watches = false;
-
-/** No engine outlives its owner, as far as the owner has a say in its end. */
-function dieTogether(pid: number): void {
-  living.add(pid);
-  if (watches) return;
-  watches = true;
-  process.on('exit', () => {
-    for (const each of living) signalGroup(each, 'SIGKILL');
-  });
-}
-
 /** The process of a server, in a group of its own: a Ctrl-C at the terminal is the owner's to handle. */
 export class ServerProcess {
   /** Settles once, with why it is gone. */
@@ -55,7 +43,7 @@ export class ServerProcess {
     });
     this.#child = child;
     const { pid } = child;
-    if (pid !== undefined) dieTogether(pid);
+    if (pid !== undefined) addCompanion(pid);
     for (const stream of [child.stdout, child.stderr]) {
       stream?.on('data', this.#keepTail);
       if (onOutput) stream?.on('data', onOutput);
@@ -81,7 +69,7 @@ export class ServerProcess {
       if (pid !== undefined) {
         // What it has started itself does not outlive it either.
         signalGroup(pid, 'SIGKILL');
-        living.delete(pid);
+        removeCompanion(pid);
       }
       return lossOf({ code, signal, oom_seen: oomKills() > oomKillsBefore, lines: this.lines });
     });
@@ -101,7 +89,7 @@ export class ServerProcess {
   async stop(clock: Clock): Promise<void> {
     const { pid } = this;
     if (pid === undefined) return;
-    if (living.has(pid)) signalGroup(pid, 'SIGTERM');
+    if (isCompanion(pid)) signalGroup(pid, 'SIGTERM');
     const timers = [
       clock.setTimeout(() => signalGroup(pid, 'SIGTERM'), AGAIN_MS),
       clock.setTimeout(() => signalGroup(pid, 'SIGKILL'), FORCE_MS),
