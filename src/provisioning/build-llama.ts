@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { createWriteStream, existsSync } from 'node:fs';
 import { appendFile, mkdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -182,7 +182,8 @@ class Build {
   async #run({ kind }: BuildStep, command: readonly string[]): Promise<void> {
     const phase = PHASES[kind];
     this.#tell({ phase });
-    const log: string[] = [`$ ${command.join(' ')}`];
+    const log = createWriteStream(this.#log, { flags: 'a' });
+    log.write(`$ ${command.join(' ')}\n`);
     try {
       await runCommand(command, {
         // Nobody is there to be asked for a password.
@@ -190,7 +191,7 @@ class Build {
         cwd: this.#work,
         signal: this.#signal,
         line: (line) => {
-          log.push(line);
+          log.write(`${line}\n`);
           const fraction = phase === 'building' ? fractionIn(line) : undefined;
           const now = this.#clock.now();
           if (fraction === undefined || now - this.#told_at < PERIOD_MS) return;
@@ -199,7 +200,7 @@ class Build {
         },
       });
     } finally {
-      await appendFile(this.#log, `${log.join('\n')}\n`);
+      await new Promise<void>((resolve) => log.on('error', () => resolve()).end(resolve));
     }
   }
 

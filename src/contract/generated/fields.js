@@ -789,7 +789,7 @@ export const configFields = {
  "pools[].provisioning.mode": {
   "type": "string",
   "about": "embedded runs llama.cpp in a child process; binary starts a llama-server that is installed, source builds one and starts it, container starts one in a container; external uses one that somebody else runs",
-  "expects": "one of embedded, binary, source, container, external"
+  "expects": "embedded, binary, source, container or external for llamacpp, external or container for vllm, tgi and triton, external for openai"
  },
  "pools[].provisioning.external": {
   "type": "object",
