@@ -99,8 +99,16 @@ function inside(settings: ContainerSettings): { mount: { from: string; to: strin
       return {
         mount: { from: model_path, to: '/model' },
         args: [
-          ...['--model', '/model', '--served-model-name', model],
-          ...['--host', '0.0.0.0', '--port', String(port), '--max-num-seqs', String(slots)],
+          '--model',
+          '/model',
+          '--served-model-name',
+          model,
+          '--host',
+          '0.0.0.0',
+          '--port',
+          String(port),
+          '--max-num-seqs',
+          String(slots),
           ...(ctx === undefined ? [] : ['--max-model-len', String(ctx)]),
           ...(several === undefined ? [] : ['--tensor-parallel-size', several]),
           ...flags,
@@ -110,7 +118,12 @@ function inside(settings: ContainerSettings): { mount: { from: string; to: strin
       return {
         mount: { from: model_path, to: '/model' },
         args: [
-          ...['--model-id', '/model', '--hostname', '0.0.0.0', '--port', String(port)],
+          '--model-id',
+          '/model',
+          '--hostname',
+          '0.0.0.0',
+          '--port',
+          String(port),
           ...(ctx === undefined
             ? []
             : ['--max-input-tokens', String(Math.max(1, ctx - 1)), '--max-total-tokens', String(ctx)]),

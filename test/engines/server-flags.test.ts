@@ -5,15 +5,33 @@ const settings = { model_path: '/m.gguf', host: '127.0.0.1', port: 8090, slots: 
 
 test('the slots share nothing: the context is that of one slot, times the slots', (t) => {
   t.deepEqual(serverArguments({ ...settings, flags: [] }), [
-    ...['--model', '/m.gguf', '--host', '127.0.0.1', '--port', '8090', '--parallel', '2'],
-    ...['--ctx-size', '512', '--threads', '3', '--no-webui', '--metrics'],
+    '--model',
+    '/m.gguf',
+    '--host',
+    '127.0.0.1',
+    '--port',
+    '8090',
+    '--parallel',
+    '2',
+    '--ctx-size',
+    '512',
+    '--threads',
+    '3',
+    '--no-webui',
+    '--metrics',
   ]);
 });
 
 test('one slot has the deterministic profile', (t) => {
   const args = serverArguments({ ...settings, slots: 1, ctx: undefined, flags: [] });
   t.deepEqual(args.slice(6), [
-    ...['--parallel', '1', '--threads', '3', '--no-cont-batching', '--no-webui', '--metrics'],
+    '--parallel',
+    '1',
+    '--threads',
+    '3',
+    '--no-cont-batching',
+    '--no-webui',
+    '--metrics',
   ]);
 });
 

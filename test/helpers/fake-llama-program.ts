@@ -35,8 +35,19 @@ export function behaving(options: FakeProgramOptions = {}): Record<string, strin
 
 /** Flags that the real one has. It ends with an error for any other. */
 const KNOWN = new Set([
-  ...['--model', '--host', '--port', '--parallel', '--ctx-size', '--threads', '--n-gpu-layers', '--seed'],
-  ...['--no-cont-batching', '--no-webui', '--metrics', '--flash-attn', '--embeddings'],
+  '--model',
+  '--host',
+  '--port',
+  '--parallel',
+  '--ctx-size',
+  '--threads',
+  '--n-gpu-layers',
+  '--seed',
+  '--no-cont-batching',
+  '--no-webui',
+  '--metrics',
+  '--flash-attn',
+  '--embeddings',
 ]);
 
 function valueOf(args: readonly string[], name: string): string | undefined {
