@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { Clock } from '../clock.ts';
-import { failure } from '../errors.ts';
+import { failure, TaskchartError } from '../errors.ts';
 import type {
   EmbedCall,
   Engine,
@@ -191,7 +191,7 @@ export class ManagedEngine implements Engine {
         port.release();
         if (signal.aborted) throw loadError('Loading was aborted.');
         if (tries === PORT_TRIES || !(PORT_TAKEN.test(message) || process.lines.some(isPortTaken)))
-          throw error;
+          throw error instanceof TaskchartError ? error : loadError(message);
         avoid.add(port.number);
       }
     }
@@ -264,7 +264,7 @@ export class ManagedEngine implements Engine {
   }
 
   async #stopWith(work: () => Promise<void>): Promise<void> {
-    const done = work().then(() => {
+    const done = work().finally(() => {
       this.#phase = { name: 'unloaded' };
     });
     this.#phase = { name: 'stopping', done };
@@ -274,7 +274,10 @@ export class ManagedEngine implements Engine {
   /** Nothing of a server that is not there stays to be found. */
   async #clear(): Promise<void> {
     await this.#server.sweep?.();
-    await Promise.all([removePidFile(this.#pidFile), removeHandoff(this.#handoffFile)]);
+    const removals = [removePidFile(this.#pidFile), removeHandoff(this.#handoffFile)];
+    for (const removal of await Promise.allSettled(removals))
+      if (removal.status === 'rejected')
+        process.emitWarning(`what tells of an engine cannot be removed: ${String(removal.reason)}`);
   }
 
   get #pidFile(): string {

@@ -290,3 +290,13 @@ test('one token is decoded by a server that works, and none by one that is deaf'
   t.false(await answer);
   await deaf.engine.unload();
 });
+
+test('a folder that cannot be written fails the load in words, and leaves no process', async (t) => {
+  const said = listening();
+  const { engine } = managed({}, { folder: join(FAKE, 'engines') }, said.host);
+  const error = errorOf(t, await t.throwsAsync(engine.load(never)));
+  t.is(error.code, 'POOL_UNAVAILABLE');
+  t.regex(error.message, /ENOTDIR/);
+  t.false((await engine.health(never)).live);
+  t.deepEqual(said.losses, []);
+});
