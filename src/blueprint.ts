@@ -3,11 +3,19 @@ import type { Catalog } from './actors/catalog.ts';
 import { catalogedSource, gatedSource } from './actors/cataloged-source.ts';
 import type { OrchestratorSettings, PoolBlueprint } from './actors/orchestrator.ts';
 import type { PoolSpec } from './actors/pool-options.ts';
-import type { WorkerDescription } from './actors/workers.ts';
+import type { ModelSource } from './actors/provisioner.ts';
 import type { Clock } from './clock.ts';
-import type { Config, PoolConfig } from './config.ts';
-import { createEngine, type EngineSpec } from './engines/create-engine.ts';
-import type { PreparedModel } from './machines/provisioner.ts';
+import { isElsewhere, type Config, type PoolConfig } from './config.ts';
+import {
+  announcedSpecOf,
+  engineRequestOf,
+  engineSpecOf,
+  SYNTHETIC_CTX,
+  type ProgramEnvironment,
+} from './engine-settings.ts';
+import { createEngine } from './engines/create-engine.ts';
+import type { Engines } from './provisioning/engines.ts';
+import type { PreparedEngine } from './provisioning/step.ts';
 import type { TaskRules } from './machines/task-protocol.ts';
 import { DEFAULT_SWAP_RULES } from './scheduling/swap-view.ts';
 import type { QueueRules } from './scheduling/queue.ts';
@@ -16,18 +24,23 @@ import type { ModelLibraryOptions } from './models/library.ts';
 import { Models } from './models/models.ts';
 import { remoteModels } from './models/source.ts';
 
-/** Tokens a synthetic slot holds where the configuration does not say. */
-const SYNTHETIC_CTX = 8192;
+export interface BlueprintPorts {
+  clock: Clock;
+  models: Models;
+  catalog: Catalog;
+  engines: Engines;
+  /** What programs that are started here get. */
+  env: ProgramEnvironment;
+}
 
 /** From a pool's configuration to what the orchestrator builds it from. */
 export function blueprintOf(
   pool: PoolConfig,
   config: Config,
-  clock: Clock,
-  models: Models,
-  catalog: Catalog,
+  { clock, models, catalog, engines, env }: BlueprintPorts,
 ): PoolBlueprint {
   const { supervision, runtime } = config;
+  let prepared: PreparedEngine | undefined;
   return {
     spec: {
       id: pool.id,
@@ -43,14 +56,12 @@ export function blueprintOf(
       rules: taskRules(pool, config),
       sampler_profile_version: pool.sampler_profile_version,
       preload: pool.preload,
-      reloadable: pool.engine === 'synthetic' || isEmbedded(pool),
+      reloadable: pool.engine === 'synthetic' || !isElsewhere(pool.provisioning.mode),
     },
-    models: isEmbedded(pool)
-      ? catalogedSource(catalog, (checksum) => models.source({ checksum }), pool.checksum)
-      : gatedSource(catalog, remoteModels),
+    models: sourceOf(pool, models, catalog, engines, (engine) => (prepared = engine)),
     engine: (model, replica_id) => (host) =>
       createEngine(
-        engineSpecOf(pool, model),
+        engineSpecOf(pool, model, prepared, { config, replica_id, env }),
         { ...host, output: engineOutput(runtime.dir, replica_id) },
         clock,
       ),
@@ -103,17 +114,18 @@ export function modelsOf(
 
 /** Where its model comes from, where its name does not say so. */
 function modelRefOf(pool: PoolConfig): string | undefined {
-  return pool.engine === 'llamacpp' ? pool.provisioning.model?.ref : undefined;
+  return pool.engine === 'synthetic' ? undefined : pool.provisioning.model?.ref;
 }
 
 /** Where it runs, and what it takes there; the memory of a server that runs already is not ours to give. */
 function placeOf(
   pool: PoolConfig,
 ): Pick<PoolSpec, 'replicas' | 'devices' | 'memory_bytes' | 'pinned' | 'idle_ttl_ms'> {
-  if (!('replicas' in pool))
-    return { replicas: 1, devices: [], memory_bytes: 0, pinned: true, idle_ttl_ms: undefined };
   const { replicas, devices, memory_bytes, pinned, idle_ttl_ms } = pool;
-  return { replicas, devices, memory_bytes, pinned, idle_ttl_ms };
+  const mode = pool.engine === 'synthetic' ? 'synthetic' : pool.provisioning.mode;
+  if (!isElsewhere(mode)) return { replicas, devices, memory_bytes, pinned, idle_ttl_ms };
+  const own = mode === 'announced' ? 0 : 1;
+  return { replicas: own, devices: [], memory_bytes: 0, pinned: true, idle_ttl_ms: undefined };
 }
 
 function queueRules({ queue, admission }: PoolConfig): QueueRules {
@@ -149,75 +161,24 @@ function taskRules({ timeouts }: PoolConfig, { retry, sse }: Config): TaskRules 
   };
 }
 
-function isEmbedded(pool: PoolConfig): pool is Extract<PoolConfig, { engine: 'llamacpp' }> {
-  return pool.engine === 'llamacpp' && pool.provisioning.mode === 'embedded';
-}
-
-/** A server that announced itself: what the pool says of its engines holds for it as well. */
-function announcedSpecOf(pool: PoolConfig, { url, slots_total }: WorkerDescription): EngineSpec {
-  const model_id = pool.model;
-  if (pool.engine === 'synthetic')
-    return engineSpecOf(pool, { id: model_id, path: '', size_bytes: 0, verification: 'warn' });
-  if (pool.engine === 'llamacpp') {
-    const key = pool.provisioning.external?.api_key;
-    return {
-      family: 'llamacpp',
-      mode: 'external',
-      url,
-      model_id,
-      ...(key === undefined ? {} : { api_key: key }),
-    };
-  }
-  const { model, api_key } = pool.provisioning.external;
+/** Where a pool's model comes from, and its engine where that has to be brought here as well. */
+function sourceOf(
+  pool: PoolConfig,
+  models: Models,
+  catalog: Catalog,
+  engines: Engines,
+  hold: (engine: PreparedEngine) => void,
+): ModelSource {
+  if (pool.engine === 'synthetic' || isElsewhere(pool.provisioning.mode))
+    return gatedSource(catalog, remoteModels);
+  const source =
+    pool.engine === 'llamacpp'
+      ? catalogedSource(catalog, (checksum) => models.source({ checksum }), pool.checksum)
+      : gatedSource(catalog, models.source({ form: 'folder' }));
+  const request = engineRequestOf(pool);
+  if (request === undefined) return source;
   return {
-    family: pool.engine,
-    url,
-    model_id,
-    slots: slots_total ?? pool.slots,
-    ...(api_key === undefined ? {} : { api_key }),
-    ...(model === undefined ? {} : { model }),
-    ...(pool.ctx === undefined ? {} : { ctx: pool.ctx }),
-  };
-}
-
-function engineSpecOf(pool: PoolConfig, model: PreparedModel): EngineSpec {
-  if (pool.engine === 'synthetic')
-    return {
-      family: 'synthetic',
-      model_id: pool.model,
-      slots: pool.slots,
-      ctx: pool.ctx ?? SYNTHETIC_CTX,
-      settings: pool.synthetic,
-    };
-  if (pool.engine !== 'llamacpp') {
-    const { url, model: name, api_key } = pool.provisioning.external;
-    return {
-      family: pool.engine,
-      url,
-      model_id: pool.model,
-      slots: pool.slots,
-      ...(name === undefined ? {} : { model: name }),
-      ...(api_key === undefined ? {} : { api_key }),
-      ...(pool.ctx === undefined ? {} : { ctx: pool.ctx }),
-    };
-  }
-  if (pool.provisioning.mode === 'external') {
-    const { url = '', api_key } = pool.provisioning.external ?? {};
-    return {
-      family: 'llamacpp',
-      mode: 'external',
-      url,
-      model_id: pool.model,
-      ...(api_key === undefined ? {} : { api_key }),
-    };
-  }
-  return {
-    family: 'llamacpp',
-    mode: 'embedded',
-    model_path: model.path,
-    model_id: pool.model,
-    slots: pool.slots,
-    threads: pool.threads,
-    ...(pool.ctx === undefined ? {} : { ctx: pool.ctx }),
+    ...source,
+    ensureEngine: async (signal, progress) => hold(await engines.ensure(request, signal, progress)),
   };
 }

@@ -7,14 +7,16 @@ import { ConfigError, type KeyPath } from './config/error.ts';
 import { readConfigFile } from './config/file.ts';
 import { layerOf, locateIn, mergeLayers, type Layer, type Settings } from './config/layers.ts';
 import { modelId, parseModel } from './config/model.ts';
+import { isElsewhere } from './config/provisioning.ts';
 import { takeSecrets } from './config/secrets.ts';
 import { explain, pathText } from './contract/explain.ts';
 import { configFields } from './contract/generated/fields.js';
-import type { Config as MutableConfig, ConfigInput } from './contract/generated/types.ts';
+import type { Config as MutableConfig, ConfigInput, LlamacppPool } from './contract/generated/types.ts';
 import { validateConfig } from './contract/generated/validators.js';
 
 export { ConfigError };
 export { parseBindAddr } from './config/bind-addr.ts';
+export { isElsewhere };
 export type { ConfigInput };
 
 type Frozen<T> = T extends object ? { readonly [K in keyof T]: Frozen<T[K]> } : T;
@@ -70,11 +72,11 @@ export function loadConfig(sources: ConfigSources = {}): Config {
 function complete(config: MutableConfig, folderOf: (keys: KeyPath) => string): MutableConfig {
   const { capacity, policy } = config.admission;
   config.runtime.dir = resolve(folderOf(['runtime', 'dir']), config.runtime.dir);
-  const { models, catalog, handoff, runtime } = config;
-  const fromHome = (path: string, keys: KeyPath): string =>
-    path.startsWith('~/') ? join(homedir(), path.slice(2)) : resolve(folderOf(keys), path);
-  models.cache_dir = fromHome(models.cache_dir, ['models', 'cache_dir']);
-  catalog.root = catalog.root === undefined ? models.cache_dir : fromHome(catalog.root, ['catalog', 'root']);
+  const { models, catalog, engines, handoff, runtime } = config;
+  models.cache_dir = pathBeside(models.cache_dir, folderOf(['models', 'cache_dir']));
+  engines.cache_dir = pathBeside(engines.cache_dir, folderOf(['engines', 'cache_dir']));
+  catalog.root =
+    catalog.root === undefined ? models.cache_dir : pathBeside(catalog.root, folderOf(['catalog', 'root']));
   // The generator cannot say that this default depends on another key; until here it may be missing.
   handoff.dir =
     (handoff.dir as string | undefined) === undefined
@@ -83,11 +85,12 @@ function complete(config: MutableConfig, folderOf: (keys: KeyPath) => string): M
   for (const pool of config.pools) {
     pool.queue = { capacity: pool.queue.capacity ?? capacity, full_policy: pool.queue.full_policy ?? policy };
     // A server that runs already knows its model by its own name; only what is loaded here is a file.
-    const isFile = pool.engine === 'llamacpp' && pool.provisioning.mode === 'embedded';
-    if (!isFile) continue;
+    if (pool.engine === 'synthetic' || isElsewhere(pool.provisioning.mode)) continue;
+    const beside = folderOf(['pools']);
     const { model } = pool.provisioning;
-    if (model) model.ref = loadableName(model.ref, folderOf(['pools']));
-    else pool.model = loadableName(pool.model, folderOf(['pools']));
+    if (model) model.ref = loadableName(model.ref, beside);
+    else pool.model = loadableName(pool.model, beside);
+    if (pool.engine === 'llamacpp') completeLlamacpp(pool.provisioning, engines, beside);
   }
   return config;
 }
@@ -98,6 +101,24 @@ function loadableName(text: string, folder: string): string {
   if (name.kind === 'mistake') return text;
   const isFile = name.kind === 'catalog' && existsSync(resolve(folder, text));
   return modelId(isFile ? { kind: 'file', path: text } : name, folder);
+}
+
+function completeLlamacpp(
+  provisioning: LlamacppPool['provisioning'],
+  engines: MutableConfig['engines'],
+  beside: string,
+): void {
+  const { binary, source } = provisioning;
+  if (binary?.path !== undefined) binary.path = pathBeside(binary.path, beside);
+  if (provisioning.mode !== 'source') return;
+  const build = { cmake_flags: [], ...source?.build };
+  const cache_dir = build.cache_dir === undefined ? engines.cache_dir : pathBeside(build.cache_dir, beside);
+  provisioning.source = { submodules: false, ...source, build: { ...build, cache_dir } };
+}
+
+/** A path as it is written: below the home folder, or relative to where it was written. */
+function pathBeside(path: string, beside: string): string {
+  return path.startsWith('~/') ? join(homedir(), path.slice(2)) : resolve(beside, path);
 }
 
 function freeze<T>(value: T): Frozen<T> {

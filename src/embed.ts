@@ -28,6 +28,7 @@ import { DEFAULT_DEADLINE_MS, DEFAULT_MAX_TOKENS } from './contract/defaults.ts'
 import { parseTaskRequest } from './contract/validate.ts';
 import { failure, TaskchartError } from './errors.ts';
 import { newCorrelationId } from './ids.ts';
+import { Engines } from './provisioning/engines.ts';
 import { MemoryStore } from './store/memory-store.ts';
 import type { Store } from './store/store.ts';
 import { MemoryTaskLog } from './streams/memory-log.ts';
@@ -50,6 +51,11 @@ export interface OrchestratorPortOptions {
   random?: () => number;
   /** Where `hf:` models come from, and the token for it. @default the public hub, without a token */
   hub?: HubSettings;
+  /**
+   * Environment of the programs that are started: engines, and what builds them. A pool adds to it by
+   * `provisioning.env`. @default PATH alone, with the folders of the system
+   */
+  program_env?: Readonly<Record<string, string>>;
 }
 
 /**
@@ -161,13 +167,16 @@ export interface EmbeddedOrchestrator {
   readonly config: Config;
 }
 
+/** Where the programs of a system are. */
+const SYSTEM_ENV = { PATH: '/usr/local/bin:/usr/bin:/bin' };
+
 /**
  * Starts an orchestrator in this process. Pools that preload begin at once; tasks may be submitted meanwhile. Without
  * options it is one pool with the bundled model, in memory.
  * @throws ConfigError naming the key
  */
 export function createOrchestrator(options: OrchestratorOptions = {}): EmbeddedOrchestrator {
-  const { store, clock: _clock, random: _random, hub: _hub, ...more } = options;
+  const { store, clock: _clock, random: _random, hub: _hub, program_env: _env, ...more } = options;
   const { task_log: _log, artifact_store: _artifacts, catalog_store: _catalog, ...settings } = more;
   const config = loadConfig({ overrides: settings });
   if (store !== undefined && typeof store.commit !== 'function')
@@ -180,11 +189,13 @@ export function createOrchestrator(options: OrchestratorOptions = {}): EmbeddedO
 /** The same from a configuration that was loaded already. */
 export function orchestrate(config: Config, ports: OrchestratorPortOptions = {}): EmbeddedOrchestrator {
   const { store, task_log, clock = systemClock, random = Math.random, hub } = ports;
+  const { program_env: env = SYSTEM_ENV } = ports;
   const wall = (): number => clock.wall();
   const { artifact_store = new MemoryArtifacts({ wall }) } = ports;
   const { max_bytes, retention_days, transcripts } = config.artifacts;
   artifact_store.limit({ max_bytes, retention_ms: retention_days * 24 * 3_600_000 });
   const models = modelsOf(config, { clock, random, hub });
+  const engines = new Engines({ policy: config.policy, env, clock });
   const catalog = new Catalog({
     store: ports.catalog_store ?? new MemoryCatalog(),
     trust: config.catalog.trust_policy,
@@ -221,7 +232,7 @@ export function orchestrate(config: Config, ports: OrchestratorPortOptions = {})
       threads: createThreadPool(),
       catalog,
     },
-    config.pools.map((pool) => blueprintOf(pool, config, clock, models, catalog)),
+    config.pools.map((pool) => blueprintOf(pool, config, { clock, models, catalog, engines, env })),
   );
   return {
     core,

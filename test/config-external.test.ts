@@ -35,6 +35,8 @@ for (const engine of ['vllm', 'tgi', 'triton', 'openai'] as const) {
     t.deepEqual(pool?.engine === 'synthetic' ? undefined : pool?.provisioning, {
       mode: 'external',
       external: { url, model: 'org/m' },
+      ports: [8080],
+      flags: [],
     });
   });
 }
@@ -73,9 +75,9 @@ const mistakes: [title: string, pool: object, message: string][] = [
     'options: pools[0].provisioning.external: is required (the server for mode external)',
   ],
   [
-    'an engine that this version cannot start itself',
-    { provisioning: { mode: 'container', external: { url } } },
-    'options: pools[0].provisioning.mode: must be one of embedded, external, got "container"',
+    'a mode that this engine does not have',
+    { provisioning: { mode: 'source', external: { url } } },
+    'options: pools[0].provisioning.mode: must be embedded, binary, source, container or external for llamacpp, external or container for vllm, tgi and triton, external for openai, got "source"',
   ],
   [
     'an address that is none',
@@ -110,7 +112,7 @@ const mistakes: [title: string, pool: object, message: string][] = [
   [
     'threads',
     { threads: 2 },
-    'options: pools[0].threads: does not go with the rest (compute threads of the embedded engine; small models are fastest on one, large ones on one per core)',
+    'options: pools[0].threads: does not go with the rest (compute threads of an engine that is started here; small models are fastest on one, large ones on one per core)',
   ],
 ];
 

@@ -41,7 +41,7 @@ test('without any source there is one pool with the bundled model', (t) => {
       admission: { priorities: [] },
       timeouts: { first_token_ms: 120_000, idle_ms: 30_000 },
       sampler_profile_version: 'v1',
-      provisioning: { mode: 'embedded' },
+      provisioning: { mode: 'embedded', ports: [8080], flags: [] },
     },
   ]);
 });
@@ -181,6 +181,8 @@ test('an external pool keeps the address of its server', (t) => {
   t.deepEqual(pool?.engine === 'llamacpp' ? pool.provisioning : undefined, {
     mode: 'external',
     external: { url: 'http://127.0.0.1:8000' },
+    ports: [8080],
+    flags: [],
   });
 });
 

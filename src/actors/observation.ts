@@ -3,6 +3,7 @@ import type { Failure } from '../errors.ts';
 import type { EngineLoss } from '../engines/engine.ts';
 import type { TaskState } from '../machines/task.ts';
 import type { PlacementDecision } from '../scheduling/placement.ts';
+import type { ProvisioningProgress } from './provisioner.ts';
 import type { TaskRecord } from './task-record.ts';
 import type { WorkerDescription } from './workers.ts';
 
@@ -22,14 +23,8 @@ export type Observation =
   | { type: 'task.moved'; record: TaskRecord; from: TaskState; to: TaskState }
   | { type: 'task.closed'; record: TaskRecord }
   | { type: 'placement.decided'; decision: PlacementDecision }
-  /** A model is being brought here: at most a few times a second. */
-  | {
-      type: 'model.progress';
-      pool_id: string;
-      phase: string;
-      bytes_done: number;
-      bytes_total: number | undefined;
-    }
+  /** A model or an engine is being brought here: at most a few times a second. */
+  | ({ pool_id: string } & ProvisioningProgress)
   | { type: 'pool.moved'; pool_id: string; from: string; to: string; failure: Failure | undefined }
   /** A pool is loaded or unloaded because of the memory that it shares with others; `human` says why. */
   | { type: 'memory.planned'; pool_id: string; do: 'load' | 'unload'; reason: string; human: string }

@@ -60,7 +60,7 @@ export class PoolEngines {
       name: spec.model,
       model_ref: spec.model_ref,
       source: options.models,
-      progress: (progress) => observers.tell({ type: 'model.progress', pool_id: spec.id, ...progress }),
+      progress: (progress) => observers.tell({ pool_id: spec.id, ...progress }),
     });
     this.replicas = new Replicas({
       count: spec.replicas,

@@ -1,6 +1,6 @@
 import type { Failure } from '../errors.ts';
-import type { ModelProgress, PreparedModel } from '../machines/provisioner.ts';
-import { startProvisioner, type ModelSource } from './provisioner.ts';
+import type { PreparedModel } from '../machines/provisioner.ts';
+import { startProvisioner, type ModelSource, type ProvisioningProgress } from './provisioner.ts';
 
 export interface PoolModelOptions {
   /** What tasks call it. */
@@ -8,7 +8,7 @@ export interface PoolModelOptions {
   /** Where it comes from; left out where its name says so. */
   model_ref?: string | undefined;
   source: ModelSource;
-  progress: (progress: ModelProgress) => void;
+  progress: (progress: ProvisioningProgress) => void;
 }
 
 /** One model of a pool: where it comes from, and what it turned out to be. */

@@ -37,7 +37,7 @@ export const SUPERVISION = {
   },
   replica: {
     restart: 'on failure',
-    shutdown: { how: 'unloads its engine; SIGTERM, then SIGKILL', within_ms: 5000 },
+    shutdown: { how: 'unloads its engine; SIGTERM, SIGKILL after 5 s', within_ms: 7000 },
     budget: {
       initial_ms: 1000,
       factor: 2,

@@ -1,6 +1,7 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { ConfigError } from '../config.ts';
 import { redact } from '../observe/redact.ts';
+import type { BuildOptions, EngineOptions } from './engine.ts';
 import type { RunOptions } from './run.ts';
 import type { ServeOptions } from './serve.ts';
 import type { DaemonOptions, TasksOptions } from './tasks.ts';
@@ -44,6 +45,7 @@ program
     'folder of what the daemon keeps: accepted tasks, their streams, its engines’ output (default: .runtime); ' +
       'for one daemon at a time',
   )
+  .option('--dry-run', 'print what every pool would need, step by step, and end')
   .addHelpText(
     'after',
     `
@@ -105,6 +107,45 @@ program
   .action(async (task: string, options: DaemonOptions) => {
     const { cancelTask } = await import('./tasks.ts');
     process.exitCode = await cancelTask(task, options);
+  });
+
+const engine = program
+  .command('engine')
+  .description(
+    'Engines that are built or pulled here, for pools with provisioning.mode source or container.',
+  );
+
+engine
+  .command('build')
+  .description(
+    'Bring the engines of a configuration here before a daemon needs them. Where no pool needs any: llama-server, from ' +
+      'the llama.cpp that comes with this package; that takes git, cmake and a C++ compiler, and no network.',
+  )
+  .option('--config <file>', 'configuration, YAML or JSON')
+  .option('--pool <id>', 'only that of this pool')
+  .option('--dry-run', 'print the steps, and do none of them')
+  .action(async (options: BuildOptions) => {
+    const { buildEngines } = await import('./engine.ts');
+    process.exitCode = await buildEngines(options);
+  });
+
+engine
+  .command('list')
+  .description('List the engines that were built: id, engine, version, when, flags.')
+  .option('--config <file>', 'configuration, YAML or JSON')
+  .action(async (options: EngineOptions) => {
+    const { listEngines } = await import('./engine.ts');
+    process.exitCode = await listEngines(options);
+  });
+
+engine
+  .command('remove')
+  .description('Remove an engine that was built.')
+  .argument('<id>', 'its id, as the list has it')
+  .option('--config <file>', 'configuration, YAML or JSON')
+  .action(async (id: string, options: EngineOptions) => {
+    const { removeEngine } = await import('./engine.ts');
+    process.exitCode = await removeEngine(id, options);
   });
 
 /** Runs the command that the arguments name. Exit code 2 is a mistake in the call or the configuration, 1 a failure. */

@@ -1,4 +1,5 @@
 import { readHub } from '../config/hub.ts';
+import { programEnvironment } from '../config/program-environment.ts';
 import { createOrchestrator } from '../embed.ts';
 import type { TaskTarget } from './task-target.ts';
 
@@ -6,6 +7,7 @@ import type { TaskTarget } from './task-target.ts';
 export function localTarget(model: string | undefined): TaskTarget {
   const orchestrator = createOrchestrator({
     hub: readHub(process.env),
+    program_env: programEnvironment(process.env),
     ...(model === undefined ? {} : { pools: [{ id: 'local', engine: 'llamacpp', model }] }),
   });
   return {

@@ -1,6 +1,7 @@
 import type { Logger } from 'pino';
 import { loadConfig, parseBindAddr, type Config } from '../config.ts';
 import { readHub } from '../config/hub.ts';
+import { programEnvironment } from '../config/program-environment.ts';
 import { orchestrate } from '../embed.ts';
 import { createLogger } from '../observe/logger.ts';
 import { fingerprint } from '../observe/redact.ts';
@@ -13,6 +14,7 @@ export interface ServeOptions {
   host?: string;
   port?: number;
   dataDir?: string;
+  dryRun?: true;
 }
 
 /**
@@ -21,12 +23,13 @@ export interface ServeOptions {
  */
 export async function serve(options: ServeOptions): Promise<void> {
   const config = configOf(options);
+  if (options.dryRun) return (await import('./print-plan.ts')).printPlan(config);
   const hub = readHub(process.env);
   // Before anything starts: a signal in the first milliseconds drains like any other.
   const signaled = firstSignal();
   const { logger, flush } = await createLogger(config.log);
   const storage = config.store.kind === 'memory' ? {} : await openFolder(config, logger);
-  const orchestrator = orchestrate(config, { ...storage, hub });
+  const orchestrator = orchestrate(config, { ...storage, hub, program_env: programEnvironment(process.env) });
   try {
     const server = await startServer(orchestrator, logger);
     logger.info({

@@ -1,10 +1,10 @@
 import { X509Certificate } from 'node:crypto';
 import { showValue } from '../contract/explain.ts';
-import type { Config, LlamacppPool, RemotePool } from '../contract/generated/types.ts';
+import type { Config } from '../contract/generated/types.ts';
 import { parseBindAddr } from './bind-addr.ts';
 import type { KeyPath } from './error.ts';
-import { isMap, type Settings } from './layers.ts';
-import { parseModel } from './model.ts';
+import type { Settings } from './layers.ts';
+import { checkProvisioning } from './provisioning.ts';
 
 /** A mistake that no schema can see. */
 export interface Mistake {
@@ -24,8 +24,7 @@ export function findMistake(config: Config, written: Settings): Mistake | undefi
       .map(
         (pool, index) =>
           checkPool(config, index) ??
-          (pool.engine === 'llamacpp' ? checkLlamacpp(pool, index, written) : undefined) ??
-          (pool.engine === 'synthetic' ? undefined : checkExternal(pool, index)),
+          (pool.engine === 'synthetic' ? undefined : checkProvisioning(pool, index, written)),
       )
       .find((mistake) => mistake !== undefined)
   );
@@ -99,61 +98,4 @@ function checkPool(config: Config, index: number): Mistake | undefined {
     keys: ['pools', index, 'id'],
     message: `must be unique; ${showValue(id)} is already the id of pools[${first}]`,
   };
-}
-
-function checkLlamacpp(pool: LlamacppPool, index: number, written: Settings): Mistake | undefined {
-  const at = (...keys: string[]): KeyPath => ['pools', index, ...keys];
-  const { mode, external, model } = pool.provisioning;
-  if (mode === 'embedded') {
-    const ref = model?.ref ?? pool.model;
-    const expected = expectedModel(ref);
-    const keys = model === undefined ? at('model') : at('provisioning', 'model', 'ref');
-    if (expected !== undefined) return { keys, message: `must be ${expected}, got ${showValue(ref)}` };
-  } else if (pool.checksum !== undefined) {
-    const message = 'only goes with provisioning.mode embedded; an external server loads its model itself';
-    return { keys: at('checksum'), message };
-  }
-  if (mode === 'embedded' && external !== undefined) {
-    return { keys: at('provisioning', 'external'), message: 'only goes with provisioning.mode external' };
-  }
-  if (mode === 'embedded') return undefined;
-  if (external === undefined) {
-    const message = 'is required with provisioning.mode external (base URL of the llama-server)';
-    return { keys: at('provisioning', 'external', 'url'), message };
-  }
-  const asWritten = (written.pools as unknown[] | undefined)?.[index];
-  if (isMap(asWritten) && asWritten.threads !== undefined) {
-    return {
-      keys: at('threads'),
-      message: 'only goes with provisioning.mode embedded; an external server has its own',
-    };
-  }
-  return undefined;
-}
-
-/** @returns what the reference should be, where it is not one that the embedded engine can load */
-function expectedModel(text: string): string | undefined {
-  const name = parseModel(text);
-  if (name.kind === 'mistake') return name.expected;
-  const isFolder = name.kind === 'hf' && name.file === undefined && name.quant === undefined;
-  if (!isFolder) return undefined;
-  const { repo } = name;
-  return `one GGUF of the repository: hf:${repo}/path/file.gguf or hf:${repo}:QUANT, such as hf:${repo}:Q4_K_M`;
-}
-
-/** A server that somebody else runs. A key in the address would be shown wherever the address is. */
-function checkExternal(pool: LlamacppPool | RemotePool, index: number): Mistake | undefined {
-  const { external } = pool.provisioning;
-  if (external === undefined) return undefined;
-  const at = (...keys: string[]): KeyPath => ['pools', index, ...keys];
-  const keys = at('provisioning', 'external', 'url');
-  const url = URL.parse(external.url);
-  if (url === null) return { keys, message: `must be an http or https URL, got ${showValue(external.url)}` };
-  if (url.username !== '' || url.password !== '')
-    return { keys, message: 'must be without a user and a password; a key goes into api_key' };
-  if (url.search !== '' || url.hash !== '')
-    return { keys, message: 'must end with the path: what follows a ? or a # has no meaning here' };
-  if (pool.engine === 'triton' && pool.ctx === undefined)
-    return { keys: at('ctx'), message: 'is required for triton, which does not tell it (tokens)' };
-  return undefined;
 }

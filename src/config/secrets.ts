@@ -47,11 +47,23 @@ function takeTokens(auth: Config['auth'], env: Environment, folder: string): Mis
 
 function takeKeys(config: Config, env: Environment): Mistake | undefined {
   for (const [index, pool] of config.pools.entries()) {
-    const external = pool.engine === 'synthetic' ? undefined : pool.provisioning.external;
-    if (external?.api_key === undefined) continue;
-    const secret = resolved(external.api_key, env, ['pools', index, 'provisioning', 'external', 'api_key']);
-    if (typeof secret === 'object') return secret;
-    hide(external, 'api_key', secret);
+    if (pool.engine === 'synthetic') continue;
+    const at = (...keys: string[]): KeyPath => ['pools', index, 'provisioning', ...keys];
+    const { external, env: variables } = pool.provisioning;
+    if (external?.api_key !== undefined) {
+      const secret = resolved(external.api_key, env, at('external', 'api_key'));
+      if (typeof secret === 'object') return secret;
+      hide(external, 'api_key', secret);
+    }
+    const values: Record<string, string> = {};
+    for (const [name, written] of Object.entries(variables)) {
+      const [, source] = REFERENCE.exec(written) ?? [];
+      const value = source === undefined ? written : env[source]?.trim();
+      if (value === undefined || (source !== undefined && value === ''))
+        return { keys: at('env', name), message: `the environment variable ${source ?? ''} is not set` };
+      values[name] = value;
+    }
+    Object.defineProperty(pool.provisioning, 'env', { value: values, enumerable: false });
   }
   return undefined;
 }

@@ -1,7 +1,9 @@
 import type { Clock } from '../clock.ts';
+import type { ContainerOptions } from './container.ts';
 import type { Engine, EngineHost } from './engine.ts';
 import type { EmbeddedModelOptions } from './llamacpp/embedded-protocol.ts';
 import type { ExternalLlamaOptions } from './llamacpp/external.ts';
+import type { ManagedLlamaOptions } from './llamacpp/managed.ts';
 import type { RemoteOptions } from './remote-engine.ts';
 import type { SyntheticOptions } from './synthetic.ts';
 
@@ -10,10 +12,19 @@ export type EngineSpec =
   | ({ family: 'synthetic' } & Omit<SyntheticOptions, 'clock' | 'host'>)
   | ({ family: 'llamacpp'; mode: 'embedded' } & EmbeddedModelOptions)
   | ({ family: 'llamacpp'; mode: 'external' } & Omit<ExternalLlamaOptions, 'clock' | 'host'>)
-  | ({ family: 'vllm' | 'tgi' | 'triton' | 'openai' } & Omit<RemoteOptions, 'clock' | 'host'>);
+  | ({ family: 'llamacpp' } & Omit<ManagedLlamaOptions, 'clock' | 'host'>)
+  | ({ mode: 'container' } & Omit<ContainerOptions, 'clock' | 'host'>)
+  | ({ mode?: 'external'; family: 'vllm' | 'tgi' | 'triton' | 'openai' } & Omit<
+      RemoteOptions,
+      'clock' | 'host'
+    >);
 
 /** From settings to an adapter that is not loaded yet. Adapters are imported when one of their kind is asked for. */
 export async function createEngine(spec: EngineSpec, host: EngineHost, clock: Clock): Promise<Engine> {
+  if ('mode' in spec && spec.mode === 'container') {
+    const { createContainerEngine } = await import('./container.ts');
+    return createContainerEngine({ ...spec, host, clock });
+  }
   switch (spec.family) {
     case 'synthetic': {
       const { createSyntheticEngine } = await import('./synthetic.ts');
@@ -41,7 +52,7 @@ export async function createEngine(spec: EngineSpec, host: EngineHost, clock: Cl
 }
 
 async function createLlamaEngine(
-  spec: Extract<EngineSpec, { family: 'llamacpp' }>,
+  spec: Exclude<Extract<EngineSpec, { family: 'llamacpp' }>, { mode: 'container' }>,
   host: EngineHost,
   clock: Clock,
 ): Promise<Engine> {
@@ -49,6 +60,10 @@ async function createLlamaEngine(
     const { createEmbeddedLlamaEngine } = await import('./llamacpp/embedded.ts');
     const { family: _family, mode: _mode, ...options } = spec;
     return createEmbeddedLlamaEngine({ ...options, host });
+  }
+  if (spec.mode !== 'external') {
+    const { createManagedLlamaEngine } = await import('./llamacpp/managed.ts');
+    return createManagedLlamaEngine({ ...spec, host, clock });
   }
   const { createExternalLlamaEngine } = await import('./llamacpp/external.ts');
   return createExternalLlamaEngine({ ...spec, host, clock });

@@ -111,7 +111,7 @@ export interface EngineProperties {
 /**
  * Why an engine that was loaded is no longer there. Causes are kept apart because each has its own remedy:
  * - `crash`: it ended with a code or a signal; `exit`: it ended by itself with code 0, which is no failure
- * - `oom`: the host was out of memory; `oom_device`: its device was; `device`: another fault of the device (CUDA)
+ * - `oom`: the host was out of memory; `vram_oom`: its device was; `cuda`: another fault of the device
  * - `unreachable`: it does not answer; `deaf`: it answers and decodes nothing
  * - `unload`, `idle`, `swap`, `drain`: we wanted it to go
  */
@@ -120,8 +120,8 @@ export interface EngineLoss {
     | 'crash'
     | 'exit'
     | 'oom'
-    | 'oom_device'
-    | 'device'
+    | 'vram_oom'
+    | 'cuda'
     | 'unreachable'
     | 'deaf'
     | 'unload'
@@ -164,6 +164,13 @@ export interface Engine {
 
   /** Never rejects: no answer is an answer. */
   health(signal: AbortSignal): Promise<EngineHealth>;
+
+  /**
+   * Decodes one token: what tells an engine that works from one that only answers. It takes a slot, so it is for a
+   * moment in which one is free. Never rejects.
+   * @returns false where no token came before the `signal` aborted
+   */
+  probe?(signal: AbortSignal): Promise<boolean>;
 
   /**
    * Runs a call to its end. Never rejects; an aborted `signal` settles as `aborted` once the engine has let

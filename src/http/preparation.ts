@@ -4,10 +4,8 @@ import type { TaskRecord } from '../actors/task-record.ts';
 import type { PreparationProgress } from '../contract/generated/types.ts';
 import type { LogBatch } from '../streams/task-log.ts';
 
-interface Progress {
-  bytes_done: number;
-  bytes_total: number | undefined;
-}
+type Progress = Extract<Observation, { type: 'model.progress' | 'engine.progress' }>;
+type EngineStep = Extract<Progress, { type: 'engine.progress' }>;
 
 /**
  * The same stream with what is prepared for the task while it waits for it: `metrics` frames without an id, because
@@ -29,7 +27,7 @@ export async function* withPreparation(
   };
   const unwatch = orchestrator.observers.add((seen) => {
     if (!concerns(seen, record)) return;
-    if (seen.type === 'model.progress') progress = seen;
+    if (isProgress(seen)) progress = seen;
     look();
   });
   const log = batches[Symbol.asyncIterator]();
@@ -63,7 +61,11 @@ export async function* withPreparation(
 
 function concerns(seen: Observation, record: TaskRecord): boolean {
   if (seen.type === 'task.moved') return seen.record === record;
-  return (seen.type === 'pool.moved' || seen.type === 'model.progress') && seen.pool_id === record.pool_id;
+  return (seen.type === 'pool.moved' || isProgress(seen)) && seen.pool_id === record.pool_id;
+}
+
+function isProgress(seen: Observation): seen is Progress {
+  return seen.type === 'model.progress' || seen.type === 'engine.progress';
 }
 
 /** Which step is done and which is not, from the phase that the pool is in. */
@@ -71,23 +73,52 @@ function frameOf(orchestrator: Orchestrator, record: TaskRecord, progress: Progr
   const pool = orchestrator.pools.get(record.pool_id);
   const phase = pool?.phase ?? '';
   const isLoading = phase === 'starting';
-  const model: PreparationProgress = {
-    status: isLoading ? 'completed' : 'running',
-    ...(progress && !isLoading ? progressOf(progress) : {}),
-  };
+  const engine = progress?.type === 'engine.progress' && progress.phase !== 'prepared' ? progress : undefined;
+  const isBuilding = engine !== undefined && !isLoading;
   const data = {
     ...orchestrator.tasks.metricsOf(record),
     state: 'provisioning',
     phase,
-    human: isLoading ? 'The engine loads the model.' : 'The model is fetched and checked.',
-    prep: { model, engine: { status: isLoading ? 'running' : 'pending' } },
+    human: isBuilding
+      ? BUILDING[engine.phase]
+      : isLoading
+        ? 'The engine loads the model.'
+        : 'The model is fetched and checked.',
+    prep: {
+      model: isBuilding ? PENDING : modelStep(isLoading, progress),
+      engine: isBuilding ? engineStep(engine) : isLoading ? RUNNING : PENDING,
+    },
   };
   return `event: metrics\ndata: ${JSON.stringify(data)}\n\n`;
 }
 
-function progressOf({ bytes_done, bytes_total }: Progress): Partial<PreparationProgress> {
+const PENDING: PreparationProgress = { status: 'pending' };
+const RUNNING: PreparationProgress = { status: 'running' };
+
+const BUILDING: Record<EngineStep['phase'], string> = {
+  waiting: 'Another process builds the engine.',
+  cloning: 'The engine’s source is fetched.',
+  configuring: 'The build of the engine is configured.',
+  building: 'The engine is built.',
+  pulling: 'The engine’s image is pulled.',
+  prepared: 'The engine is here.',
+};
+
+function engineStep({ phase, fraction }: EngineStep): PreparationProgress {
+  return { status: 'running', phase, ...(fraction === undefined ? {} : { pct: percent(fraction) }) };
+}
+
+function modelStep(isLoading: boolean, progress: Progress | undefined): PreparationProgress {
+  if (isLoading) return { status: 'completed' };
+  if (progress?.type !== 'model.progress') return RUNNING;
+  const { bytes_done, bytes_total } = progress;
   return {
+    status: 'running',
     bytes_done,
-    ...(bytes_total ? { bytes_total, pct: Math.round((1000 * bytes_done) / bytes_total) / 10 } : {}),
+    ...(bytes_total ? { bytes_total, pct: percent(bytes_done / bytes_total) } : {}),
   };
+}
+
+function percent(fraction: number): number {
+  return Math.round(1000 * fraction) / 10;
 }

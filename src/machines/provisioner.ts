@@ -22,6 +22,16 @@ export interface ModelProgress {
   bytes_total: number | undefined;
 }
 
+/** How far the provisioning of an engine is. */
+export interface EngineProgress {
+  /** `waiting` is for another process that builds the same engine; after `prepared` nothing more is told. */
+  phase: 'waiting' | 'cloning' | 'configuring' | 'building' | 'pulling' | 'prepared';
+  /** 0 to 1, where it can be told. */
+  fraction?: number;
+  /** What somebody should know of it, in words. */
+  note?: string;
+}
+
 /** A model file that is here and was checked. */
 export interface PreparedModel {
   id: string;
@@ -36,6 +46,8 @@ export interface PreparedModel {
 
 export interface ProvisionerInput {
   model_ref: string;
+  /** Whether the engine has to be brought here as well. */
+  needs_engine: boolean;
 }
 
 export interface ProvisionerContext extends ProvisionerInput {
@@ -64,11 +76,15 @@ export const provisionerMachine = setup({
     emitted: {} as ProvisionerFact,
   },
   actors: {
+    ensureEngine: fromPromise<void>(() => notProvided('ensureEngine')),
     resolveModel: fromPromise<ResolvedModel, { model_ref: string }>(() => notProvided('resolveModel')),
     fetchModel: fromPromise<ResolvedModel, { model: ResolvedModel }>(() => notProvided('fetchModel')),
     verifyModel: fromPromise<PreparedModel, { model: ResolvedModel }>(() => notProvided('verifyModel')),
   },
-  guards: { isPresent: ({ context }) => context.resolved?.present === true },
+  guards: {
+    needsEngine: ({ context }) => context.needs_engine,
+    isPresent: ({ context }) => context.resolved?.present === true,
+  },
   actions: {
     keepResolved: assign({ resolved: (_, params: { model: ResolvedModel }) => params.model }),
     keepPrepared: assign({ prepared: (_, params: { model: PreparedModel }) => params.model }),
@@ -87,9 +103,26 @@ export const provisionerMachine = setup({
 }).createMachine({
   id: 'provisioner',
   context: ({ input }) => ({ ...input, resolved: undefined, prepared: undefined, failure: undefined }),
-  initial: 'resolving',
+  initial: 'beginning',
   on: { 'provisioner.cancel': { target: '.failed', actions: 'noteCanceled' } },
   states: {
+    beginning: {
+      description: 'An engine that is part of this package, or runs somewhere, needs nothing.',
+      always: [{ guard: 'needsEngine', target: 'equipping' }, { target: 'resolving' }],
+    },
+    equipping: {
+      description:
+        'Builds the engine or fetches it, unless it is here: before the model, so that a tool that is missing is told early.',
+      invoke: {
+        id: 'ensure',
+        src: 'ensureEngine',
+        onDone: 'resolving',
+        onError: {
+          target: 'failed',
+          actions: { type: 'noteFailure', params: ({ event }) => ({ cause: event.error }) },
+        },
+      },
+    },
     resolving: {
       description: 'Finds what the model reference names, and whether it is on this machine.',
       invoke: {
@@ -148,7 +181,7 @@ export const provisionerMachine = setup({
       entry: 'tellPrepared',
     },
     failed: {
-      description: 'The model cannot be had; the pool has been told why.',
+      description: 'The engine or the model cannot be had; the pool has been told why.',
       type: 'final',
       entry: 'tellFailed',
     },

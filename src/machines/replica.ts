@@ -381,5 +381,5 @@ const UNLOADED: Record<UnloadCause, string> = {
 
 /** Faults of the device come back with any process on it, so they have a breaker of their own. */
 function isOfDevice({ cause }: EngineLoss): boolean {
-  return cause === 'device' || cause === 'oom_device';
+  return cause === 'cuda' || cause === 'vram_oom';
 }

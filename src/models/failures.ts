@@ -1,13 +1,13 @@
 import { failure, TaskchartError } from '../errors.ts';
 
-/** The model cannot be had now; later it may be. */
+/** What a pool needs cannot be had now; later it may be. */
 export function unavailable(message: string, retry_after_ms?: number): TaskchartError {
   return new TaskchartError(
     failure('POOL_UNAVAILABLE', message, retry_after_ms === undefined ? {} : { retry_after_ms }),
   );
 }
 
-/** The model cannot be had as long as nobody changes something. */
+/** What a pool needs cannot be had as long as nobody changes something. */
 export function unobtainable(message: string): TaskchartError {
   return new TaskchartError(failure('POOL_UNAVAILABLE', message, { retriable: false }));
 }

@@ -1,6 +1,7 @@
 import type { ModelLibrary, ModelLibraryOptions, ModelRequirements, TellProgress } from './library.ts';
 import {
   fileModels,
+  folderModels,
   isLocal,
   nameOf,
   requestedName,
@@ -24,7 +25,9 @@ export class Models {
   source(requirements: ModelRequirements = {}) {
     const stepsFor = async (reference: string) =>
       isLocal(nameOf(reference)) && requirements.checksum === undefined
-        ? fileModels
+        ? requirements.form === 'folder'
+          ? folderModels
+          : fileModels
         : (await this.#load()).source(requirements);
     return {
       nameOf: requestedName,

@@ -1,3 +1,4 @@
+import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { modelId, parseModel, type LoadableModelName, type RemoteModelName } from '../config/model.ts';
@@ -44,6 +45,18 @@ export const fileModels = {
       ...(model.path === BUNDLED_PATH ? { digest: BUNDLED_DIGEST } : {}),
       ...(context_length === undefined ? {} : { context_length }),
     };
+  },
+};
+
+/** The same for engines that load a whole folder, whose content is theirs to judge. */
+export const folderModels = {
+  ...fileModels,
+
+  async verify(model: ResolvedModel): Promise<PreparedModel> {
+    const found = await stat(model.path).catch(() => undefined);
+    if (!found) throw unavailable(`model folder ${model.path} does not exist`);
+    if (!found.isDirectory()) throw unobtainable(`model ${model.path} is a file; this engine takes a folder`);
+    return { id: model.id, path: model.path, size_bytes: 0, verification: 'warn' };
   },
 };
 

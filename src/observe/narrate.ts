@@ -101,6 +101,8 @@ export function narrate(orchestrator: Orchestrator, logger: Logger): () => void 
             : `Pool ${pool_id} serves another model now.`,
         });
       }
+      case 'engine.progress':
+        return prepares(logger, observation);
       case 'replica.moved': {
         const { pool_id, replica_id, from, to, failure, exit } = observation;
         const isTrouble = to === 'lost' || to === 'failed' || to === 'backing off' || to === 'broken';
@@ -250,6 +252,26 @@ function announced(
     human: isOther
       ? `Replica ${replica_id} of pool ${pool_id} is another engine now: ${engine} ${engine_version} at ${url}.`
       : `Pool ${pool_id} has ${engine} ${engine_version} at ${url} as replica ${replica_id}.`,
+  });
+}
+
+/** The steps, and what somebody should know; how far one is, is for those who wait. */
+function prepares(
+  logger: Logger,
+  { pool_id, phase, fraction, note }: Extract<Observation, { type: 'engine.progress' }>,
+): void {
+  const isStep = fraction === undefined || phase === 'prepared';
+  if (!isStep && note === undefined) return;
+  logger[note === undefined ? 'info' : 'warn']({
+    actor: 'provisioner',
+    action: phase,
+    target: 'engine',
+    pool_id,
+    human:
+      note ??
+      (phase === 'prepared'
+        ? `The engine of pool ${pool_id} is here.`
+        : `The provisioner of pool ${pool_id} is ${phase}.`),
   });
 }
 

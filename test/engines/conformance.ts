@@ -236,6 +236,21 @@ export function conformance(test: TestFn, subject: Subject): void {
     }),
   );
 
+  test.serial(
+    'one token is decoded by whoever probes, and none once it is unloaded or the probe is given up',
+    (t) =>
+      withEngine('normal', async (engine) => {
+        if (engine.probe === undefined) return void t.pass('this engine has no probe');
+        t.false(await engine.probe(never));
+        await engine.load(never);
+        t.true(await engine.probe(never));
+        t.false(await engine.probe(AbortSignal.abort()));
+        t.is((await record(engine, promptCall('Once', { max_tokens: 3 }))).outcome.kind, 'finished');
+        await engine.unload();
+        t.false(await engine.probe(never));
+      }),
+  );
+
   test.serial('load and unload may be repeated, and leave nothing open', async (t) => {
     // What earlier tests closed is gone a few turns later.
     await turns(20);

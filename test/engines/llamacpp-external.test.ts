@@ -5,6 +5,7 @@ import { systemClock } from '../../src/clock.ts';
 import type { EngineHost } from '../../src/engines/engine.ts';
 import { createExternalLlamaEngine } from '../../src/engines/llamacpp/external.ts';
 import { type FakeLlamaOptions, startFakeLlamaServer } from '../helpers/fake-llama-server.ts';
+import { until } from '../helpers/until.ts';
 import {
   type FixtureKind,
   type Subject,
@@ -265,6 +266,21 @@ test('cancel closes the socket, of a stream and of a request that waits for a sl
   t.is((await running).outcome.kind, 'aborted');
   await fake.clientLeft();
   t.is((await engine.health(never)).live, true);
+});
+
+test('a server that answers health checks and decodes nothing is found by a probe that is given up', async (t) => {
+  const { fake, engine } = await attach(t, {});
+  await engine.load(never);
+  t.true(await engine.probe?.(never));
+  fake.deafen();
+  t.deepEqual(await engine.health(never), { live: true, ready: true });
+  const patience = new AbortController();
+  const answer = engine.probe?.(patience.signal);
+  await until(() => fake.busySlots === 1);
+  patience.abort();
+  t.false(await answer);
+  // It takes no slot with it.
+  await until(() => fake.busySlots === 0);
 });
 
 test('a server is offered for what it was started for, and for no more', async (t) => {

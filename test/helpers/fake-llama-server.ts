@@ -41,6 +41,10 @@ export interface FakeLlamaOptions extends FakeVectorOptions {
   chat_template?: boolean;
   /** `false`: the model reads only. @default true */
   completes?: boolean;
+  /** Answers health checks and takes requests, but no token ever comes. @default false */
+  deaf?: boolean;
+  /** Called with the number of tokens that a stream has out. */
+  onToken?: (count: number) => void;
   /** Answers every completion with this instead. */
   refuse?: { status: number; body: unknown; headers?: Record<string, string> };
 }
@@ -56,6 +60,8 @@ export interface FakeLlamaServer {
   clientLeft(): Promise<void>;
   /** Settles when `n` completions have had their first frame out, or `n` vectors and scores were begun. */
   streaming(n: number): Promise<void>;
+  /** From now on it answers health checks and takes requests, but no token comes. */
+  deafen(): void;
   /** Breaks every connection and refuses new ones. */
   kill(): Promise<void>;
 }
@@ -82,6 +88,7 @@ class FakeLlama implements FakeLlamaServer {
   #changed = Promise.withResolvers<void>();
   readonly #gate = Promise.withResolvers<void>();
   #loaded: boolean;
+  #deaf: boolean;
   url = '';
 
   constructor(options: FakeLlamaOptions) {
@@ -89,6 +96,7 @@ class FakeLlama implements FakeLlamaServer {
     this.#slots = options.slots ?? 2;
     this.#ctx = options.ctx ?? 512;
     this.#loaded = (options.loading ?? 0) === 0;
+    this.#deaf = options.deaf ?? false;
     if (typeof options.loading === 'number' && options.loading > 0)
       setTimeout(() => this.release(), options.loading);
     this.#server = createServer((req, res) => void this.#serve(req, res));
@@ -106,6 +114,10 @@ class FakeLlama implements FakeLlamaServer {
   release(): void {
     this.#loaded = true;
     this.#gate.resolve();
+  }
+
+  deafen(): void {
+    this.#deaf = true;
   }
 
   clientLeft(): Promise<void> {
@@ -230,7 +242,8 @@ class FakeLlama implements FakeLlamaServer {
     if (client.gone) return;
     this.#busy++;
     try {
-      await work(client, leaves.promise);
+      if (this.#deaf) await leaves.promise;
+      else await work(client, leaves.promise);
     } finally {
       this.#busy--;
       this.#waiting.shift()?.();
@@ -267,6 +280,7 @@ class FakeLlama implements FakeLlamaServer {
         }
         held += tokenText(seed, promptTokens + index);
         index++;
+        this.#options.onToken?.(index);
         const stop = stops.find((candidate) => held.includes(candidate));
         if (stop !== undefined)
           return out.end('word', held.slice(0, held.indexOf(stop)), index, promptTokens, stop);

@@ -16,7 +16,8 @@ const PREPARED: PreparedModel = { id: 'm', path: '/m.gguf', size_bytes: 7, verif
 
 async function provision(script: {
   present: boolean;
-  failing?: 'resolve' | 'fetch' | 'verify';
+  needs_engine?: boolean;
+  failing?: 'ensure' | 'resolve' | 'fetch' | 'verify';
 }): Promise<{ facts: ProvisionerFact[]; calls: string[] }> {
   const calls: string[] = [];
   const step = <T>(name: string, result: T) =>
@@ -28,12 +29,13 @@ async function provision(script: {
   const actor = createActor(
     provisionerMachine.provide({
       actors: {
+        ensureEngine: step('ensure', undefined) as never,
         resolveModel: step('resolve', { ...HERE, present: script.present }) as never,
         fetchModel: step('fetch', HERE) as never,
         verifyModel: step('verify', PREPARED) as never,
       },
     }),
-    { input: { model_ref: 'm' } },
+    { input: { model_ref: 'm', needs_engine: script.needs_engine ?? false } },
   );
   const facts: ProvisionerFact[] = [];
   actor.on('*', (fact) => facts.push(fact));
@@ -57,18 +59,24 @@ test('fetches one that is not, and verifies what came', async (t) => {
   t.deepEqual((await provision({ present: false })).calls, ['resolve', 'fetch', 'verify']);
 });
 
-for (const failing of ['resolve', 'fetch', 'verify'] as const)
+test('an engine that has to be brought here comes before the model', async (t) => {
+  const { calls } = await provision({ present: true, needs_engine: true });
+  t.deepEqual(calls, ['ensure', 'resolve', 'verify']);
+});
+
+for (const failing of ['ensure', 'resolve', 'fetch', 'verify'] as const)
   test(`tells the cause when it fails to ${failing}`, async (t) => {
-    const { facts } = await provision({ present: false, failing });
+    const { facts } = await provision({ present: false, needs_engine: failing === 'ensure', failing });
     t.deepEqual(facts, [{ type: 'model.failed', failure: failure('POOL_UNAVAILABLE', `${failing} failed`) }]);
   });
 
 test('every state is reached, and each end has its result', (t) => {
   const { reached, steps } = walk(provisionerMachine, {
-    input: { model_ref: 'm' },
+    input: { model_ref: 'm', needs_engine: true },
     events: () => [
       { type: 'provisioner.cancel' },
-      ...['resolve', 'fetch', 'verify'].map((id) => ({
+      { type: 'xstate.done.actor.ensure' } as { type: string },
+      ...['ensure', 'resolve', 'fetch', 'verify'].map((id) => ({
         type: `xstate.error.actor.${id}`,
         error: new Error('no'),
       })),
@@ -79,10 +87,10 @@ test('every state is reached, and each end has its result', (t) => {
     ],
     key: (context: ProvisionerContext) => [context.resolved?.present, context.failure !== undefined],
   });
-  // `locating` only decides: the walk sees where it leads.
+  // These only decide: the walk sees where they lead.
   t.deepEqual(
     statesOf(provisionerMachine).filter((id) => !reached.has(id)),
-    ['provisioner.locating'],
+    ['provisioner.beginning', 'provisioner.locating'],
   );
   for (const { to } of steps) {
     const context = to.context as ProvisionerContext;

@@ -810,7 +810,7 @@ export const configFields = {
  },
  "runtime.dir": {
   "type": "string",
-  "about": "folder for what the daemon keeps: tasks and their streams in `tasks.db` and `streams.db`, its engines' output in `engines/<replica>.log`",
+  "about": "folder for what the daemon keeps: tasks and their streams in `tasks.db` and `streams.db`, its engines' output in `engines/<replica>.log`, and beside it their PID files and where they answer",
   "expects": "the path of a folder"
  },
  "handoff": {
@@ -900,7 +900,7 @@ export const configFields = {
  },
  "policy.offline": {
   "type": "boolean",
-  "about": "whether nothing is fetched at all: only models on this machine are used",
+  "about": "whether nothing is fetched at all: only models, sources and images on this machine are used",
   "expects": "true or false"
  },
  "policy.auto_fetch": {
@@ -910,7 +910,7 @@ export const configFields = {
  },
  "policy.allowlist": {
   "type": "array",
-  "about": "hosts that models may be fetched from, redirects and subdomains included; huggingface.co stands for hf.co too, where its files are",
+  "about": "hosts that models, sources and images may be fetched from, redirects and subdomains included; huggingface.co stands for hf.co too, where its files are",
   "expects": "a list"
  },
  "policy.allowlist[]": {
@@ -1050,12 +1050,12 @@ export const configFields = {
  },
  "pools[].devices": {
   "type": "array",
-  "about": "accelerators that it runs on, by their ordinals; left out, the processor",
+  "about": "GPUs that the engine may use, by their ordinals; whatever it finds where there are none",
   "expects": "a list"
  },
  "pools[].devices[]": {
   "type": "integer",
-  "about": "ordinal",
+  "about": "ordinal of a GPU",
   "expects": "an integer from 0 to 1023"
  },
  "pools[].memory_bytes": {
@@ -1075,7 +1075,7 @@ export const configFields = {
  },
  "pools[].threads": {
   "type": "integer",
-  "about": "compute threads of the embedded engine; small models are fastest on one, large ones on one per core",
+  "about": "compute threads of an engine that is started here; small models are fastest on one, large ones on one per core",
   "expects": "an integer from 1 to 1024"
  },
  "pools[].preload": {
@@ -1170,8 +1170,8 @@ export const configFields = {
  },
  "pools[].provisioning.mode": {
   "type": "string",
-  "about": "embedded runs llama.cpp in a child process, external uses a llama-server that somebody else runs",
-  "expects": "one of embedded, external"
+  "about": "embedded runs llama.cpp in a child process; binary starts a llama-server that is installed, source builds one and starts it, container starts one in a container; external uses one that somebody else runs, and announced waits for engines that register or leave a file",
+  "expects": "embedded, binary, source, container, external or announced for llamacpp, external, announced or container for vllm, tgi and triton, external or announced for openai"
  },
  "pools[].provisioning.external": {
   "type": "object",
@@ -1198,6 +1198,107 @@ export const configFields = {
   "type": "string",
   "about": "the model: the path of a GGUF file, or a reference to one that is fetched",
   "expects": "a model reference such as hf:org/repo/file.gguf or the path of a GGUF file"
+ },
+ "pools[].provisioning.binary": {
+  "type": "object",
+  "about": "the program for mode binary",
+  "expects": "an object"
+ },
+ "pools[].provisioning.binary.path": {
+  "type": "string",
+  "about": "path of a llama-server, relative to the configuration file; the one on PATH when left out",
+  "expects": "the path of a program"
+ },
+ "pools[].provisioning.source": {
+  "type": "object",
+  "about": "what is built for mode source; without a repo the llama.cpp that comes with this package, which needs no network",
+  "expects": "an object"
+ },
+ "pools[].provisioning.source.repo": {
+  "type": "string",
+  "about": "git repository of llama.cpp",
+  "expects": "an https URL or an absolute path"
+ },
+ "pools[].provisioning.source.ref": {
+  "type": "string",
+  "about": "commit, tag or branch; what it meant is kept until the build is removed",
+  "expects": "a commit, a tag or a branch"
+ },
+ "pools[].provisioning.source.submodules": {
+  "type": "boolean",
+  "about": "whether the repository's submodules are fetched too",
+  "expects": "true or false"
+ },
+ "pools[].provisioning.source.build": {
+  "type": "object",
+  "about": "how it is built",
+  "expects": "an object"
+ },
+ "pools[].provisioning.source.build.cmake_flags": {
+  "type": "array",
+  "about": "more flags for cmake, such as -DGGML_CUDA=ON",
+  "expects": "a list"
+ },
+ "pools[].provisioning.source.build.cmake_flags[]": {
+  "type": "string",
+  "about": "a flag",
+  "expects": "-DNAME=VALUE"
+ },
+ "pools[].provisioning.source.build.generator": {
+  "type": "string",
+  "about": "generator of cmake, such as Ninja; Ninja where it is installed, else cmake's own choice, when left out",
+  "expects": "the name of a cmake generator"
+ },
+ "pools[].provisioning.source.build.cache_dir": {
+  "type": "string",
+  "about": "folder of what is built; engines.cache_dir when left out",
+  "expects": "the path of a folder"
+ },
+ "pools[].provisioning.container": {
+  "type": "object",
+  "about": "the image for mode container; podman runs it, docker where there is no podman",
+  "expects": "an object"
+ },
+ "pools[].provisioning.container.image": {
+  "type": "string",
+  "about": "name of the image, with its registry",
+  "expects": "the name of an image without tag and digest, such as ghcr.io/ggml-org/llama.cpp"
+ },
+ "pools[].provisioning.container.tag": {
+  "type": "string",
+  "about": "its tag",
+  "expects": "a tag such as server"
+ },
+ "pools[].provisioning.container.digest": {
+  "type": "string",
+  "about": "its digest: always the same image",
+  "expects": "sha256: and 64 hex digits in lower case"
+ },
+ "pools[].provisioning.ports": {
+  "type": "array",
+  "about": "ports of this machine's loopback that a server that is started here tries first; where they are taken, one of the 200 after the last, else any",
+  "expects": "a list"
+ },
+ "pools[].provisioning.ports[]": {
+  "type": "integer",
+  "about": "a port",
+  "expects": "an integer from 1 to 65535"
+ },
+ "pools[].provisioning.env": {
+  "type": "object",
+  "about": "environment variables for a server that is started here, beside those of this process that are no secrets",
+  "expects": "an object",
+  "private": true
+ },
+ "pools[].provisioning.flags": {
+  "type": "array",
+  "about": "more arguments for a server that is started here, each word an item",
+  "expects": "a list"
+ },
+ "pools[].provisioning.flags[]": {
+  "type": "string",
+  "about": "a word",
+  "expects": "a word"
  },
  "pools[].provisioning.external.model": {
   "type": "string",
@@ -1283,5 +1384,15 @@ export const configFields = {
   "type": "integer",
   "about": "models that are loaded at a time, for each device",
   "expects": "an integer from 1 to 64"
+ },
+ "engines": {
+  "type": "object",
+  "about": "engines that were built here",
+  "expects": "an object"
+ },
+ "engines.cache_dir": {
+  "type": "string",
+  "about": "folder that they are kept in; several daemons may share it",
+  "expects": "the path of a folder"
  }
 };

@@ -105,11 +105,11 @@ export type PoolConfig = LlamacppPool | RemotePool | SyntheticPool;
  */
 export type Replicas = number;
 /**
- * Accelerators that it runs on, by their ordinals; left out, the processor.
+ * GPUs that the engine may use, by their ordinals; whatever it finds where there are none. Only for an engine that is started here.
  *
  * @maxItems 64
  *
- * Items: Ordinal.
+ * Items: Ordinal of a GPU.
  */
 export type Devices = number[];
 /**
@@ -128,6 +128,22 @@ export type IdleTtl = number;
  * Key of the server, sent to it as a bearer token and never shown; ${NAME} takes it from that environment variable, which keeps it out of the file.
  */
 export type ApiKey = string;
+/**
+ * Ports of this machine's loopback that a server that is started here tries first; where they are taken, one of the 200 after the last, else any.
+ *
+ * @maxItems 100
+ *
+ * Items: A port.
+ */
+export type EnginePorts = number[];
+/**
+ * More arguments for a server that is started here, each word an item.
+ *
+ * @maxItems 200
+ *
+ * Items: A word.
+ */
+export type EngineFlags = string[];
 /**
  * A secret that is never shown.
  */
@@ -1181,7 +1197,7 @@ export interface ReplicaHealth {
  */
 export interface ReplicaExit {
   /**
-   * `exit` ended by itself with code 0; `oom` is of the host, `oom_device` and `device` of the accelerator; `deaf` answers health checks but no longer decodes; `unreachable` no longer answers them.
+   * `exit` ended by itself without an error; `oom` ran out of the host's memory, `vram_oom` of the device's; `cuda` is any other fault of the device; `deaf` answers health checks but no longer decodes; `unreachable` no longer answers them.
    */
   cause:
     | 'unload'
@@ -1191,8 +1207,8 @@ export interface ReplicaExit {
     | 'exit'
     | 'crash'
     | 'oom'
-    | 'oom_device'
-    | 'device'
+    | 'vram_oom'
+    | 'cuda'
     | 'unreachable'
     | 'deaf';
   /**
@@ -1586,7 +1602,7 @@ export interface LlamacppPool {
   pinned: Pinned;
   idle_ttl_ms?: IdleTtl;
   /**
-   * Compute threads of the embedded engine; small models are fastest on one, large ones on one per core. Threads.
+   * Compute threads of an engine that is started here; small models are fastest on one, large ones on one per core. Threads.
    */
   threads: number;
   preload: Preload;
@@ -1654,9 +1670,9 @@ export interface Timeouts {
  */
 export interface Provisioning {
   /**
-   * embedded runs llama.cpp in a child process, external uses a llama-server that somebody else runs.
+   * embedded runs llama.cpp in a child process; binary starts a llama-server that is installed, source builds one and starts it, container starts one in a container; external uses one that somebody else runs, and announced waits for engines that register or leave a file.
    */
-  mode: 'embedded' | 'external';
+  mode: 'embedded' | 'binary' | 'source' | 'container' | 'external' | 'announced';
   /**
    * The server for mode external.
    */
@@ -1676,9 +1692,88 @@ export interface Provisioning {
      */
     ref: string;
   };
+  /**
+   * The program for mode binary.
+   */
+  binary?: {
+    /**
+     * Path of a llama-server, relative to the configuration file; the one on PATH when left out.
+     */
+    path?: string;
+  };
+  source?: EngineSource;
+  container?: EngineContainer;
+  ports: EnginePorts;
+  env: EngineEnv;
+  flags: EngineFlags;
 }
 /**
- * A pool whose engine is a server that somebody else runs.
+ * What is built for mode source; without a repo the llama.cpp that comes with this package, which needs no network.
+ */
+export interface EngineSource {
+  /**
+   * Git repository of llama.cpp.
+   */
+  repo?: string;
+  /**
+   * Commit, tag or branch; what it meant is kept until the build is removed. Required with repo.
+   */
+  ref?: string;
+  /**
+   * Whether the repository's submodules are fetched too.
+   */
+  submodules: boolean;
+  build: EngineBuild;
+}
+/**
+ * How it is built.
+ */
+export interface EngineBuild {
+  /**
+   * More flags for cmake, such as -DGGML_CUDA=ON.
+   *
+   * @maxItems 200
+   *
+   * Items: A flag.
+   */
+  cmake_flags: string[];
+  /**
+   * Generator of cmake, such as Ninja; Ninja where it is installed, else cmake's own choice, when left out.
+   */
+  generator?: string;
+  /**
+   * Folder of what is built; engines.cache_dir when left out.
+   */
+  cache_dir: string;
+}
+/**
+ * The image for mode container; podman runs it, docker where there is no podman.
+ */
+export interface EngineContainer {
+  /**
+   * Name of the image, with its registry.
+   */
+  image: string;
+  /**
+   * Its tag. What a tag means can change, which is warned of; latest where there is no digest either.
+   */
+  tag?: string;
+  /**
+   * Its digest: always the same image.
+   */
+  digest?: string;
+}
+/**
+ * Environment variables for a server that is started here, beside those of this process that are no secrets.
+ */
+export interface EngineEnv {
+  /**
+   * A value; ${NAME} takes it from that environment variable, which keeps it out of the file.
+   */
+  [k: string]: string;
+}
+/**
+ * A pool whose engine is a server: one that somebody else runs, or a container that is started here.
  */
 export interface RemotePool {
   id: PoolId;
@@ -1687,11 +1782,16 @@ export interface RemotePool {
    */
   engine: 'vllm' | 'tgi' | 'triton' | 'openai';
   /**
-   * Name under which tasks ask for the model; also its name on the server, unless provisioning.external.model has another.
+   * Name under which tasks ask for the model; also its name on the server, unless provisioning.external.model has another. In mode container the model itself: hf:org/repo, or file: and a folder.
    */
   model: string;
   ctx?: Ctx;
   slots: Slots;
+  replicas: Replicas;
+  devices: Devices;
+  memory_bytes?: MemoryBytes;
+  pinned: Pinned;
+  idle_ttl_ms?: IdleTtl;
   preload: Preload;
   max_tokens_out?: MaxTokensOut;
   queue: PoolQueue;
@@ -1708,10 +1808,23 @@ export interface RemotePool {
  */
 export interface RemoteProvisioning {
   /**
-   * external uses a server that somebody else runs.
+   * external uses a server that somebody else runs, container starts one in a container (vllm, tgi and triton), announced waits for engines that register or leave a file.
    */
-  mode: 'external';
-  external: ExternalServer;
+  mode: 'external' | 'container' | 'announced';
+  external?: ExternalServer;
+  container?: EngineContainer;
+  ports: EnginePorts;
+  env: EngineEnv;
+  flags: EngineFlags;
+  /**
+   * Where the model comes from, where the pool's `model` is a name of its own.
+   */
+  model?: {
+    /**
+     * The model: the path of a GGUF file, or a reference to one that is fetched. `model` is then only what tasks call it, and stays when the pool is reloaded with another one.
+     */
+    ref: string;
+  };
 }
 /**
  * The server for mode external.
@@ -1982,7 +2095,7 @@ export interface Config {
    */
   runtime: {
     /**
-     * Folder for what the daemon keeps: tasks and their streams in `tasks.db` and `streams.db`, its engines' output in `engines/<replica>.log`. Relative to the configuration file, or to the working directory where it does not come from the file.
+     * Folder for what the daemon keeps: tasks and their streams in `tasks.db` and `streams.db`, its engines' output in `engines/<replica>.log`, and beside it their PID files and where they answer. Relative to the configuration file, or to the working directory where it does not come from the file.
      */
     dir: string;
   };
@@ -2055,7 +2168,7 @@ export interface Config {
    */
   policy: {
     /**
-     * Whether nothing is fetched at all: only models on this machine are used.
+     * Whether nothing is fetched at all: only models, sources and images on this machine are used.
      */
     offline: boolean;
     /**
@@ -2063,7 +2176,7 @@ export interface Config {
      */
     auto_fetch: boolean;
     /**
-     * Hosts that models may be fetched from, redirects and subdomains included; huggingface.co stands for hf.co too, where its files are. Every host where it is empty.
+     * Hosts that models, sources and images may be fetched from, redirects and subdomains included; huggingface.co stands for hf.co too, where its files are. Every host where it is empty.
      *
      * Items: A host, with a port if only that one is meant.
      */
@@ -2183,6 +2296,15 @@ export interface Config {
      */
     max_parallel_loads: number;
   };
+  /**
+   * Engines that were built here.
+   */
+  engines: {
+    /**
+     * Folder that they are kept in; several daemons may share it. Relative to the configuration file, or to the working directory where it does not come from the file.
+     */
+    cache_dir: string;
+  };
 }
 /**
  * The pool's queue.
@@ -2219,7 +2341,7 @@ export interface LlamacppPoolInput {
   pinned?: Pinned;
   idle_ttl_ms?: IdleTtl;
   /**
-   * Compute threads of the embedded engine; small models are fastest on one, large ones on one per core. Threads.
+   * Compute threads of an engine that is started here; small models are fastest on one, large ones on one per core. Threads.
    */
   threads?: number;
   preload?: Preload;
@@ -2287,9 +2409,9 @@ export interface TimeoutsInput {
  */
 export interface ProvisioningInput {
   /**
-   * embedded runs llama.cpp in a child process, external uses a llama-server that somebody else runs.
+   * embedded runs llama.cpp in a child process; binary starts a llama-server that is installed, source builds one and starts it, container starts one in a container; external uses one that somebody else runs, and announced waits for engines that register or leave a file.
    */
-  mode?: 'embedded' | 'external';
+  mode?: 'embedded' | 'binary' | 'source' | 'container' | 'external' | 'announced';
   /**
    * The server for mode external.
    */
@@ -2309,9 +2431,88 @@ export interface ProvisioningInput {
      */
     ref: string;
   };
+  /**
+   * The program for mode binary.
+   */
+  binary?: {
+    /**
+     * Path of a llama-server, relative to the configuration file; the one on PATH when left out.
+     */
+    path?: string;
+  };
+  source?: EngineSourceInput;
+  container?: EngineContainerInput;
+  ports?: EnginePorts;
+  env?: EngineEnvInput;
+  flags?: EngineFlags;
 }
 /**
- * A pool whose engine is a server that somebody else runs.
+ * What is built for mode source; without a repo the llama.cpp that comes with this package, which needs no network.
+ */
+export interface EngineSourceInput {
+  /**
+   * Git repository of llama.cpp.
+   */
+  repo?: string;
+  /**
+   * Commit, tag or branch; what it meant is kept until the build is removed. Required with repo.
+   */
+  ref?: string;
+  /**
+   * Whether the repository's submodules are fetched too.
+   */
+  submodules?: boolean;
+  build?: EngineBuildInput;
+}
+/**
+ * How it is built.
+ */
+export interface EngineBuildInput {
+  /**
+   * More flags for cmake, such as -DGGML_CUDA=ON.
+   *
+   * @maxItems 200
+   *
+   * Items: A flag.
+   */
+  cmake_flags?: string[];
+  /**
+   * Generator of cmake, such as Ninja; Ninja where it is installed, else cmake's own choice, when left out.
+   */
+  generator?: string;
+  /**
+   * Folder of what is built; engines.cache_dir when left out.
+   */
+  cache_dir?: string;
+}
+/**
+ * The image for mode container; podman runs it, docker where there is no podman.
+ */
+export interface EngineContainerInput {
+  /**
+   * Name of the image, with its registry.
+   */
+  image: string;
+  /**
+   * Its tag. What a tag means can change, which is warned of; latest where there is no digest either.
+   */
+  tag?: string;
+  /**
+   * Its digest: always the same image.
+   */
+  digest?: string;
+}
+/**
+ * Environment variables for a server that is started here, beside those of this process that are no secrets.
+ */
+export interface EngineEnvInput {
+  /**
+   * A value; ${NAME} takes it from that environment variable, which keeps it out of the file.
+   */
+  [k: string]: string;
+}
+/**
+ * A pool whose engine is a server: one that somebody else runs, or a container that is started here.
  */
 export interface RemotePoolInput {
   id: PoolId;
@@ -2320,11 +2521,16 @@ export interface RemotePoolInput {
    */
   engine: 'vllm' | 'tgi' | 'triton' | 'openai';
   /**
-   * Name under which tasks ask for the model; also its name on the server, unless provisioning.external.model has another.
+   * Name under which tasks ask for the model; also its name on the server, unless provisioning.external.model has another. In mode container the model itself: hf:org/repo, or file: and a folder.
    */
   model: string;
   ctx?: Ctx;
   slots?: Slots;
+  replicas?: Replicas;
+  devices?: Devices;
+  memory_bytes?: MemoryBytes;
+  pinned?: Pinned;
+  idle_ttl_ms?: IdleTtl;
   preload?: Preload;
   max_tokens_out?: MaxTokensOut;
   queue?: PoolQueueInput;
@@ -2341,10 +2547,23 @@ export interface RemotePoolInput {
  */
 export interface RemoteProvisioningInput {
   /**
-   * external uses a server that somebody else runs.
+   * external uses a server that somebody else runs, container starts one in a container (vllm, tgi and triton), announced waits for engines that register or leave a file.
    */
-  mode?: 'external';
-  external: ExternalServerInput;
+  mode?: 'external' | 'container' | 'announced';
+  external?: ExternalServerInput;
+  container?: EngineContainerInput;
+  ports?: EnginePorts;
+  env?: EngineEnvInput;
+  flags?: EngineFlags;
+  /**
+   * Where the model comes from, where the pool's `model` is a name of its own.
+   */
+  model?: {
+    /**
+     * The model: the path of a GGUF file, or a reference to one that is fetched. `model` is then only what tasks call it, and stays when the pool is reloaded with another one.
+     */
+    ref: string;
+  };
 }
 /**
  * The server for mode external.
@@ -2615,7 +2834,7 @@ export interface ConfigInput {
    */
   runtime?: {
     /**
-     * Folder for what the daemon keeps: tasks and their streams in `tasks.db` and `streams.db`, its engines' output in `engines/<replica>.log`. Relative to the configuration file, or to the working directory where it does not come from the file.
+     * Folder for what the daemon keeps: tasks and their streams in `tasks.db` and `streams.db`, its engines' output in `engines/<replica>.log`, and beside it their PID files and where they answer. Relative to the configuration file, or to the working directory where it does not come from the file.
      */
     dir?: string;
   };
@@ -2688,7 +2907,7 @@ export interface ConfigInput {
    */
   policy?: {
     /**
-     * Whether nothing is fetched at all: only models on this machine are used.
+     * Whether nothing is fetched at all: only models, sources and images on this machine are used.
      */
     offline?: boolean;
     /**
@@ -2696,7 +2915,7 @@ export interface ConfigInput {
      */
     auto_fetch?: boolean;
     /**
-     * Hosts that models may be fetched from, redirects and subdomains included; huggingface.co stands for hf.co too, where its files are. Every host where it is empty.
+     * Hosts that models, sources and images may be fetched from, redirects and subdomains included; huggingface.co stands for hf.co too, where its files are. Every host where it is empty.
      *
      * Items: A host, with a port if only that one is meant.
      */
@@ -2815,5 +3034,14 @@ export interface ConfigInput {
      * Models that are loaded at a time, for each device. Models.
      */
     max_parallel_loads?: number;
+  };
+  /**
+   * Engines that were built here.
+   */
+  engines?: {
+    /**
+     * Folder that they are kept in; several daemons may share it. Relative to the configuration file, or to the working directory where it does not come from the file.
+     */
+    cache_dir?: string;
   };
 }

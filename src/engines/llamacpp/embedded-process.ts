@@ -1,8 +1,8 @@
 import { type ChildProcess, fork } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { EngineLoss } from '../engine.ts';
+import { oomKills } from '../process/oom-kills.ts';
 import type { ChildMessage, ParentMessage } from './embedded-protocol.ts';
 
 /** How long a child may take to dispose of its model before it is killed, in milliseconds. */
@@ -90,17 +90,5 @@ export class EmbeddedProcess {
       ...(code === null ? {} : { exit_code: code }),
       ...(signal === null ? {} : { signal }),
     };
-  }
-}
-
-/** Processes the kernel has killed for want of memory since boot; 0 where there is no such counter. */
-function oomKills(): number {
-  try {
-    const line = readFileSync('/proc/vmstat', 'latin1')
-      .split('\n')
-      .find((entry) => entry.startsWith('oom_kill '));
-    return Number(line?.slice('oom_kill '.length) ?? 0);
-  } catch {
-    return 0;
   }
 }

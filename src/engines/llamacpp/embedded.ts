@@ -15,6 +15,7 @@ import type {
 } from '../engine.ts';
 import { aborted, failed, loadError, noUsage, notLoaded } from '../outcome.ts';
 import { constraintRefusal } from '../output-constraint.ts';
+import { decodesOneToken } from '../probe.ts';
 import { EmbeddedProcess } from './embedded-process.ts';
 import type { ChildMessage, EmbeddedModelOptions, ParentMessage } from './embedded-protocol.ts';
 
@@ -115,6 +116,11 @@ class EmbeddedLlamaEngine implements Engine {
     const answered = await this.#ask(signal, (request) => child.send({ type: 'ping', request }));
     if (answered !== undefined) return { live: true, ready: true };
     return { live: false, ready: false, message: 'The engine process does not answer.' };
+  }
+
+  async probe(signal: AbortSignal): Promise<boolean> {
+    if (this.#phase.name !== 'ready') return false;
+    return decodesOneToken(this, this.#phase.properties.workloads, signal);
   }
 
   run(call: EngineCall, sink: EngineSink, signal: AbortSignal): Promise<EngineOutcome> {

@@ -14,6 +14,7 @@ import type {
 } from '../engine.ts';
 import { aborted, failed, loadError, notLoaded, unsupported } from '../outcome.ts';
 import { constraintRefusal } from '../output-constraint.ts';
+import { decodesOneToken } from '../probe.ts';
 import { completionBody } from './completion-request.ts';
 import { CompletionStream } from './completion-stream.ts';
 import { inspect } from './external-properties.ts';
@@ -84,6 +85,11 @@ class ExternalLlamaEngine implements Engine {
     const answer = await this.#phase.upstream.get('/health', signal);
     if (answer.kind === 'answer') return { live: true, ready: answer.status === 200 };
     return { live: false, ready: false, message: connectionFailure(answer.error, false).message };
+  }
+
+  async probe(signal: AbortSignal): Promise<boolean> {
+    if (this.#phase.name !== 'ready') return false;
+    return decodesOneToken(this, this.#phase.properties.workloads, signal);
   }
 
   async run(call: EngineCall, sink: EngineSink, signal: AbortSignal): Promise<EngineOutcome> {

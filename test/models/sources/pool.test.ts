@@ -95,7 +95,7 @@ test('progress comes through the provisioner, until it has been canceled', async
     REFERENCE,
     { ...library().source(), nameOf: (model_ref) => model_ref },
     (fact) => facts.push(fact),
-    (progress) => told.push(progress),
+    (progress) => progress.type === 'model.progress' && told.push(progress),
   );
   await until(() => told.length > 0);
   t.deepEqual(told[0], { phase: 'fetching', bytes_done: 0, bytes_total: 100_000 });

@@ -1,0 +1,177 @@
+import { rm } from 'node:fs/promises';
+import { availableParallelism, cpus } from 'node:os';
+import { join } from 'node:path';
+import type { Clock } from '../clock.ts';
+import { TaskchartError, toFailure } from '../errors.ts';
+import { forbidden, unobtainable } from '../models/failures.ts';
+import { Flights } from '../models/flights.ts';
+import { buildLlama, versionOf } from './build-llama.ts';
+import { llamaBundle } from './bundle.ts';
+import { type EngineEntry, EngineIndex } from './engine-index.ts';
+import { type ImageRequest, ensureImage, imageName, imageSteps } from './image.ts';
+import { type BuildRequest, type LlamaBuild, buildSteps, decideBuild } from './llama-build.ts';
+import { CommandError } from './run-command.ts';
+import type { EngineProgress, PreparedEngine, Step, TellEngineProgress } from './step.ts';
+import { Toolbox } from './toolbox.ts';
+
+/** Where a pool's engine comes from. */
+export type EngineRequest =
+  | { mode: 'binary'; path?: string }
+  | ({ mode: 'source' } & BuildRequest)
+  | ({ mode: 'container' } & ImageRequest);
+
+export interface EnginesOptions {
+  policy: {
+    /** Nothing is asked of anybody. */
+    offline: boolean;
+    /** Hosts that may be asked; all of them where it is empty. */
+    allowlist: readonly string[];
+  };
+  /** What programs are started with, and where they are looked for (`PATH`). */
+  env: Readonly<Record<string, string>>;
+  clock: Clock;
+}
+
+const LLAMA_SERVER = 'llama-server';
+
+/** Every engine of this process that is not a part of it: found, built or pulled, once for all who need the same. */
+export class Engines {
+  readonly #options: EnginesOptions;
+  readonly #tools: Toolbox;
+  readonly #flights = new Flights<PreparedEngine, EngineProgress>();
+
+  constructor(options: EnginesOptions) {
+    this.#options = options;
+    this.#tools = new Toolbox(options.env);
+  }
+
+  /** What `ensure` would do, step by step; nothing is changed and nobody is asked. */
+  plan(request: EngineRequest): Step[] {
+    switch (request.mode) {
+      case 'binary':
+        return [{ kind: 'preflight-tools', human: `Look for ${request.path ?? `${LLAMA_SERVER} on PATH`}.` }];
+      case 'source':
+        return buildSteps(this.#build(request));
+      case 'container':
+        return imageSteps(request, this.#tools);
+    }
+  }
+
+  /** The program that is started once the engine is here. */
+  programOf(request: Exclude<EngineRequest, { mode: 'container' }>): string {
+    if (request.mode === 'source') return this.#build(request).program;
+    return this.#tools.find(request.path ?? LLAMA_SERVER) ?? request.path ?? LLAMA_SERVER;
+  }
+
+  /**
+   * Brings an engine here, unless it is here: single flight for each, given up once nobody waits for it.
+   * @throws TaskchartError with what to do
+   */
+  async ensure(
+    request: EngineRequest,
+    signal: AbortSignal,
+    tell: TellEngineProgress = () => undefined,
+  ): Promise<PreparedEngine> {
+    try {
+      const prepared = await this.#flights.join(this.#keyOf(request), signal, tell, (stop, told) =>
+        this.#prepare(request, stop, told),
+      );
+      tell({ phase: 'prepared', fraction: 1 });
+      return prepared;
+    } catch (error) {
+      if (error instanceof TaskchartError) throw error;
+      signal.throwIfAborted();
+      throw new TaskchartError(toFailure(error, 'POOL_UNAVAILABLE'));
+    }
+  }
+
+  /** What was built in this folder. @throws TaskchartError */
+  list(cache_dir: string): Promise<EngineEntry[]> {
+    return new EngineIndex(cache_dir).entries();
+  }
+
+  /**
+   * Forgets a build, also where its files cannot be removed.
+   * @returns the entry, with what went wrong; undefined where there is none
+   */
+  async remove(cache_dir: string, id: string): Promise<{ entry: EngineEntry; problem?: string } | undefined> {
+    const entry = await new EngineIndex(cache_dir).remove(id);
+    if (!entry) return undefined;
+    try {
+      for (const path of entry.artifacts) await rm(join(cache_dir, path), { recursive: true, force: true });
+      return { entry };
+    } catch (error) {
+      return { entry, problem: (error as Error).message };
+    }
+  }
+
+  #keyOf(request: EngineRequest): string {
+    if (request.mode === 'source') return this.#build(request).folder;
+    return request.mode === 'binary' ? `binary ${request.path ?? ''}` : imageName(request);
+  }
+
+  #prepare(request: EngineRequest, signal: AbortSignal, tell: TellEngineProgress): Promise<PreparedEngine> {
+    switch (request.mode) {
+      case 'binary':
+        return this.#locate(request.path, signal);
+      case 'source': {
+        if (request.repo !== undefined) this.#permit(request.repo, 'source');
+        const index = new EngineIndex(request.build.cache_dir);
+        const ports = { index, tools: this.#tools, clock: this.#options.clock };
+        return buildLlama(this.#build(request), ports, signal, tell);
+      }
+      case 'container': {
+        const { offline } = this.#options.policy;
+        if (!offline) this.#permit(`https://${registryOf(request.image)}`, 'image');
+        return ensureImage(request, { tools: this.#tools, offline }, signal, tell);
+      }
+    }
+  }
+
+  async #locate(path: string | undefined, signal: AbortSignal): Promise<PreparedEngine> {
+    const program = this.#tools.find(path ?? LLAMA_SERVER);
+    if (program === undefined)
+      throw unobtainable(
+        path === undefined
+          ? `there is no ${LLAMA_SERVER} on PATH; install llama.cpp, name it as provisioning.binary.path, or use provisioning.mode source, which builds it`
+          : `${path} is no program that can be started; provisioning.binary.path has to be the path of a ${LLAMA_SERVER}`,
+      );
+    try {
+      return { mode: 'binary', program, version: await versionOf(program, this.#tools, signal) };
+    } catch (error) {
+      if (error instanceof CommandError)
+        throw unobtainable(`${program} does not tell its version: ${error.message}`);
+      throw error;
+    }
+  }
+
+  /** @throws TaskchartError naming the key that forbids it */
+  #permit(from: string, what: string): void {
+    const { offline, allowlist } = this.#options.policy;
+    const url = URL.parse(from);
+    if (!url || url.protocol === 'file:') return;
+    if (offline) throw forbidden(`policy.offline forbids to fetch the ${what} from ${url.host}`);
+    const isListed = allowlist.some(
+      (host) => url.host === host || url.hostname === host || url.hostname.endsWith(`.${host}`),
+    );
+    if (allowlist.length > 0 && !isListed)
+      throw forbidden(`policy.allowlist does not have ${url.host}, from which the ${what} would be fetched`);
+  }
+
+  #build(request: BuildRequest): LlamaBuild {
+    const machine = {
+      platform: process.platform,
+      arch: process.arch,
+      cpu: cpus()[0]?.model ?? '',
+      jobs: availableParallelism(),
+    };
+    return decideBuild(request, machine, llamaBundle(), this.#tools);
+  }
+}
+
+/** The first part of a name is a host where it looks like one; everything else is on Docker Hub. */
+function registryOf(image: string): string {
+  const [first = ''] = image.split('/');
+  const isHost = image.includes('/') && (/[.:]/.test(first) || first === 'localhost');
+  return isHost ? first : 'docker.io';
+}
