@@ -143,7 +143,7 @@ const mistakes: [title: string, text: string, message: string | RegExp][] = [
     poolWith(
       `checksum: "sha256:${'0'.repeat(64)}", provisioning: { mode: external, external: { url: "http://127.0.0.1:1" } }`,
     ),
-    'FILE:2: pools[0].checksum: does not go with provisioning.mode external; an external server loads its model itself',
+    'FILE:2: pools[0].checksum: does not go with provisioning.mode external; such a server loads its model itself',
   ],
   [
     'an allow-list of addresses',
@@ -184,7 +184,7 @@ const mistakes: [title: string, text: string, message: string | RegExp][] = [
   [
     'threads for an external server',
     poolWith('threads: 4, provisioning: { mode: external, external: { url: "http://localhost:8000" } }'),
-    'FILE:2: pools[0].threads: does not go with provisioning.mode external; an external server has its own',
+    'FILE:2: pools[0].threads: does not go with provisioning.mode external; such a server has its own',
   ],
 ];
 

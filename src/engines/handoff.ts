@@ -35,7 +35,9 @@ export function handoffFile(folder: string, replica_id: string): string {
 export async function writeHandoff(file: string, handoff: Handoff): Promise<void> {
   await mkdir(dirname(file), { recursive: true });
   const temporary = `${file}.${process.pid}.tmp`;
-  await writeFile(temporary, `${JSON.stringify(handoff, undefined, 2)}\n`);
+  // Whoever watches the folder for engines of others leaves those of its own process alone.
+  const text = JSON.stringify({ ...handoff, owner_pid: process.pid }, undefined, 2);
+  await writeFile(temporary, `${text}\n`);
   await rename(temporary, file);
 }
 
