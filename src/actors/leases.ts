@@ -221,7 +221,8 @@ export class Leases {
         outcome.kind === 'failed'
           ? outcome.failure
           : failure('WORKER_RESET', 'the engine was stopped', { pool_id });
-      tasks.send(held.record, { type: 'engine.failed', at, failure: cause, usage });
+      const type = outcome.kind === 'failed' && outcome.declined ? 'engine.declined' : 'engine.failed';
+      tasks.send(held.record, { type, at, failure: cause, usage });
     }
     this.#options.closed();
   }

@@ -3,7 +3,7 @@ import { failure, TaskchartError, type Failure } from '../errors.ts';
 import { poolMachine, type PoolActor, type PoolSnapshot } from '../machines/pool.ts';
 import { unreadyFailure, type PoolEvent, type PoolFact } from '../machines/pool-protocol.ts';
 import type { PreparedModel } from '../machines/provisioner.ts';
-import type { ReplicaFact, UnloadCause } from '../machines/replica.ts';
+import type { ReplicaFact, UnloadCause } from '../machines/replica-protocol.ts';
 import { outerState, stateName } from '../machines/state-name.ts';
 import { smooth, type Rates } from '../scheduling/estimate.ts';
 import { PoolModel } from './pool-model.ts';
@@ -272,6 +272,7 @@ export class PoolEngines {
         return this.send(fact);
       case 'replica.broken':
       case 'replica.recoverable':
+      case 'replica.rested':
         return this.send(fact);
       case 'replica.unloaded':
       case 'replica.stopped':

@@ -265,6 +265,7 @@ export class Pool implements TaskHome, ForecastView {
   }
 
   #freeOn(replica: Replica): number {
+    if (!replica.isOpen) return 0;
     return Math.max(0, this.engines.replicas.slotsOf(replica) - this.#leases.on(replica));
   }
 

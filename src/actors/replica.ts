@@ -13,14 +13,8 @@ import type {
   RerankCall,
 } from '../engines/engine.ts';
 import { failure, TaskchartError, type Failure } from '../errors.ts';
-import {
-  replicaMachine,
-  type ReplicaActor,
-  type ReplicaFact,
-  type ReplicaInput,
-  type ReplicaSnapshot,
-  type UnloadCause,
-} from '../machines/replica.ts';
+import { replicaMachine, type ReplicaActor, type ReplicaSnapshot } from '../machines/replica.ts';
+import type { ReplicaFact, ReplicaInput, UnloadCause } from '../machines/replica-protocol.ts';
 import { outerState } from '../machines/state-name.ts';
 import { link, SUPERVISION } from './supervision.ts';
 
@@ -99,6 +93,11 @@ export class Replica {
     return this.snapshot.hasTag('ready');
   }
 
+  /** Whether it may be granted runs: ready, and its engine takes them. */
+  get isOpen(): boolean {
+    return this.snapshot.hasTag('open');
+  }
+
   /** Whether its engine is in memory, or will be without anybody being asked. */
   get holdsEngine(): boolean {
     return this.snapshot.status === 'active' && !this.snapshot.hasTag('empty');
@@ -159,12 +158,23 @@ export class Replica {
     const abort = new AbortController();
     this.#runs.set(lease, abort);
     try {
-      return await work(await this.#ensureEngine(), abort.signal);
+      const outcome = await work(await this.#ensureEngine(), abort.signal);
+      this.#note(outcome);
+      return outcome;
     } catch (error) {
       return failed(failure('INTERNAL', `the engine adapter failed: ${String(error)}`));
     } finally {
       this.#runs.delete(lease);
     }
+  }
+
+  /** Before the slot is free again, so that nobody is sent to an engine that takes nothing. */
+  #note(outcome: EngineOutcome): void {
+    if (this.snapshot.status !== 'active') return;
+    if (outcome.kind === 'failed' && outcome.declined)
+      this.#actor.send({ type: 'run.declined', retry_after_ms: outcome.failure.retry_after_ms });
+    else if (outcome.kind === 'finished' && this.snapshot.context.rests > 0)
+      this.#actor.send({ type: 'run.taken' });
   }
 
   /** Safe to repeat, and for a lease that is over. */

@@ -71,7 +71,16 @@ export type Usage = TaskUsage;
 export type EngineOutcome =
   | { kind: 'finished'; reason: 'eos' | 'limit' | 'stop'; usage: Usage }
   | { kind: 'aborted'; usage: Usage }
-  | { kind: 'failed'; failure: Failure; usage: Usage };
+  | {
+      kind: 'failed';
+      failure: Failure;
+      usage: Usage;
+      /**
+       * The engine has not begun, because it is busy, loading or gone. The call is not to blame and may be given to it
+       * again, in `failure.retry_after_ms` where it says when.
+       */
+      declined?: true;
+    };
 
 /** Where a run's output goes while it runs. Called synchronously, in order, never after the outcome. */
 export interface EngineSink {
@@ -143,7 +152,10 @@ export interface EngineHost {
   waiting?(why: string): void;
   /** What the engine's process writes to its stdout and stderr, as it comes. */
   output?(chunk: Buffer): void;
-  /** The engine went away without being asked to; every run in flight has settled as `failed` before. */
+  /**
+   * The engine went away without being asked to. Every run in flight is `failed`; that is told in the same turn, so
+   * that nobody who hears of it still takes the engine for loaded.
+   */
   lost(loss: EngineLoss): void;
 }
 

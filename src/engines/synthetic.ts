@@ -15,6 +15,7 @@ import type {
 import {
   aborted,
   contextOverflow,
+  declined,
   emptyInput,
   failed,
   inputOverflow,
@@ -161,7 +162,7 @@ class SyntheticEngine implements Engine, SyntheticOwner {
 
   #start(signal: AbortSignal, prepare: () => SyntheticWork | EngineOutcome): Promise<EngineOutcome> {
     const { slots } = this.#options;
-    if (this.#phase.name !== 'ready') return Promise.resolve(failed(notLoaded()));
+    if (this.#phase.name !== 'ready') return Promise.resolve(declined(notLoaded()));
     if (signal.aborted) return Promise.resolve(aborted());
     if (this.runs.size >= slots) return Promise.resolve(failed(noFreeSlot(slots)));
     const work = prepare();

@@ -50,7 +50,15 @@ export interface TaskContext {
   continuable: boolean;
   usage: TaskUsage;
   /** Monotonic milliseconds of each first entry; the differences are what a client is told. */
-  times: { admitted: number; provisioning?: number; placed?: number; first_token?: number; ended?: number };
+  times: {
+    admitted: number;
+    provisioning?: number;
+    placed?: number;
+    /** When an engine would not take it, the first time since one did. */
+    declined?: number;
+    first_token?: number;
+    ended?: number;
+  };
   outcome: TaskOutcome | undefined;
 }
 
@@ -73,6 +81,8 @@ export type TaskEvent =
   | { type: 'engine.streamed'; at: number }
   | { type: 'engine.finished'; at: number; reason: FinishReason; usage: TaskUsage }
   | { type: 'engine.failed'; at: number; failure: Failure; usage: TaskUsage }
+  /** The engine has not begun with the run, and takes none now. */
+  | { type: 'engine.declined'; at: number; failure: Failure; usage: TaskUsage }
   /** The answer to `run.check`: for how long the engine has given no sign of life. */
   | { type: 'engine.quiet'; at: number; quiet_ms: number; usage: TaskUsage }
   | { type: 'metrics.due' }
@@ -90,6 +100,7 @@ export const TASK_EVENTS = [
   'engine.streamed',
   'engine.finished',
   'engine.failed',
+  'engine.declined',
   'engine.quiet',
   'metrics.due',
   'check.due',

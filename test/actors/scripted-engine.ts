@@ -24,6 +24,8 @@ export interface ScriptedRun {
   progress(): void;
   finish(): void;
   fail(cause?: Failure): void;
+  /** The engine is busy. */
+  decline(retry_after_ms?: number): void;
 }
 
 interface Running extends ScriptedRun {
@@ -188,6 +190,10 @@ export class ScriptedEngine implements Engine {
       },
       fail(cause = failure('WORKER_RESET', 'scripted')) {
         run.settle({ kind: 'failed', failure: cause, usage: { ...usage } });
+      },
+      decline(retry_after_ms) {
+        const cause = failure('POOL_UNAVAILABLE', 'busy', retry_after_ms ? { retry_after_ms } : {});
+        run.settle({ kind: 'failed', failure: cause, usage: { ...usage }, declined: true });
       },
     };
     this.runs.push(run);

@@ -3,7 +3,7 @@ import { failure } from '../../errors.ts';
 import type { EngineOutcome, EngineSink, Usage } from '../engine.ts';
 import { aborted, failed, noUsage } from '../outcome.ts';
 import { SseScanner } from '../sse-scanner.ts';
-import { connectionFailure, errorOf, parseOrText, refusal } from './upstream.ts';
+import { brokenRun, errorOf, parseOrText, refusal, refusedRun } from './upstream.ts';
 
 /** The fields of llama-server's frames that we read. */
 interface Frame {
@@ -83,7 +83,8 @@ export class CompletionStream implements Dispatcher.DispatchHandler {
     if (this.#mode.name === 'refused') {
       const { status, body, retryAfter } = this.#mode;
       const text = Buffer.concat(body).toString();
-      return this.#settle(failed(refusal(status, parseOrText(text), retryAfter), this.usage));
+      const cause = refusal(status, parseOrText(text), retryAfter);
+      return this.#settle(refusedRun(status, cause, this.usage));
     }
     this.#scanner.end();
     this.#settle(failed(failure('WORKER_RESET', 'The output was truncated by the engine.'), this.usage));
@@ -92,8 +93,7 @@ export class CompletionStream implements Dispatcher.DispatchHandler {
   onResponseError(_controller: Dispatcher.DispatchController | null, error: Error): void {
     if (this.#mode.name === 'settled') return;
     if (this.#signal.aborted) return this.#settle(aborted(this.usage));
-    const cause = connectionFailure(error, this.usage.tokens_out > 0);
-    this.#end({ outcome: failed(cause, this.usage), broken: true });
+    this.#end({ outcome: brokenRun(error, this.usage.tokens_out > 0, this.usage), broken: true });
   }
 
   readonly #onAbort = () => {

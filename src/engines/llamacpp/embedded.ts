@@ -13,7 +13,7 @@ import type {
   RerankCall,
   Usage,
 } from '../engine.ts';
-import { aborted, failed, loadError, noUsage, notLoaded } from '../outcome.ts';
+import { aborted, declined, failed, loadError, noUsage, notLoaded } from '../outcome.ts';
 import { constraintRefusal } from '../output-constraint.ts';
 import { EmbeddedProcess } from './embedded-process.ts';
 import type { ChildMessage, EmbeddedModelOptions, ParentMessage } from './embedded-protocol.ts';
@@ -145,7 +145,7 @@ class EmbeddedLlamaEngine implements Engine {
     signal: AbortSignal,
     message: (run: number) => ParentMessage,
   ): Promise<EngineOutcome> {
-    if (this.#phase.name !== 'ready') return Promise.resolve(failed(notLoaded()));
+    if (this.#phase.name !== 'ready') return Promise.resolve(declined(notLoaded()));
     if (signal.aborted) return Promise.resolve(aborted());
     const { child } = this.#phase;
     const run = this.#nextId++;
