@@ -238,7 +238,8 @@ export class Admission {
         ),
       );
     const predicted_end_ms = predicted_start_ms + predictDuration(pool.rates, request);
-    if (predicted_end_ms > deadline_ms)
+    // What nobody is in the way of is tried: how fast a pool is now shows only where it runs something.
+    if (predicted_end_ms > deadline_ms && !pool.isIdle)
       throw refusal(
         failure(
           'DEADLINE_UNMET',

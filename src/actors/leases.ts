@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts';
 import type { EngineOutcome } from '../engines/engine.ts';
 import { failure } from '../errors.ts';
-import { noteRun, serviceTime, smooth, type Rates } from '../scheduling/estimate.ts';
+import { noteFirstToken, noteRun, serviceTime, type Rates } from '../scheduling/estimate.ts';
 import type { LogWriter } from '../streams/log-writer.ts';
 import { workOf } from './engine-call.ts';
 import type { Replica } from './replica.ts';
@@ -106,7 +106,7 @@ export class Leases {
       held.heard_at = clock.now();
       if (held.first_token_at !== undefined) return;
       held.first_token_at = held.heard_at;
-      rates.first_token_ms = smooth(rates.first_token_ms, held.heard_at - held.granted_at);
+      noteFirstToken(rates, held.heard_at - held.granted_at);
       tasks.send(record, { type: 'engine.streamed', at: held.heard_at });
     };
     const work = workOf(record, lease, past);

@@ -121,6 +121,11 @@ export class Pool implements TaskHome, ForecastView {
     return this.snapshot.hasTag('ready');
   }
 
+  /** Ready, with nothing to do. */
+  get isIdle(): boolean {
+    return this.isReady && this.#leases.size === 0 && this.queue.isEmpty;
+  }
+
   remaining(now: number): number[] {
     return this.#leases.remaining(now);
   }
