@@ -139,6 +139,7 @@ export class Leases {
             writer.token(delta);
             heard();
           },
+          prefilled: (tokens_in, tokens_cached) => tasks.prefilled(record, lease, tokens_in, tokens_cached),
           progress: () => {
             held.heard_at = clock.now();
           },

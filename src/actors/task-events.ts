@@ -23,7 +23,9 @@ export function endEvent(record: TaskRecord): NewLogEvent {
     tokens_out: usage.tokens_out,
     decode_ms: decode,
     decode_time_ms: decode,
-    ...(outcome?.kind === 'finished' ? { finish_reason: outcome.reason, tokens_in: usage.tokens_in } : {}),
+    ...(outcome?.kind === 'finished' ? { finish_reason: outcome.reason } : {}),
+    // A task that never ran has read nothing, and says nothing of it.
+    ...(outcome?.kind === 'finished' || usage.tokens_in > 0 ? { tokens_in: usage.tokens_in } : {}),
     ...(outcome?.kind === 'canceled' ? { canceled: true as const, cancel_reason: outcome.reason } : {}),
   };
   return { type: 'end', data };

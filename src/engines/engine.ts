@@ -85,6 +85,8 @@ export type EngineOutcome =
 /** Where a run's output goes while it runs. Called synchronously, in order, never after the outcome. */
 export interface EngineSink {
   delta(delta: Delta): void;
+  /** Tokens of the input, once they are known: at the latest with the first delta, where the engine tells before the end. */
+  prefilled?(tokens_in: number, tokens_cached: number): void;
   /** Prefill progress in tokens, where the engine tells. */
   progress?(done: number, total: number): void;
 }

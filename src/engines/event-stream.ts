@@ -131,7 +131,6 @@ class EventStream implements Dispatcher.DispatchHandler {
     if (this.#signal.aborted) return this.#settle(aborted(this.#output.usage));
     const ending = this.#reader.end(true);
     if (ending !== undefined) return this.#end(ending);
-    this.#output.lose();
     this.#settle(brokenRun(error, this.#output.started, this.#output.usage), true);
   }
 
@@ -191,7 +190,6 @@ class EventStream implements Dispatcher.DispatchHandler {
   }
 
   #lost(cause: Failure): EngineOutcome {
-    this.#output.lose();
     return failed(cause, this.#output.usage);
   }
 

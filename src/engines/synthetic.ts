@@ -125,6 +125,7 @@ class SyntheticEngine implements Engine, SyntheticOwner {
       const tokensIn = countTokens(call.input, call.resume?.text ?? '');
       const room = this.#options.ctx - tokensIn;
       if (room < 1) return failed(contextOverflow(tokensIn, this.#options.ctx));
+      sink.prefilled?.(tokensIn, 0);
       return syntheticText(call, sink, tokensIn, Math.min(call.max_tokens, room));
     });
   }

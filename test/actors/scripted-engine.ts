@@ -20,6 +20,8 @@ export interface ScriptedRun {
   token(count?: number): void;
   /** A piece of text that is none of these. */
   say(text: string, tokens?: number): void;
+  /** The input is known. */
+  prefilled(tokens_in: number, tokens_cached: number): void;
   /** A sign of life of a prefill. */
   progress(): void;
   finish(): void;
@@ -115,6 +117,7 @@ export class ScriptedEngine implements Engine {
     return this.#start(call, signal, {
       step: (n) => sink.delta({ channel: 'text', text: ` s${from + n}`, tokens: 1 }),
       say: (text, tokens) => sink.delta({ channel: 'text', text, tokens }),
+      prefilled: (tokens_in, tokens_cached) => sink.prefilled?.(tokens_in, tokens_cached),
       progress: () => sink.progress?.(1, 2),
       writes: true,
     });
@@ -143,6 +146,7 @@ export class ScriptedEngine implements Engine {
     work: {
       step: (n: number) => void;
       say?: (text: string, tokens: number) => void;
+      prefilled?: (tokens_in: number, tokens_cached: number) => void;
       progress?: () => void;
       writes?: true;
     },
@@ -180,6 +184,7 @@ export class ScriptedEngine implements Engine {
         usage.tokens_out += tokens;
         work.say?.(text, tokens);
       },
+      prefilled: (tokens_in, tokens_cached) => work.prefilled?.(tokens_in, tokens_cached),
       progress: () => work.progress?.(),
       finish() {
         run.settle(

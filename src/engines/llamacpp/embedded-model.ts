@@ -173,17 +173,20 @@ export class EmbeddedModel {
 
       const limit = Math.min(call.max_tokens, this.properties.ctx_max - prompt.length);
       const output = new Output(
-        (text, tokens) => report.delta(text, tokens),
+        (text, tokens) => {
+          usage.tokens_out += tokens;
+          report.delta(text, tokens);
+        },
         this.#pieces,
         call.sampling?.stop ?? [],
       );
       let reason: 'eos' | 'limit' | 'stop' = 'limit';
+      let decoded = 0;
       for await (const token of sequence.evaluate(rest, options.evaluate)) {
         if (signal.aborted) break;
-        usage.tokens_out++;
+        decoded++;
         options.seen(token);
         if (this.#model.isEogToken(token)) {
-          output.tokenWithoutText();
           reason = 'eos';
           break;
         }
@@ -191,7 +194,7 @@ export class EmbeddedModel {
           reason = 'stop';
           break;
         }
-        if (usage.tokens_out >= limit) break;
+        if (decoded >= limit) break;
       }
       if (signal.aborted) return aborted(usage);
       output.end();

@@ -199,12 +199,11 @@ class EmbeddedLlamaEngine implements Engine {
         for (const [id, text, tokens] of message.deltas) this.#deliver(id, text, tokens);
         return;
       case 'started': {
-        const usage = this.#runs.get(message.run)?.usage;
-        if (usage !== undefined) {
-          usage.tokens_in = message.tokens_in;
-          usage.tokens_cached = message.tokens_cached;
-        }
-        return;
+        const run = this.#runs.get(message.run);
+        if (run === undefined) return;
+        run.usage.tokens_in = message.tokens_in;
+        run.usage.tokens_cached = message.tokens_cached;
+        return run.listener.prefilled?.(message.tokens_in, message.tokens_cached);
       }
       case 'progress':
         return this.#runs.get(message.run)?.listener.progress?.(message.done, message.total);
