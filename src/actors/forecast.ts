@@ -14,8 +14,8 @@ export interface ForecastView {
   readonly isReady: boolean;
   readonly slots_total: number;
   readonly slots_free: number;
-  /** When the pool was last asked for, in monotonic milliseconds; undefined where it never was. */
-  readonly asked_at: number | undefined;
+  /** Milliseconds until its first engine is expected to be ready. @param load_ms what a load takes */
+  untilReady(load_ms: number): number;
   /** Milliseconds that each run is still expected to take. */
   remaining(now: number): readonly number[];
 }
@@ -74,15 +74,14 @@ export class Forecast {
 
   /** @returns milliseconds from now until a task with so much ahead of it gets a slot */
   #start(ahead: WorkAhead): number {
-    const { isReady, slots_total, slots_free, asked_at } = this.#view;
+    const { isReady, slots_total, slots_free } = this.#view;
     const now = this.#clock.now();
-    const waited = asked_at === undefined ? 0 : now - asked_at;
     return predictStart({
       rates: this.#rates,
       ahead,
       slots_total,
       slots_free: isReady ? slots_free : slots_total,
-      until_ready_ms: isReady ? 0 : Math.max(0, (this.#rates.load_ms ?? UNMEASURED_LOAD_MS) - waited),
+      until_ready_ms: isReady ? 0 : this.#view.untilReady(this.#rates.load_ms ?? UNMEASURED_LOAD_MS),
       running: () => this.#view.remaining(now),
     });
   }

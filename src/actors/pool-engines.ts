@@ -33,8 +33,6 @@ export interface PoolEnginesOptions extends Omit<PoolOptions, 'tasks' | 'threads
 
 /** The model and the replicas of a pool, under the pool machine: who brings them up, changes them, and gives them back. */
 export class PoolEngines {
-  /** When it was last asked for, in monotonic milliseconds. */
-  asked_at: number | undefined;
   readonly model: PoolModel;
   readonly replicas: Replicas;
   readonly #options: PoolEnginesOptions;
@@ -91,6 +89,14 @@ export class PoolEngines {
 
   get snapshot(): PoolSnapshot {
     return this.#actor.getSnapshot();
+  }
+
+  /** Milliseconds until one of its engines is expected to be ready; what precedes a load is not known. */
+  untilReady(load_ms: number): number {
+    return this.replicas.all.reduce(
+      (least, replica) => Math.min(least, replica.untilReady(load_ms)),
+      this.replicas.all.length > 0 ? Infinity : load_ms,
+    );
   }
 
   /** What arrives after the pool is over concerns nobody. */
@@ -189,7 +195,6 @@ export class PoolEngines {
     this.#moved(this.snapshot);
     switch (fact.type) {
       case 'model.prepare':
-        this.asked_at = this.#options.clock.now();
         return this.model.prepare(fact.which, (failed) =>
           this.send(failed ? { type: 'model.failed', failure: failed } : { type: 'model.prepared' }),
         );
@@ -202,7 +207,6 @@ export class PoolEngines {
       case 'memory.request':
         return this.#options.moved();
       case 'replicas.start':
-        this.asked_at = this.#options.clock.now();
         return this.replicas.start();
       case 'replicas.unload':
         this.model.cancel();
@@ -262,10 +266,7 @@ export class PoolEngines {
     this.replicas.heard(replica, fact);
     switch (fact.type) {
       case 'replica.readied':
-        this.#options.rates.load_ms = smooth(
-          this.#options.rates.load_ms,
-          this.#options.clock.now() - (this.asked_at ?? this.#options.clock.now()),
-        );
+        this.#options.rates.load_ms = smooth(this.#options.rates.load_ms, replica.load_ms);
         return this.send({ type: 'replica.readied' });
       case 'replica.lost':
         this.#options.lost(replica.id, fact.loss.cause === 'exit' ? 'unload' : 'failover');

@@ -94,9 +94,8 @@ export class Pool implements TaskHome, ForecastView {
     return this.engines.replicas.properties;
   }
 
-  /** When it was last asked for, in monotonic milliseconds. */
-  get asked_at(): number | undefined {
-    return this.engines.asked_at;
+  untilReady(load_ms: number): number {
+    return this.engines.untilReady(load_ms);
   }
 
   /** Tokens a slot holds; from the engine, or the configuration until one has told. */

@@ -15,6 +15,7 @@ import type {
 import { failure, TaskchartError, type Failure } from '../errors.ts';
 import { replicaMachine, type ReplicaActor, type ReplicaSnapshot } from '../machines/replica.ts';
 import type { ReplicaFact, ReplicaInput, UnloadCause } from '../machines/replica-protocol.ts';
+import { remainingLoad } from '../scheduling/estimate.ts';
 import { outerState } from '../machines/state-name.ts';
 import { link, SUPERVISION } from './supervision.ts';
 
@@ -96,6 +97,21 @@ export class Replica {
   /** Whether it may be granted runs: ready, and its engine takes them. */
   get isOpen(): boolean {
     return this.snapshot.hasTag('open');
+  }
+
+  /** How long its load takes so far, and where it has just become ready took in all; in milliseconds. */
+  get load_ms(): number {
+    const now = this.#options.clock.now();
+    return now - (this.snapshot.context.loading_at ?? now);
+  }
+
+  /** Milliseconds until it is expected to be ready. @param load_ms what a load takes */
+  untilReady(load_ms: number): number {
+    const { snapshot } = this;
+    if (snapshot.hasTag('ready')) return 0;
+    if (snapshot.hasTag('loading')) return remainingLoad(load_ms, this.load_ms);
+    const wait_ms = snapshot.context.loads_again_at - this.#options.clock.now();
+    return load_ms + (snapshot.hasTag('waiting') ? Math.max(0, wait_ms) : 0);
   }
 
   /** Whether its engine is in memory, or will be without anybody being asked. */

@@ -31,6 +31,8 @@ export interface EngineCall {
   seed: number;
   sampling?: Sampling;
   output?: OutputConstraint;
+  /** Nothing that earlier calls left in a cache may be used. */
+  cold?: true;
   /** Text that earlier runs of this task already produced; the engine goes on after it. */
   resume?: { text: string; tokens_out: number };
   /** Sent to engines over HTTP as `X-Correlation-Id`. */
@@ -110,6 +112,8 @@ export interface EngineProperties {
     tokenizer: boolean;
     /** Whether the same call gives the same bytes, whatever runs beside it and whatever ran before. */
     deterministic: boolean;
+    /** Whether that is so of a call that is `cold`, where it is not of every one. */
+    deterministic_cold?: boolean;
     /** Whether a slot keeps the KV cache of its last call for one that begins alike. */
     kv_reuse: boolean;
   };

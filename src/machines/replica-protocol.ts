@@ -32,6 +32,10 @@ export interface ReplicaContext extends ReplicaInput {
   /** When it proved healthy last, in monotonic milliseconds. */
   healthy_at: number | undefined;
   failed_probes: number;
+  /** When its load began, in monotonic milliseconds. */
+  loading_at: number | undefined;
+  /** When it loads again, where it waits for that; in monotonic milliseconds. */
+  loads_again_at: number;
   backoff_ms: number;
   /** Runs in a row that its engine would not take, and the rest after the last of them in milliseconds. */
   rests: number;

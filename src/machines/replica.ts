@@ -82,9 +82,10 @@ export const replicaMachine = setup({
     countFailedProbe: assign({ failed_probes: ({ context }) => context.failed_probes + 1 }),
     noteHealthy: assign({ failed_probes: 0, healthy_at: ({ context }) => context.now() }),
     scheduleRestart: assign(({ context: { restart, history, now, random } }) => ({
-      backoff_ms: restartDelay(restart, history, now(), random()) ?? restart.max_ms,
+      ...waitFor(restartDelay(restart, history, now(), random()) ?? restart.max_ms, now()),
       history: noteRestarted(restart, history, now()),
     })),
+    noteLoading: assign({ loading_at: ({ context }) => context.now() }),
     noteReady: assign({
       ready_at: ({ context }) => context.now(),
       healthy_at: ({ context }) => context.now(),
@@ -97,7 +98,10 @@ export const replicaMachine = setup({
         : {},
     ),
     forgetRests: assign({ rests: 0 }),
-    openBreaker: assign({ trials: ({ context }) => context.trials + 1 }),
+    openBreaker: assign(({ context: { trials, restart, now } }) => ({
+      trials: trials + 1,
+      loads_again_at: now() + breakerOpenFor(restart, trials),
+    })),
     closeBreaker: assign({ trials: 0, history: NO_HISTORY }),
     forgive: assign({ history: NO_HISTORY }),
     tellReady: emit(({ context }) => ({
@@ -129,6 +133,8 @@ export const replicaMachine = setup({
     ready_at: undefined,
     healthy_at: undefined,
     failed_probes: 0,
+    loading_at: undefined,
+    loads_again_at: 0,
     backoff_ms: 0,
     rests: 0,
     rest_ms: 0,
@@ -147,6 +153,7 @@ export const replicaMachine = setup({
     loading: {
       description: 'The engine starts, or is attached to, and loads the model.',
       tags: ['loading'],
+      entry: 'noteLoading',
       invoke: {
         id: 'load',
         src: 'loadEngine',
@@ -305,11 +312,12 @@ export const replicaMachine = setup({
     },
     'backing off': {
       description: 'Waits before the next try, longer each time.',
+      tags: ['waiting'],
       after: { backoff: 'loading' },
     },
     broken: {
       description: 'The breaker is open: too many failures in a row, or restarts in too short a time.',
-      tags: ['empty'],
+      tags: ['empty', 'waiting'],
       entry: ['openBreaker', 'tellBroken'],
       after: { breakerOpen: 'half open' },
     },
@@ -352,6 +360,10 @@ const UNLOADED: Record<UnloadCause, string> = {
   swap: 'unloaded to make room for another model',
   drain: 'unloaded because its pool was drained',
 };
+
+function waitFor(backoff_ms: number, now: number): { backoff_ms: number; loads_again_at: number } {
+  return { backoff_ms, loads_again_at: now + backoff_ms };
+}
 
 /** Faults of the device come back with any process on it, so they have a breaker of their own. */
 function isOfDevice({ cause }: EngineLoss): boolean {

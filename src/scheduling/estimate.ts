@@ -8,7 +8,7 @@ export interface Rates {
   token_ms: number | undefined;
   /** Tokens of a finished run. */
   tokens_out: number | undefined;
-  /** Milliseconds from asking for the pool until it is ready. */
+  /** Milliseconds from the begin of a load until the engine is ready. */
   load_ms: number | undefined;
   /** The shortest times lately to a first token and between two, in milliseconds; each further run forgets a little. */
   least_first_token_ms?: number | undefined;
@@ -91,6 +91,14 @@ export function serviceTime(rates: Rates, tokens: number): number {
 /** Milliseconds of one slot that these tasks are expected to take, all together. */
 function workTime({ first_token_ms, token_ms }: Rates, { tasks, tokens }: WorkAhead): number {
   return tasks * (first_token_ms ?? UNMEASURED.first_token_ms) + tokens * (token_ms ?? UNMEASURED.token_ms);
+}
+
+/** Share of a load time that one which takes longer than usual is taken to need still. */
+const LATE_SHARE = 0.25;
+
+/** Milliseconds that a load still takes; never 0, for one that is late is not there yet. */
+export function remainingLoad(load_ms: number, elapsed_ms: number): number {
+  return Math.max(load_ms - elapsed_ms, load_ms * LATE_SHARE);
 }
 
 export interface StartView {

@@ -287,13 +287,13 @@ test('a pool that is not up yet adds what is left of its load to the start', asy
   rig.clock.advance(400);
   t.is(rig.orchestrator.place(rig.record(first.task_id)).predicted_start_ms, 600);
   rig.clock.advance(2600);
-  t.is(rig.orchestrator.place(rig.record(first.task_id)).predicted_start_ms, 0);
+  t.is(rig.orchestrator.place(rig.record(first.task_id)).predicted_start_ms, 250);
   await settle();
   rig.engine.loaded();
   (await rig.runOf(first.task_id)).finish();
   await until(() => rig.record(first.task_id).state === 'ended');
   rig.engine.loads = 'at once';
   rig.engine.crash();
-  await until(() => rig.pool.snapshot.value === 'starting');
-  t.is((await rig.submit()).predicted_start_ms, 3000, 'as long as the last load took');
+  await until(() => rig.pool.replicas[0]?.snapshot.value === 'backing off');
+  t.is((await rig.submit()).predicted_start_ms, 4000, 'its wait, and as long as the last load took');
 });

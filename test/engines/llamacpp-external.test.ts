@@ -164,6 +164,20 @@ test('the mark at which the model says it is done has no text, and does not coun
   t.true(run.deltas.every(({ text }) => text !== ''));
 });
 
+test('a cold call leaves what the server has cached alone, and with one slot gives the same again', async (t) => {
+  for (const slots of [1, 2]) {
+    const { engine, fake } = await attach(t, { slots });
+    const { features } = await engine.load(never);
+    t.like(features, { deterministic: false, deterministic_cold: slots === 1, kv_reuse: true });
+    await record(engine, promptCall('Once'));
+    await record(engine, promptCall('Once', { cold: true }));
+    t.deepEqual(
+      fake.completions.map(({ body }) => body['cache_prompt']),
+      [true, false],
+    );
+  }
+});
+
 test('the input is told before the first token, so that a canceled run has one', async (t) => {
   const { engine } = await attach(t, {});
   await engine.load(never);

@@ -31,8 +31,8 @@ export interface ExternalLlamaOptions {
   /** Sent as a bearer token. */
   api_key?: string;
   /**
-   * Let the server reuse the KV cache of a common prefix. A partial hit may change sampled output, so a
-   * strictly deterministic pool switches it off. @default true
+   * Let the server reuse the KV cache of a common prefix. A partial hit may change sampled output, so calls that are
+   * `cold` go without. @default true
    */
   reuse_prefix?: boolean;
   clock: Clock;
