@@ -137,6 +137,7 @@ export class Admission {
       admitted_wall_ms: clock.wall(),
       tokens_in,
       expected_tokens: pool.forecast.tokensOf(request),
+      is_restored: false,
       due_at: clock.now() + request.deadline_ms,
       digest: undefined,
       queue_links: undefined,

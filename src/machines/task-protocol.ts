@@ -57,9 +57,16 @@ export interface TaskContext {
     /** When an engine would not take it, the first time since one did. */
     declined?: number;
     first_token?: number;
+    /** Milliseconds after the first token in which no process had it. */
+    away_ms?: number;
     ended?: number;
   };
   outcome: TaskOutcome | undefined;
+}
+
+/** Milliseconds of a task that is over since its first token, without the time in which no process had it. */
+export function decodeTime({ first_token, away_ms = 0, ended = 0 }: TaskContext['times']): number {
+  return first_token === undefined ? 0 : Math.max(0, Math.round(ended - first_token - away_ms));
 }
 
 export type TaskOutcome =
