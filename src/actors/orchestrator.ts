@@ -94,6 +94,7 @@ export class Orchestrator {
     this.sessions = new Sessions({
       clock,
       ...settings.sessions,
+      reuses: (pool_id) => this.pools.get(pool_id)?.properties?.features.kv_reuse ?? false,
       evicted: (session_id) => {
         if (this.sessions.isLimited)
           this.#forgotten = this.#store([{ key: SESSION_KEY + session_id, data: undefined }]);
@@ -350,7 +351,7 @@ export class Orchestrator {
   } {
     const { tokens, time_ms, cost } = this.sessions.remaining(session_id);
     return {
-      kv_warmth: this.sessions.affinity(session_id) !== undefined,
+      kv_warmth: this.sessions.isWarm(session_id),
       ...(tokens === undefined ? {} : { tokens_budget_remaining: tokens }),
       ...(time_ms === undefined ? {} : { time_budget_remaining_ms: time_ms }),
       ...(cost === undefined ? {} : { cost_budget_remaining: cost }),

@@ -39,6 +39,8 @@ export interface SessionsOptions {
   cost_per_output_token: number;
   /** Idle sessions that are kept; the least recently used leaves first. Default 100,000. */
   max_sessions?: number;
+  /** Whether engines of this pool use what a session has left in a cache. Default: all do. */
+  reuses?: (pool_id: string) => boolean;
   /** A session is gone: its fact should leave the store, and where it was warm, its cache may go. */
   evicted?: (session_id: string, warm: Warm | undefined, reason: SessionEnd) => void;
 }
@@ -185,7 +187,8 @@ export class Sessions {
     const { clock, ttl_ms } = this.#options;
     let session = this.#find(session_id);
     if (!session) this.#rest((session = this.#create(session_id, { at: clock.now() })));
-    const { turns, warmth, running, last_seen_at } = session.context;
+    const { turns, running, last_seen_at } = session.context;
+    const warmth = this.#usable(session.context.warmth);
     return {
       ttl_ms_remaining: running > 0 ? ttl_ms : Math.ceil(last_seen_at + ttl_ms - clock.now()),
       turns,
@@ -211,6 +214,16 @@ export class Sessions {
   /** The replica that has its cache; undefined where it is cold. */
   affinity(session_id: string): Warm | undefined {
     return this.#find(session_id)?.context.warmth;
+  }
+
+  /** Whether a replica has its cache, and uses it. */
+  isWarm(session_id: string): boolean {
+    return this.#usable(this.#find(session_id)?.context.warmth) !== undefined;
+  }
+
+  #usable<W extends Warm>(warmth: W | undefined): W | undefined {
+    const { reuses } = this.#options;
+    return warmth && reuses?.(warmth.pool_id) === false ? undefined : warmth;
   }
 
   /** What is left of each configured budget; a session that does not exist has all. */

@@ -270,7 +270,7 @@ export class Tasks {
       case 'log.resumed':
         return this.#write(record, {
           type: 'metrics',
-          data: { ...this.#metrics(record, home), resumed: true },
+          data: { ...this.#metrics(record, home), resumed: true, kv_migrated: false },
         });
       case 'log.metrics':
         return this.#write(record, { type: 'metrics', data: this.#metrics(record, home) });

@@ -774,6 +774,10 @@ export interface MetricsEvent {
    */
   kv_warmth?: boolean;
   /**
+   * With `resumed`: whether the cache came along; it never does yet.
+   */
+  kv_migrated?: boolean;
+  /**
    * The engine was lost and another run goes on after the text so far.
    */
   resumed?: boolean;
