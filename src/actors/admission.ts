@@ -144,6 +144,7 @@ export class Admission {
       admitted_wall_ms: clock.wall(),
       tokens_in,
       expected_tokens: pool.forecast.tokensOf(request),
+      is_restored: false,
       due_at: clock.now() + request.deadline_ms,
       digest: undefined,
       queue_links: undefined,
@@ -253,7 +254,8 @@ export class Admission {
         ),
       );
     const predicted_end_ms = predicted_start_ms + predictDuration(pool.rates, request);
-    if (predicted_end_ms > deadline_ms)
+    // What nobody is in the way of is tried: how fast a pool is now shows only where it runs something.
+    if (predicted_end_ms > deadline_ms && !pool.isIdle)
       throw refusal(
         failure(
           'DEADLINE_UNMET',

@@ -1,5 +1,6 @@
 import type { TaskRequest } from '../contract/generated/types.ts';
 import type { EngineProperties } from '../engines/engine.ts';
+import { isCold } from './engine-call.ts';
 
 /**
  * How another run can go on where one was lost: the engine continues the text (`resume`), or it does the same again
@@ -13,9 +14,11 @@ export type Continuation = 'resume' | 'replay' | 'none';
  * middle, and vectors and rankings are cheap to make again.
  */
 export function continuationOf(
-  { workload, determinism, sampling }: TaskRequest,
-  { deterministic, resume }: EngineProperties['features'],
+  request: TaskRequest,
+  { deterministic: always, deterministic_cold: whenCold = false, resume }: EngineProperties['features'],
 ): Continuation {
+  const { workload, determinism, sampling } = request;
+  const deterministic = always || (whenCold && isCold(request));
   if (workload !== 'completion') return 'replay';
   const again = deterministic ? 'replay' : 'none';
   if (sampling?.grammar !== undefined || sampling?.json_schema !== undefined) return again;

@@ -1,3 +1,4 @@
+import { decodeTime } from '../machines/task-protocol.ts';
 import type { Store } from '../store/store.ts';
 import type { TaskLog } from '../streams/task-log.ts';
 import type { Sessions } from './sessions.ts';
@@ -69,10 +70,9 @@ export class Endings {
   #keep(record: TaskRecord): unknown {
     const { store, sessions, transcripts } = this.#options;
     const { times, usage } = record.context;
-    const decode_ms = times.first_token === undefined ? 0 : (times.ended ?? 0) - times.first_token;
     sessions.settle(record.session_id, record.id, {
       tokens_out: usage.tokens_out,
-      decode_ms: Math.max(0, Math.round(decode_ms)),
+      decode_ms: decodeTime(times),
     });
     const task = this.#isForgotten(record) ? [] : [transcripts.noted(endFact(record))];
     const session = sessions.isLimited ? [sessions.factOf(record.session_id)] : [];

@@ -31,10 +31,16 @@ export function workOf(record: TaskRecord, lease: number, past: Past | undefined
       input: inputOf(request),
       max_tokens,
       seed: record.seed,
+      ...(isCold(request) ? { cold: true } : {}),
       ...samplingOf(request),
       ...(resume ? { resume } : {}),
     },
   };
+}
+
+/** Whether a request must not profit from what others have left: it says so, or has to give the same bytes again. */
+export function isCold({ kv_hint, determinism }: TaskRecord['request']): boolean {
+  return kv_hint === 'cold' || determinism === 'strict';
 }
 
 /** What a request asks the engine to continue. */

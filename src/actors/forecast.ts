@@ -14,10 +14,10 @@ export interface ForecastView {
   readonly isReady: boolean;
   readonly slots_total: number;
   readonly slots_free: number;
-  /** When the pool was last asked for, in monotonic milliseconds; undefined where it never was. */
-  readonly asked_at: number | undefined;
   /** Milliseconds until it is expected to be loaded, where others have a say in it; asked for only while it is not. */
   readonly untilLoaded: number | undefined;
+  /** Milliseconds until its first engine is expected to be ready. @param load_ms what a load takes */
+  untilReady(load_ms: number): number;
   /** Milliseconds that each run is still expected to take. */
   remaining(now: number): readonly number[];
 }
@@ -83,14 +83,10 @@ export class Forecast {
       ahead,
       slots_total,
       slots_free: isReady ? slots_free : slots_total,
-      until_ready_ms: isReady ? 0 : (this.#view.untilLoaded ?? this.#untilReady(now)),
+      until_ready_ms: isReady
+        ? 0
+        : (this.#view.untilLoaded ?? this.#view.untilReady(this.#rates.load_ms ?? UNMEASURED_LOAD_MS)),
       running: () => this.#view.remaining(now),
     });
-  }
-
-  #untilReady(now: number): number {
-    const { asked_at } = this.#view;
-    const waited = asked_at === undefined ? 0 : now - asked_at;
-    return Math.max(0, (this.#rates.load_ms ?? UNMEASURED_LOAD_MS) - waited);
   }
 }

@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts';
 import type { EngineOutcome } from '../engines/engine.ts';
 import { failure } from '../errors.ts';
-import { noteRun, serviceTime, smooth, type Rates } from '../scheduling/estimate.ts';
+import { noteFirstToken, noteRun, serviceTime, type Rates } from '../scheduling/estimate.ts';
 import type { LogWriter } from '../streams/log-writer.ts';
 import { workOf } from './engine-call.ts';
 import type { Replica } from './replica.ts';
@@ -106,7 +106,7 @@ export class Leases {
       held.heard_at = clock.now();
       if (held.first_token_at !== undefined) return;
       held.first_token_at = held.heard_at;
-      rates.first_token_ms = smooth(rates.first_token_ms, held.heard_at - held.granted_at);
+      noteFirstToken(rates, held.heard_at - held.granted_at);
       tasks.send(record, { type: 'engine.streamed', at: held.heard_at });
     };
     const work = workOf(record, lease, past);
@@ -139,6 +139,7 @@ export class Leases {
             writer.token(delta);
             heard();
           },
+          prefilled: (tokens_in, tokens_cached) => tasks.prefilled(record, lease, tokens_in, tokens_cached),
           progress: () => {
             held.heard_at = clock.now();
           },
@@ -221,7 +222,8 @@ export class Leases {
         outcome.kind === 'failed'
           ? outcome.failure
           : failure('WORKER_RESET', 'the engine was stopped', { pool_id });
-      tasks.send(held.record, { type: 'engine.failed', at, failure: cause, usage });
+      const type = outcome.kind === 'failed' && outcome.declined ? 'engine.declined' : 'engine.failed';
+      tasks.send(held.record, { type, at, failure: cause, usage });
     }
     this.#options.closed();
   }

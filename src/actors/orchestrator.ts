@@ -108,6 +108,7 @@ export class Orchestrator {
     this.sessions = new Sessions({
       clock,
       ...settings.sessions,
+      reuses: (pool_id) => this.pools.get(pool_id)?.properties?.features.kv_reuse ?? false,
       evicted: (session_id) => {
         if (this.sessions.isLimited)
           this.#forgotten = this.#store([{ key: SESSION_KEY + session_id, data: undefined }]);

@@ -3,7 +3,7 @@ import { failure, TaskchartError, type Failure } from '../errors.ts';
 import { poolMachine, type PoolActor, type PoolSnapshot } from '../machines/pool.ts';
 import { unreadyFailure, type PoolEvent, type PoolFact } from '../machines/pool-protocol.ts';
 import type { PreparedModel } from '../machines/provisioner.ts';
-import type { ReplicaFact, UnloadCause } from '../machines/replica.ts';
+import type { ReplicaFact, UnloadCause } from '../machines/replica-protocol.ts';
 import { outerState, stateName } from '../machines/state-name.ts';
 import { smooth, type Rates } from '../scheduling/estimate.ts';
 import { PoolModel } from './pool-model.ts';
@@ -42,8 +42,6 @@ export interface PoolEnginesOptions extends Omit<PoolOptions, 'tasks' | 'threads
 
 /** The model and the replicas of a pool, under the pool machine: who brings them up, changes them, and gives them back. */
 export class PoolEngines {
-  /** When it was last asked for, in monotonic milliseconds. */
-  asked_at: number | undefined;
   readonly model: PoolModel;
   readonly replicas: Replicas;
   readonly #options: PoolEnginesOptions;
@@ -101,6 +99,14 @@ export class PoolEngines {
 
   get snapshot(): PoolSnapshot {
     return this.#actor.getSnapshot();
+  }
+
+  /** Milliseconds until one of its engines is expected to be ready; what precedes a load is not known. */
+  untilReady(load_ms: number): number {
+    return this.replicas.all.reduce(
+      (least, replica) => Math.min(least, replica.untilReady(load_ms)),
+      this.replicas.all.length > 0 ? Infinity : load_ms,
+    );
   }
 
   /** What arrives after the pool is over concerns nobody. */
@@ -225,7 +231,6 @@ export class PoolEngines {
     this.#moved(this.snapshot);
     switch (fact.type) {
       case 'model.prepare':
-        this.asked_at = this.#options.clock.now();
         return this.model.prepare(fact.which, (failed) =>
           this.send(failed ? { type: 'model.failed', failure: failed } : { type: 'model.prepared' }),
         );
@@ -238,7 +243,6 @@ export class PoolEngines {
       case 'memory.request':
         return this.#options.memory.look();
       case 'replicas.start':
-        this.asked_at = this.#options.clock.now();
         return this.replicas.start();
       case 'replicas.unload':
         this.model.cancel();
@@ -310,16 +314,14 @@ export class PoolEngines {
     this.replicas.heard(replica, fact);
     switch (fact.type) {
       case 'replica.readied':
-        this.#options.rates.load_ms = smooth(
-          this.#options.rates.load_ms,
-          this.#options.clock.now() - (this.asked_at ?? this.#options.clock.now()),
-        );
+        this.#options.rates.load_ms = smooth(this.#options.rates.load_ms, replica.load_ms);
         return this.send({ type: 'replica.readied' });
       case 'replica.lost':
         this.#options.lost(replica.id, fact.loss.cause === 'exit' ? 'unload' : 'failover');
         return this.send(fact);
       case 'replica.broken':
       case 'replica.recoverable':
+      case 'replica.rested':
         return this.send(fact);
       case 'replica.unloaded':
       case 'replica.stopped':

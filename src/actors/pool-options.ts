@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts';
 import type { EngineFamily } from '../engines/engine.ts';
 import type { PreparedModel } from '../machines/provisioner.ts';
-import type { ReplicaInput } from '../machines/replica.ts';
+import type { ReplicaInput } from '../machines/replica-protocol.ts';
 import type { TaskRules } from '../machines/task-protocol.ts';
 import type { Priority, QueueRules } from '../scheduling/queue.ts';
 import type { ThreadPool } from '../threads/thread-pool.ts';

@@ -104,9 +104,8 @@ export class Pool implements TaskHome, ForecastView {
     return this.#options.memory.untilLoaded();
   }
 
-  /** When it was last asked for, in monotonic milliseconds. */
-  get asked_at(): number | undefined {
-    return this.engines.asked_at;
+  untilReady(load_ms: number): number {
+    return this.engines.untilReady(load_ms);
   }
 
   /** Tokens a slot holds; from the engine, or the configuration until one has told. */
@@ -129,6 +128,11 @@ export class Pool implements TaskHome, ForecastView {
 
   get isReady(): boolean {
     return this.snapshot.hasTag('ready');
+  }
+
+  /** Ready, with nothing to do. */
+  get isIdle(): boolean {
+    return this.isReady && this.#leases.size === 0 && this.queue.isEmpty;
   }
 
   remaining(now: number): number[] {
@@ -279,6 +283,7 @@ export class Pool implements TaskHome, ForecastView {
   }
 
   #freeOn(replica: Replica): number {
+    if (!replica.isOpen) return 0;
     return Math.max(0, this.engines.replicas.slotsOf(replica) - this.#leases.on(replica));
   }
 

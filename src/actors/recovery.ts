@@ -8,6 +8,7 @@ import type { LogEvent, TaskLog } from '../streams/task-log.ts';
 import { isOver } from '../machines/task.ts';
 import { serves, type ModelGate } from './model-gate.ts';
 import type { Pool } from './pool.ts';
+import { pastTimes, type PastTimes } from './past-times.ts';
 import { SESSION_KEY, type Sessions } from './sessions.ts';
 import { draftOf, endOf, isTaskFact, type StoredTask } from './task-facts.ts';
 import type { TaskDraft, TaskRecord } from './task-record.ts';
@@ -100,22 +101,44 @@ function poolFor({ pool_id, request }: StoredTask, { pools, catalog }: RecoveryO
 
 /** A task whose log has more than its beginning: it ran, or was over before its end could be stored. */
 async function resume(record: TaskRecord, { clock, tasks, log }: RecoveryOptions): Promise<void> {
-  const output = outputOf(await eventsSoFar(log, record.id));
+  const events = await eventsSoFar(log, record.id);
+  const output = outputOf(events);
   const { context } = record;
-  // When its first token came nobody knows any more; the time in which nobody ran is not counted as decoding.
-  const decode_ms = output.terminal?.type === 'end' ? output.terminal.data.decode_ms : 0;
-  const times = output.isAny ? { ...context.times, first_token: clock.now() - decode_ms } : context.times;
+  const past = pastTimes(events, (await log.times?.(record.id)) ?? [], clock);
   const usage = { ...context.usage, tokens_out: output.tokens };
-  record.context = { ...context, times, usage };
-  if (!output.terminal) return;
+  if (!output.terminal) {
+    const times = output.isAny ? { ...context.times, ...goingOn(past, clock.now()) } : context.times;
+    record.context = { ...context, times, usage };
+    return;
+  }
   record.context = {
-    ...record.context,
-    times: { ...times, ended: clock.now() },
+    ...context,
+    times: { ...context.times, ...over(output, past, clock.now()) },
     usage: usageOf(output),
     outcome: outcomeOf(output.terminal),
   };
   record.state = output.terminal.type === 'end' ? 'ended' : 'error';
   tasks.retire(record);
+}
+
+/** The time in which nobody ran is not counted as decoding; where nobody knows when it wrote, none of it is. */
+function goingOn(past: PastTimes | undefined, now: number): Partial<TaskRecord['context']['times']> {
+  const { first, last, away_ms } = past ?? { first: now, last: now, away_ms: 0 };
+  // It had its slot by then.
+  return { placed: first, first_token: first, away_ms: away_ms + now - last };
+}
+
+function over(
+  { isAny, terminal }: TaskOutput,
+  past: PastTimes | undefined,
+  now: number,
+): Partial<TaskRecord['context']['times']> {
+  const ended = past?.last ?? now;
+  if (!isAny) return { ended };
+  const decode_ms = terminal?.type === 'end' ? terminal.data.decode_ms : undefined;
+  const first = past?.first ?? ended - (decode_ms ?? 0);
+  const away_ms = decode_ms === undefined ? (past?.away_ms ?? 0) : ended - first - decode_ms;
+  return { placed: first, first_token: first, away_ms: Math.max(0, away_ms), ended };
 }
 
 function outcomeOf(terminal: Extract<LogEvent, { type: 'end' | 'error' }>): TaskOutcome {

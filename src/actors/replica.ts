@@ -13,14 +13,9 @@ import type {
   RerankCall,
 } from '../engines/engine.ts';
 import { failure, TaskchartError, type Failure } from '../errors.ts';
-import {
-  replicaMachine,
-  type ReplicaActor,
-  type ReplicaFact,
-  type ReplicaInput,
-  type ReplicaSnapshot,
-  type UnloadCause,
-} from '../machines/replica.ts';
+import { replicaMachine, type ReplicaActor, type ReplicaSnapshot } from '../machines/replica.ts';
+import type { ReplicaFact, ReplicaInput, UnloadCause } from '../machines/replica-protocol.ts';
+import { remainingLoad } from '../scheduling/estimate.ts';
 import { outerState } from '../machines/state-name.ts';
 import { link, SUPERVISION } from './supervision.ts';
 
@@ -99,6 +94,26 @@ export class Replica {
     return this.snapshot.hasTag('ready');
   }
 
+  /** Whether it may be granted runs: ready, and its engine takes them. */
+  get isOpen(): boolean {
+    return this.snapshot.hasTag('open');
+  }
+
+  /** How long its load takes so far, and where it has just become ready took in all; in milliseconds. */
+  get load_ms(): number {
+    const now = this.#options.clock.now();
+    return now - (this.snapshot.context.loading_at ?? now);
+  }
+
+  /** Milliseconds until it is expected to be ready. @param load_ms what a load takes */
+  untilReady(load_ms: number): number {
+    const { snapshot } = this;
+    if (snapshot.hasTag('ready')) return 0;
+    if (snapshot.hasTag('loading')) return remainingLoad(load_ms, this.load_ms);
+    const wait_ms = snapshot.context.loads_again_at - this.#options.clock.now();
+    return load_ms + (snapshot.hasTag('waiting') ? Math.max(0, wait_ms) : 0);
+  }
+
   /** Whether its engine is in memory, or will be without anybody being asked. */
   get holdsEngine(): boolean {
     return this.snapshot.status === 'active' && !this.snapshot.hasTag('empty');
@@ -159,12 +174,23 @@ export class Replica {
     const abort = new AbortController();
     this.#runs.set(lease, abort);
     try {
-      return await work(await this.#ensureEngine(), abort.signal);
+      const outcome = await work(await this.#ensureEngine(), abort.signal);
+      this.#note(outcome);
+      return outcome;
     } catch (error) {
       return failed(failure('INTERNAL', `the engine adapter failed: ${String(error)}`));
     } finally {
       this.#runs.delete(lease);
     }
+  }
+
+  /** Before the slot is free again, so that nobody is sent to an engine that takes nothing. */
+  #note(outcome: EngineOutcome): void {
+    if (this.snapshot.status !== 'active') return;
+    if (outcome.kind === 'failed' && outcome.declined)
+      this.#actor.send({ type: 'run.declined', retry_after_ms: outcome.failure.retry_after_ms });
+    else if (outcome.kind === 'finished' && this.snapshot.context.rests > 0)
+      this.#actor.send({ type: 'run.taken' });
   }
 
   /** Safe to repeat, and for a lease that is over. */

@@ -1,5 +1,5 @@
 import type { EngineProperties } from '../engines/engine.ts';
-import type { ReplicaFact, UnloadCause } from '../machines/replica.ts';
+import type { ReplicaFact, UnloadCause } from '../machines/replica-protocol.ts';
 import type { Replica } from './replica.ts';
 
 export interface ReplicasOptions {

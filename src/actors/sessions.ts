@@ -44,6 +44,8 @@ export interface SessionsOptions {
   cost_per_output_token: number;
   /** Idle sessions that are kept; the least recently used leaves first. Default 100,000. */
   max_sessions?: number;
+  /** Whether engines of this pool use what a session has left in a cache. Default: all do. */
+  reuses?: (pool_id: string) => boolean;
   /** A session is gone: its fact should leave the store, and where it was warm, its cache may go. */
   evicted?: (session_id: string, warm: Warm | undefined, reason: SessionEnd) => void;
 }
@@ -190,7 +192,8 @@ export class Sessions {
     const { clock, ttl_ms } = this.#options;
     let session = this.#find(session_id);
     if (!session) this.#rest((session = this.#create(session_id, { at: clock.now() })));
-    const { turns, warmth, running, last_seen_at } = session.context;
+    const { turns, running, last_seen_at } = session.context;
+    const warmth = this.#usable(session.context.warmth);
     return {
       ttl_ms_remaining: running > 0 ? ttl_ms : Math.ceil(last_seen_at + ttl_ms - clock.now()),
       turns,
@@ -218,6 +221,16 @@ export class Sessions {
     return this.#find(session_id)?.context.warmth;
   }
 
+  /** Whether a replica has its cache, and uses it. */
+  isWarm(session_id: string): boolean {
+    return this.#usable(this.#find(session_id)?.context.warmth) !== undefined;
+  }
+
+  #usable<W extends Warm>(warmth: W | undefined): W | undefined {
+    const { reuses } = this.#options;
+    return warmth && reuses?.(warmth.pool_id) === false ? undefined : warmth;
+  }
+
   /** What is left of each configured budget; a session that does not exist has all. */
   remaining(session_id: string): Remaining {
     return this.#remaining(this.#find(session_id)?.context ?? NEW_ACCOUNT);
@@ -227,7 +240,7 @@ export class Sessions {
   metricsOf(session_id: string): SessionMetrics {
     const { tokens, time_ms, cost } = this.remaining(session_id);
     return {
-      kv_warmth: this.affinity(session_id) !== undefined,
+      kv_warmth: this.isWarm(session_id),
       ...(tokens === undefined ? {} : { tokens_budget_remaining: tokens }),
       ...(time_ms === undefined ? {} : { time_budget_remaining_ms: time_ms }),
       ...(cost === undefined ? {} : { cost_budget_remaining: cost }),

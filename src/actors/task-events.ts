@@ -1,5 +1,6 @@
 import type { EndEvent, StartedEvent } from '../contract/generated/types.ts';
 import type { Failure } from '../errors.ts';
+import { decodeTime } from '../machines/task-protocol.ts';
 import type { NewLogEvent } from '../streams/task-log.ts';
 import type { TaskRecord } from './task-record.ts';
 
@@ -18,12 +19,14 @@ export function startedEvent(record: TaskRecord): NewLogEvent {
 
 export function endEvent(record: TaskRecord): NewLogEvent {
   const { outcome, usage, times } = record.context;
-  const decode = times.first_token === undefined ? 0 : Math.round((times.ended ?? 0) - times.first_token);
+  const decode = decodeTime(times);
   const data: EndEvent = {
     tokens_out: usage.tokens_out,
     decode_ms: decode,
     decode_time_ms: decode,
-    ...(outcome?.kind === 'finished' ? { finish_reason: outcome.reason, tokens_in: usage.tokens_in } : {}),
+    ...(outcome?.kind === 'finished' ? { finish_reason: outcome.reason } : {}),
+    // A task that never ran has read nothing, and says nothing of it.
+    ...(outcome?.kind === 'finished' || usage.tokens_in > 0 ? { tokens_in: usage.tokens_in } : {}),
     ...(outcome?.kind === 'canceled' ? { canceled: true as const, cancel_reason: outcome.reason } : {}),
   };
   return { type: 'end', data };

@@ -102,6 +102,7 @@ export function draftOf(stored: StoredTask, clock: Clock): TaskDraft {
     admitted_wall_ms: stored.admitted_wall_ms,
     tokens_in: stored.tokens_in,
     expected_tokens: Math.min(request.expected_tokens ?? request.max_tokens, request.max_tokens),
+    is_restored: true,
     due_at: admitted + request.deadline_ms,
     request,
     digest: stored.over?.digest,

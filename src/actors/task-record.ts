@@ -27,6 +27,8 @@ export interface TaskDraft extends Queued {
   readonly tokens_in: number | undefined;
   /** The caller's guess of its output, for estimates. */
   readonly expected_tokens: number;
+  /** Whether an earlier process admitted it. */
+  readonly is_restored: boolean;
   /** Monotonic milliseconds of its deadline. */
   readonly due_at: number;
   /** As it was posted while the task is unfinished, without its texts afterwards. */

@@ -1,6 +1,6 @@
 import { createActor } from 'xstate';
 import type { Clock } from '../clock.ts';
-import type { MetricsEvent } from '../contract/generated/types.ts';
+import type { MetricsEvent, TaskUsage } from '../contract/generated/types.ts';
 import { failure, type Failure } from '../errors.ts';
 import { isOver, taskMachine, type TaskActor } from '../machines/task.ts';
 import type { CancelReason, TaskEvent, TaskFact, TaskRules } from '../machines/task-protocol.ts';
@@ -44,6 +44,8 @@ interface Flight {
   actor: TaskActor;
   writer: LogWriter;
   past: Past | undefined;
+  /** Of its run, once the engine has told. */
+  input: Pick<TaskUsage, 'tokens_in' | 'tokens_cached'> | undefined;
 }
 
 /** A task whose run is ended by one of these is told what it has written by then. */
@@ -86,6 +88,17 @@ export class Tasks {
   /** Tokens written so far, for a task in flight. */
   tokensOf(record: TaskRecord): number {
     return this.#flights.get(record.id)?.writer.tokens ?? record.context.usage.tokens_out;
+  }
+
+  /** The engine has told how long the input of this run is. */
+  prefilled(record: TaskRecord, lease: number, tokens_in: number, tokens_cached: number): void {
+    const flight = this.#flights.get(record.id);
+    if (flight && record.context.lease === lease) flight.input = { tokens_in, tokens_cached };
+  }
+
+  #usageOf(record: TaskRecord): TaskUsage {
+    const flight = this.#flights.get(record.id);
+    return { ...record.context.usage, ...flight?.input, tokens_out: this.tokensOf(record) };
   }
 
   /** Brings a new record to `admitted`, which writes the first event of its log. */
@@ -161,7 +174,7 @@ export class Tasks {
       diverged: () => lost('the run was lost, and another one did not repeat its output'),
       ...(past?.mode === 'replay' ? { replay: past.text } : {}),
     });
-    this.#flights.set(record.id, { actor, writer, past });
+    this.#flights.set(record.id, { actor, writer, past, input: undefined });
     actor.on('*', (fact) => this.#do(record, fact));
     // A run that was queued again may be granted before its old actor has told everybody that it waits, and stops.
     const isCurrent = (): boolean => this.#flights.get(record.id)?.actor === actor;
@@ -203,7 +216,7 @@ export class Tasks {
       if (NEEDS_USAGE.has(event.type) && !('usage' in event))
         event = {
           ...event,
-          usage: { ...record.context.usage, tokens_out: flight.writer.tokens },
+          usage: this.#usageOf(record),
         } as TaskEvent;
       flight.actor.send(event);
       return;
@@ -257,7 +270,7 @@ export class Tasks {
       case 'log.resumed':
         return this.#write(record, {
           type: 'metrics',
-          data: { ...this.#metrics(record, home), resumed: true },
+          data: { ...this.#metrics(record, home), resumed: true, kv_migrated: false },
         });
       case 'log.metrics':
         return this.#write(record, { type: 'metrics', data: this.#metrics(record, home) });
@@ -273,7 +286,7 @@ export class Tasks {
       case 'run.check': {
         const { lease } = record.context;
         const quiet_ms = lease === undefined ? 0 : home.quietFor(lease);
-        const usage = { ...record.context.usage, tokens_out: this.tokensOf(record) };
+        const usage = this.#usageOf(record);
         return this.send(record, { type: 'engine.quiet', at: this.#options.clock.now(), quiet_ms, usage });
       }
       case 'run.overdue':

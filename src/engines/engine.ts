@@ -31,6 +31,8 @@ export interface EngineCall {
   seed: number;
   sampling?: Sampling;
   output?: OutputConstraint;
+  /** Nothing that earlier calls left in a cache may be used. */
+  cold?: true;
   /** Text that earlier runs of this task already produced; the engine goes on after it. */
   resume?: { text: string; tokens_out: number };
   /** Sent to engines over HTTP as `X-Correlation-Id`. */
@@ -71,11 +73,22 @@ export type Usage = TaskUsage;
 export type EngineOutcome =
   | { kind: 'finished'; reason: 'eos' | 'limit' | 'stop'; usage: Usage }
   | { kind: 'aborted'; usage: Usage }
-  | { kind: 'failed'; failure: Failure; usage: Usage };
+  | {
+      kind: 'failed';
+      failure: Failure;
+      usage: Usage;
+      /**
+       * The engine has not begun, because it is busy, loading or gone. The call is not to blame and may be given to it
+       * again, in `failure.retry_after_ms` where it says when.
+       */
+      declined?: true;
+    };
 
 /** Where a run's output goes while it runs. Called synchronously, in order, never after the outcome. */
 export interface EngineSink {
   delta(delta: Delta): void;
+  /** Tokens of the input, once they are known: at the latest with the first delta, where the engine tells before the end. */
+  prefilled?(tokens_in: number, tokens_cached: number): void;
   /** Prefill progress in tokens, where the engine tells. */
   progress?(done: number, total: number): void;
 }
@@ -99,6 +112,8 @@ export interface EngineProperties {
     tokenizer: boolean;
     /** Whether the same call gives the same bytes, whatever runs beside it and whatever ran before. */
     deterministic: boolean;
+    /** Whether that is so of a call that is `cold`, where it is not of every one. */
+    deterministic_cold?: boolean;
     /** Whether a slot keeps the KV cache of its last call for one that begins alike. */
     kv_reuse: boolean;
   };
@@ -143,7 +158,10 @@ export interface EngineHost {
   waiting?(why: string): void;
   /** What the engine's process writes to its stdout and stderr, as it comes. */
   output?(chunk: Buffer): void;
-  /** The engine went away without being asked to; every run in flight has settled as `failed` before. */
+  /**
+   * The engine went away without being asked to. Every run in flight is `failed`; that is told in the same turn, so
+   * that nobody who hears of it still takes the engine for loaded.
+   */
   lost(loss: EngineLoss): void;
 }
 

@@ -1,9 +1,9 @@
 import type { Dispatcher } from 'undici';
 import { type Failure, failure } from '../errors.ts';
 import type { EngineOutcome } from './engine.ts';
-import { type Upstream, connectionFailure, parseOrText } from './llamacpp/upstream.ts';
-import { aborted, failed } from './outcome.ts';
-import { complaintOf, refusalOf, streamFailure } from './remote-failure.ts';
+import { type Upstream, brokenRun, isBusy, parseOrText, refusedRun } from './llamacpp/upstream.ts';
+import { aborted, declined, failed } from './outcome.ts';
+import { type Complaint, complaintOf, refusalOf, streamFailure } from './remote-failure.ts';
 import type { RunOutput } from './run-output.ts';
 import { SseScanner } from './sse-scanner.ts';
 
@@ -15,7 +15,8 @@ export interface RunResult {
 
 /** How a stream ended, by what was said in it. */
 export type Ending =
-  { kind: 'finished'; reason: 'eos' | 'limit' | 'stop' } | { kind: 'failed'; failure: Failure };
+  | { kind: 'finished'; reason: 'eos' | 'limit' | 'stop' }
+  | { kind: 'failed'; failure: Failure; declined?: boolean };
 
 export type Frame = Readonly<Record<string, unknown>>;
 
@@ -130,8 +131,7 @@ class EventStream implements Dispatcher.DispatchHandler {
     if (this.#signal.aborted) return this.#settle(aborted(this.#output.usage));
     const ending = this.#reader.end(true);
     if (ending !== undefined) return this.#end(ending);
-    const cause = connectionFailure(error, this.#output.started);
-    this.#settle(this.#lost(cause), true);
+    this.#settle(brokenRun(error, this.#output.started, this.#output.usage), true);
   }
 
   readonly #onAbort = () => {
@@ -151,11 +151,14 @@ class EventStream implements Dispatcher.DispatchHandler {
       });
     }
     const said = 'error' in frame || 'object' in frame ? complaintOf(frame) : undefined;
-    const ending =
-      said === undefined
-        ? this.#reader.frame(frame as Frame)
-        : ({ kind: 'failed', failure: streamFailure(said, this.#output.started) } as const);
+    const ending = said === undefined ? this.#reader.frame(frame as Frame) : this.#complained(said);
     if (ending !== undefined) this.#end(ending);
+  }
+
+  #complained(said: Complaint): Ending {
+    const { started } = this.#output;
+    const declined = !started && isBusy(said.status ?? 0);
+    return { kind: 'failed', failure: streamFailure(said, started), declined };
   }
 
   /** The engine has nothing more to say; without a word on how it ended, it has not finished. */
@@ -166,23 +169,27 @@ class EventStream implements Dispatcher.DispatchHandler {
   #end(ending: Ending): void {
     if (this.#mode.name === 'settled') return;
     if (this.#signal.aborted) return this.#settle(aborted(this.#output.usage));
-    if (ending.kind === 'failed') return this.#settle(this.#lost(ending.failure));
+    if (ending.kind === 'failed')
+      return this.#settle(ending.declined ? declined(ending.failure) : this.#lost(ending.failure));
     this.#settle({ kind: 'finished', reason: ending.reason, usage: this.#output.usage });
   }
 
   #refuse({ status, type, body, retryAfter }: Extract<Mode, { name: 'refused' }>): void {
     const answer = parseOrText(Buffer.concat(body).toString());
-    if (status !== 200) return this.#settle(this.#lost(refusalOf(status, answer, retryAfter)));
+    if (status !== 200) {
+      const cause = refusalOf(status, answer, retryAfter);
+      return this.#settle(refusedRun(status, cause, this.#output.usage));
+    }
     const said = typeof answer === 'string' ? undefined : complaintOf(answer);
-    const cause =
-      said === undefined
-        ? failure('POOL_UNAVAILABLE', `The engine answered with ${type.split(';')[0]} instead of a stream.`)
-        : streamFailure(said, false);
+    if (said !== undefined) return this.#end(this.#complained(said));
+    const cause = failure(
+      'POOL_UNAVAILABLE',
+      `The engine answered with ${type.split(';')[0]} instead of a stream.`,
+    );
     this.#settle(this.#lost(cause));
   }
 
   #lost(cause: Failure): EngineOutcome {
-    this.#output.lose();
     return failed(cause, this.#output.usage);
   }
 

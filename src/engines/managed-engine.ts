@@ -16,7 +16,7 @@ import type {
   RerankCall,
 } from './engine.ts';
 import { type Handoff, handoffFile, removeHandoff, writeHandoff } from './handoff.ts';
-import { failed, loadError, notLoaded } from './outcome.ts';
+import { declined, failed, loadError, notLoaded } from './outcome.ts';
 import { type Port, takePort } from './process/free-port.ts';
 import { endStale, removePidFile, writePidFile } from './process/pid-file.ts';
 import { type ServerCommand, ServerProcess } from './process/server-process.ts';
@@ -160,7 +160,7 @@ export class ManagedEngine implements Engine {
   }
 
   #track(work: (inner: Engine) => Promise<EngineOutcome>): Promise<EngineOutcome> {
-    if (this.#phase.name !== 'ready') return Promise.resolve(failed(notLoaded()));
+    if (this.#phase.name !== 'ready') return Promise.resolve(declined(notLoaded()));
     const run = work(this.#phase.up.inner);
     this.#runs.add(run);
     void run.finally(() => this.#runs.delete(run));

@@ -55,13 +55,11 @@ export class OpenAiFrames implements FrameReader {
 
   /** @returns the tokens that this frame stands for: as the engine counts, else one for each frame with text */
   #take(usage: UsageTold | undefined, choice: Choice | undefined): number {
-    const { usage: kept } = this.#output;
-    if (typeof usage?.prompt_tokens === 'number') kept.tokens_in = usage.prompt_tokens;
-    const cached = usage?.prompt_tokens_details?.cached_tokens;
-    if (typeof cached === 'number') kept.tokens_cached = cached;
+    if (typeof usage?.prompt_tokens === 'number')
+      this.#output.prefilled(usage.prompt_tokens, usage.prompt_tokens_details?.cached_tokens ?? undefined);
     if (typeof usage?.completion_tokens === 'number') {
       this.#told = usage.completion_tokens;
-      return Math.max(0, this.#told - kept.tokens_out);
+      return Math.max(0, this.#told - this.#output.counted);
     }
     const { text, delta } = choice ?? {};
     const said = text ?? delta?.content ?? delta?.reasoning_content ?? delta?.reasoning ?? '';
@@ -69,7 +67,7 @@ export class OpenAiFrames implements FrameReader {
   }
 
   #finish(reason: 'eos' | 'limit' | 'stop'): Ending {
-    this.#output.finish(this.#told);
+    this.#output.finish(reason, this.#told);
     if (this.#output.usage.tokens_in === 0) this.#output.usage.tokens_in = estimatedTokens(this.#input);
     return { kind: 'finished', reason };
   }

@@ -1,4 +1,4 @@
-import { type ErrorKind, type Failure, TaskchartError, failure } from '../errors.ts';
+import { type ErrorKind, type Failure, TaskchartError, failure, toFailure } from '../errors.ts';
 import type { EngineOutcome, Usage } from './engine.ts';
 
 export function noUsage(): Usage {
@@ -10,8 +10,29 @@ export function failed(cause: Failure, usage: Usage = noUsage()): EngineOutcome 
   return { kind: 'failed', failure: cause, usage };
 }
 
+/** A call that the engine would not take now; nobody's mistake. */
+export function declined(cause: Failure): EngineOutcome {
+  return { kind: 'failed', failure: cause, usage: noUsage(), declined: true };
+}
+
+/** Thrown where an engine has not begun with what it was asked for: it is busy, loading or gone. */
+export class Declined extends TaskchartError {}
+
+/** How a call ends that was given up with an error. @param usage so far: one that has begun was not declined */
+export function givenUp(error: unknown, usage: Usage = noUsage()): EngineOutcome {
+  const cause = toFailure(error, 'POOL_UNAVAILABLE');
+  const hasBegun = usage.tokens_in > 0 || usage.tokens_out > 0;
+  return error instanceof Declined && !hasBegun ? declined(cause) : failed(cause, usage);
+}
+
 export function aborted(usage: Usage = noUsage()): EngineOutcome {
   return { kind: 'aborted', usage };
+}
+
+/** An error on the way through an answer: what is not a failure already is an answer of another shape. */
+export function readable(error: unknown): TaskchartError {
+  if (error instanceof TaskchartError) return error;
+  return new TaskchartError(failure('WORKER_RESET', 'The engine sent an answer that cannot be read.'));
 }
 
 /** Input that leaves no room for a single token. Never cut: the caller decides what to drop. */

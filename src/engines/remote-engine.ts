@@ -15,7 +15,7 @@ import type {
 } from './engine.ts';
 import type { RunResult } from './event-stream.ts';
 import { Upstream, connectionFailure, isRefused } from './llamacpp/upstream.ts';
-import { aborted, failed, loadError, notLoaded, unsupported } from './outcome.ts';
+import { aborted, declined, failed, givenUp, loadError, notLoaded, unsupported } from './outcome.ts';
 import { constraintRefusal } from './output-constraint.ts';
 import { isHopeless, withholding } from './remote-failure.ts';
 import { textsOf } from './token-bound.ts';
@@ -84,7 +84,16 @@ export interface RemoteProtocol {
 type Phase =
   | { name: 'unloaded' }
   | { name: 'loading'; upstream: Upstream; done: Promise<EngineProperties>; stop: AbortController }
-  | { name: 'ready'; upstream: Upstream; session: RemoteSession; runs: AbortController };
+  | Ready;
+
+interface Ready {
+  name: 'ready';
+  upstream: Upstream;
+  session: RemoteSession;
+  runs: AbortController;
+  /** Whether the server is still there is being found out. */
+  check?: Promise<void> | undefined;
+}
 
 /** An engine behind HTTP that somebody else runs: finding it, losing it, and what holds of every kind of it. */
 export class RemoteEngine implements Engine {
@@ -188,23 +197,34 @@ export class RemoteEngine implements Engine {
     signal: AbortSignal,
     work: (session: RemoteSession, signal: AbortSignal) => Promise<RunResult>,
   ): Promise<EngineOutcome> {
-    if (this.#phase.name !== 'ready') return failed(notLoaded());
+    const phase = await this.#ready();
+    if (!phase) return declined(notLoaded());
     if (signal.aborted) return aborted();
-    const { upstream, session, runs } = this.#phase;
+    const { session, runs } = phase;
     if (!session.properties.workloads.includes(workload)) return failed(notOffered(workload));
     const either = AbortSignal.any([signal, runs.signal]);
     try {
       const { outcome, broken } = await work(session, either);
-      if (broken) void this.#probe(upstream);
-      return outcome.kind === 'failed' ? this.#withheld(outcome.failure, texts, outcome.usage) : outcome;
+      if (broken) await this.#check(phase);
+      return this.#withheld(outcome, texts);
     } catch (error) {
       if (either.aborted) return aborted();
-      return this.#withheld(toFailure(error, 'POOL_UNAVAILABLE'), texts);
+      await this.#check(phase);
+      return this.#withheld(givenUp(error), texts);
     }
   }
 
-  #withheld(cause: Failure, texts: readonly string[], usage?: EngineOutcome['usage']): EngineOutcome {
-    return failed(withholding(cause, this.#options.api_key, texts), usage);
+  #withheld(outcome: EngineOutcome, texts: readonly string[]): EngineOutcome {
+    if (outcome.kind !== 'failed') return outcome;
+    return { ...outcome, failure: withholding(outcome.failure, this.#options.api_key, texts) };
+  }
+
+  /** Undefined where it is not loaded; nobody begins while it is open whether the server is still there. */
+  async #ready(): Promise<Ready | undefined> {
+    const phase = this.#phase;
+    if (phase.name !== 'ready') return undefined;
+    if (phase.check) await phase.check;
+    return this.#phase === phase ? phase : undefined;
   }
 
   #connect(): Upstream {
@@ -243,14 +263,25 @@ export class RemoteEngine implements Engine {
     }
   }
 
-  /** After a broken connection: a server that is still there has lost a stream, one that is not is lost. */
-  async #probe(upstream: Upstream): Promise<void> {
+  /**
+   * After a broken connection: a server that is still there has lost a stream, one that is not is lost. A run that
+   * broke ends only after that, so that its slot is not given to the next one before the loss is known.
+   */
+  #check(phase: Ready): Promise<void> {
+    return (phase.check ??= this.#probe(phase).finally(() => {
+      phase.check = undefined;
+    }));
+  }
+
+  async #probe(phase: Ready): Promise<void> {
+    const { upstream } = phase;
     const answer = await upstream.get(this.#protocol.health.path, AbortSignal.timeout(PROBE_MS));
     if (answer.kind === 'answer' || !isRefused(answer.error)) return;
-    if (this.#phase.name !== 'ready' || this.#phase.upstream !== upstream) return;
-    this.#phase = { name: 'unloaded' };
-    // Streams that have not noticed yet break here, so that every run has settled before the loss is told.
+    if (this.#phase !== phase) return;
+    // Streams that have not noticed yet break here, and wait for this as well.
     await upstream.agent.destroy();
+    if (this.#phase !== phase) return;
+    this.#phase = { name: 'unloaded' };
     this.#options.host.lost({
       cause: 'unreachable',
       message: connectionFailure(answer.error, false).message,

@@ -1,8 +1,8 @@
-import { TaskchartError, failure } from '../errors.ts';
+import { TaskchartError } from '../errors.ts';
 import type { EmbedCall, RerankCall, Usage } from './engine.ts';
 import type { RunResult } from './event-stream.ts';
-import { type Upstream, connectionFailure } from './llamacpp/upstream.ts';
-import { aborted, emptyInput, failed, noUsage } from './outcome.ts';
+import { type Upstream, refused, unreachable } from './llamacpp/upstream.ts';
+import { aborted, emptyInput, givenUp, noUsage, readable } from './outcome.ts';
 import { refusalOf } from './remote-failure.ts';
 import { ranked, unit } from './vectors.ts';
 
@@ -93,11 +93,7 @@ async function inBatches<Result>(
     return { outcome: { kind: 'finished', reason: 'eos', usage }, broken: false };
   } catch (error) {
     if (signal.aborted) return { outcome: aborted(usage), broken: false };
-    const cause =
-      error instanceof TaskchartError
-        ? error.failure
-        : failure('WORKER_RESET', 'The engine sent an answer that cannot be read.');
-    return { outcome: failed(cause, usage), broken: asking.broken };
+    return { outcome: givenUp(readable(error), usage), broken: asking.broken };
   }
 }
 
@@ -114,11 +110,11 @@ async function ask(
   const answer = await upstream.work(path, body(batch), signal, headers);
   if (answer.kind === 'unreachable') {
     request.broken = true;
-    throw new TaskchartError(connectionFailure(answer.error, usage.tokens_in > 0));
+    throw unreachable(answer.error, usage.tokens_in > 0);
   }
   if (answer.status === 200) return answer.body;
   const cause = refusalOf(answer.status, answer.body, answer.headers['retry-after']);
-  if (cause.code !== 'INVALID_PARAMS') throw new TaskchartError(cause);
+  if (cause.code !== 'INVALID_PARAMS') throw refused(answer.status, cause);
   // One of them is to blame, and only the server knows which.
   if (batch.length > 1) {
     for (const [i, input] of batch.entries()) await ask(request, body, [input], first + i, usage);

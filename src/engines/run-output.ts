@@ -3,8 +3,8 @@ import { noUsage } from './outcome.ts';
 import { StopStrings } from './stop-strings.ts';
 
 /**
- * What a run over HTTP puts out: every token counted once and never more than were asked for, no text of a stop
- * string, nothing after an abort.
+ * What a run over HTTP puts out: every token that has text counted once and never more than were asked for, no text of
+ * a stop string, nothing after an abort.
  */
 export class RunOutput {
   readonly usage: Usage = noUsage();
@@ -12,7 +12,8 @@ export class RunOutput {
   readonly #signal: AbortSignal;
   readonly #max_tokens: number;
   readonly #stops: StopStrings | undefined;
-  #delivered = 0;
+  /** Tokens that have come, and whose text has not gone out or that have none. */
+  #pending = 0;
   #any = false;
 
   /** @param stops those that the engine itself may let through */
@@ -26,6 +27,19 @@ export class RunOutput {
   /** Whether the engine has put anything out yet. */
   get started(): boolean {
     return this.#any;
+  }
+
+  /** Tokens that have come, with text or without. */
+  get counted(): number {
+    return this.usage.tokens_out + this.#pending;
+  }
+
+  /** What the engine says of the input, the first time. */
+  prefilled(tokens_in: number, tokens_cached = this.usage.tokens_cached): void {
+    const isNew = this.usage.tokens_in !== tokens_in || this.usage.tokens_cached !== tokens_cached;
+    this.usage.tokens_in = tokens_in;
+    this.usage.tokens_cached = tokens_cached;
+    if (isNew && !this.#signal.aborted) this.#sink.prefilled?.(tokens_in, tokens_cached);
   }
 
   /** @returns whether a stop string was completed */
@@ -42,28 +56,28 @@ export class RunOutput {
   }
 
   /**
-   * The run is over: what was held back goes out, and tokens that had no text are told.
-   * @param tokens the engine's own count, where it tells
+   * The run is over: what was held back goes out.
+   * @param told the engine's own count, where it tells: frames may have had several tokens each
    */
-  finish(tokens = 0): void {
-    this.#count(tokens - this.usage.tokens_out);
+  finish(reason: 'eos' | 'limit' | 'stop', told = 0): void {
     const rest = this.#stops?.flush() ?? '';
-    if (rest !== '' || this.usage.tokens_out > this.#delivered) this.#deliver(rest, 'text');
-  }
-
-  /** The run was lost: what was not delivered is not counted, another run will write it again. */
-  lose(): void {
-    this.usage.tokens_out = this.#delivered;
+    const unseen = reason === 'stop' ? 0 : told - this.counted;
+    if (rest === '') this.#pending = 0;
+    this.#count(unseen);
+    // The mark at the end is one of those that the engine counts.
+    if (reason === 'eos' && told > 0) this.#pending = Math.max(0, this.#pending - 1);
+    if (rest !== '' || this.#pending > 0) this.#deliver(rest, 'text');
   }
 
   #count(fresh: number): void {
-    this.usage.tokens_out = Math.min(this.usage.tokens_out + Math.max(0, fresh), this.#max_tokens);
+    this.#pending = Math.min(this.#pending + Math.max(0, fresh), this.#max_tokens - this.usage.tokens_out);
   }
 
   #deliver(text: string, channel: Delta['channel']): void {
     if (this.#signal.aborted) return;
-    const tokens = this.usage.tokens_out - this.#delivered;
-    this.#delivered = this.usage.tokens_out;
+    const tokens = this.#pending;
+    this.#pending = 0;
+    this.usage.tokens_out += tokens;
     this.#sink.delta({ channel, text, tokens });
   }
 }

@@ -142,12 +142,15 @@ export function syntheticText(
   const from = call.resume?.tokens_out ?? 0;
   const held: string[] = [];
   let free = '';
-  const tell = (text: string, tokens: number): void => sink.delta({ channel: 'text', text, tokens });
+  const tell = (text: string): void => {
+    usage.tokens_out++;
+    sink.delta({ channel: 'text', text, tokens: 1 });
+  };
   const tellWhole = (): void => {
     for (let [token] = held; token !== undefined && token.length <= free.length; [token] = held) {
       free = free.slice(token.length);
       held.shift();
-      tell(token, 1);
+      tell(token);
     }
   };
   return {
@@ -156,9 +159,8 @@ export function syntheticText(
     to: from + limit,
     step(number) {
       const token = ` t${number}`;
-      usage.tokens_out++;
       if (!stops) {
-        tell(token, 1);
+        tell(token);
         return false;
       }
       const { text, stopped } = stops.push(token);
@@ -170,8 +172,8 @@ export function syntheticText(
     end(stopped) {
       free += stops?.flush() ?? '';
       tellWhole();
-      // The text of a stop string is not told, its tokens are.
-      if (held.length > 0) tell(free, held.length);
+      // What is left is the begin of the token in which a stop string began.
+      if (free !== '') tell(free);
       return stopped ? 'stop' : 'limit';
     },
   };

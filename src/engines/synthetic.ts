@@ -15,6 +15,7 @@ import type {
 import {
   aborted,
   contextOverflow,
+  declined,
   emptyInput,
   failed,
   inputOverflow,
@@ -124,6 +125,7 @@ class SyntheticEngine implements Engine, SyntheticOwner {
       const tokensIn = countTokens(call.input, call.resume?.text ?? '');
       const room = this.#options.ctx - tokensIn;
       if (room < 1) return failed(contextOverflow(tokensIn, this.#options.ctx));
+      sink.prefilled?.(tokensIn, 0);
       return syntheticText(call, sink, tokensIn, Math.min(call.max_tokens, room));
     });
   }
@@ -161,7 +163,7 @@ class SyntheticEngine implements Engine, SyntheticOwner {
 
   #start(signal: AbortSignal, prepare: () => SyntheticWork | EngineOutcome): Promise<EngineOutcome> {
     const { slots } = this.#options;
-    if (this.#phase.name !== 'ready') return Promise.resolve(failed(notLoaded()));
+    if (this.#phase.name !== 'ready') return Promise.resolve(declined(notLoaded()));
     if (signal.aborted) return Promise.resolve(aborted());
     if (this.runs.size >= slots) return Promise.resolve(failed(noFreeSlot(slots)));
     const work = prepare();

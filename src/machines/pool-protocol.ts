@@ -1,6 +1,6 @@
 import type { EngineLoss } from '../engines/engine.ts';
 import type { Failure } from '../errors.ts';
-import type { UnloadCause } from './replica.ts';
+import type { UnloadCause } from './replica-protocol.ts';
 
 export interface PoolInput {
   id: string;
@@ -54,6 +54,7 @@ export type PoolEvent =
   | { type: 'replica.lost'; loss: EngineLoss }
   | { type: 'replica.broken'; failure: Failure }
   | { type: 'replica.recoverable' }
+  | { type: 'replica.rested' }
   /** Engines that others start have come or gone. */
   | { type: 'replicas.changed'; replicas: number }
   | { type: 'replicas.unloaded' }
@@ -77,6 +78,7 @@ export const POOL_EVENTS = [
   'replica.lost',
   'replica.broken',
   'replica.recoverable',
+  'replica.rested',
   'replicas.changed',
   'replicas.unloaded',
   'replicas.stopped',

@@ -121,6 +121,7 @@ export const poolMachine = setup({
     'replica.lost': { actions: 'countLost' },
     'replica.broken': { actions: 'countBroken' },
     'replica.recoverable': { actions: 'countRecovered' },
+    'replica.rested': { actions: 'dispatch' },
     'pool.drain': { target: '.draining', actions: 'noteDrain' },
     'pool.close': { target: '.closing', actions: 'noteClose' },
   },

@@ -1,77 +1,15 @@
 import { assign, emit, fromPromise, setup, type ActorRefFrom, type SnapshotFrom } from 'xstate';
 import type { EngineHealth, EngineLoss, EngineProperties } from '../engines/engine.ts';
-import { toFailure, type Failure } from '../errors.ts';
-import {
-  breakerOpenFor,
-  NO_HISTORY,
-  noteFailed,
-  noteRestarted,
-  restartDelay,
-  type RestartHistory,
-  type RestartRule,
-} from './restart-policy.ts';
-
-export interface ReplicaInput {
-  id: string;
-  restart: RestartRule;
-  /** How long a load may take, in milliseconds. */
-  load_timeout_ms: number;
-  probe_interval_ms: number;
-  /** Failed probes in a row after which a replica counts as lost. */
-  probe_fail: number;
-  /** Monotonic milliseconds, to tell a stable engine from one that crashes again. */
-  now: () => number;
-  /** 0 to 1, for the jitter of the backoff. */
-  random: () => number;
-}
-
-/** Who wanted an engine that worked to be gone. */
-export type UnloadCause = 'unload' | 'idle' | 'swap' | 'drain';
-
-export interface ReplicaContext extends ReplicaInput {
-  properties: EngineProperties | undefined;
-  last_error: Failure | undefined;
-  /** How the last run of the engine ended; causes are kept apart because each has its own remedy. */
-  exit: EngineLoss | undefined;
-  history: RestartHistory;
-  /** Failed trials of an open breaker in a row. */
-  trials: number;
-  /** Monotonic milliseconds at which it became ready last. */
-  ready_at: number | undefined;
-  /** When it proved healthy last, in monotonic milliseconds. */
-  healthy_at: number | undefined;
-  failed_probes: number;
-  backoff_ms: number;
-}
-
-export type ReplicaEvent =
-  | { type: 'replica.start' }
-  | { type: 'replica.unload'; cause: UnloadCause }
-  | { type: 'replica.stop' }
-  /** It answers, but a run on it has given no token for too long. */
-  | { type: 'replica.suspect' }
-  | { type: 'engine.waited'; why: string }
-  | { type: 'engine.lost'; loss: EngineLoss };
-
-export const REPLICA_EVENTS = [
-  'replica.start',
-  'replica.unload',
-  'replica.stop',
-  'replica.suspect',
-  'engine.waited',
-  'engine.lost',
-] as const satisfies readonly ReplicaEvent['type'][];
-
-/** What a replica tells its pool. */
-export type ReplicaFact =
-  | { type: 'replica.readied'; properties: EngineProperties }
-  | { type: 'replica.lost'; loss: EngineLoss }
-  /** Its breaker is open. */
-  | { type: 'replica.broken'; failure: Failure }
-  /** Its breaker lets one trial through: a `replica.start` is that trial. */
-  | { type: 'replica.recoverable' }
-  | { type: 'replica.unloaded' }
-  | { type: 'replica.stopped' };
+import { toFailure } from '../errors.ts';
+import type {
+  ReplicaContext,
+  ReplicaEvent,
+  ReplicaFact,
+  ReplicaInput,
+  UnloadCause,
+} from './replica-protocol.ts';
+import { breakerOpenFor, NO_HISTORY, noteFailed, noteRestarted, restartDelay } from './restart-policy.ts';
+import { restFor } from './rest-policy.ts';
 
 const notProvided = (name: string): never => {
   throw new Error(`${name} is provided by the replica actor`);
@@ -98,12 +36,13 @@ export const replicaMachine = setup({
     breakerOpen: ({ context }) => breakerOpenFor(context.restart, context.trials - 1),
     trialStable: ({ context }) => context.restart.trial_stable_ms,
     stable: ({ context }) => context.restart.stable_ms,
+    rest: ({ context }) => context.rest_ms,
   },
   guards: {
     isReady: (_, params: { health: EngineHealth }) => params.health.ready,
     decodes: (_, params: { decoded: boolean }) => params.decoded,
     isOneFailureShort: ({ context }) => context.failed_probes + 1 < context.probe_fail,
-    isGraceful: ({ context }) => context.exit?.cause === 'exit',
+    isExit: (_, params: { loss: EngineLoss }) => params.loss.cause === 'exit',
     mayRestart: ({ context: { trials, restart, history, now } }) =>
       trials === 0 && restartDelay(restart, history, now(), 0.5) !== undefined,
     isTrial: ({ context }) => context.trials > 0,
@@ -143,15 +82,26 @@ export const replicaMachine = setup({
     countFailedProbe: assign({ failed_probes: ({ context }) => context.failed_probes + 1 }),
     noteHealthy: assign({ failed_probes: 0, healthy_at: ({ context }) => context.now() }),
     scheduleRestart: assign(({ context: { restart, history, now, random } }) => ({
-      backoff_ms: restartDelay(restart, history, now(), random()) ?? restart.max_ms,
+      ...waitFor(restartDelay(restart, history, now(), random()) ?? restart.max_ms, now()),
       history: noteRestarted(restart, history, now()),
     })),
+    noteLoading: assign({ loading_at: ({ context }) => context.now() }),
     noteReady: assign({
       ready_at: ({ context }) => context.now(),
       healthy_at: ({ context }) => context.now(),
       last_error: undefined,
+      rests: 0,
     }),
-    openBreaker: assign({ trials: ({ context }) => context.trials + 1 }),
+    planRest: assign(({ context: { rests, random }, event }) =>
+      event.type === 'run.declined'
+        ? { rests: rests + 1, rest_ms: restFor(rests, random(), event.retry_after_ms) }
+        : {},
+    ),
+    forgetRests: assign({ rests: 0 }),
+    openBreaker: assign(({ context: { trials, restart, now } }) => ({
+      trials: trials + 1,
+      loads_again_at: now() + breakerOpenFor(restart, trials),
+    })),
     closeBreaker: assign({ trials: 0, history: NO_HISTORY }),
     forgive: assign({ history: NO_HISTORY }),
     tellReady: emit(({ context }) => ({
@@ -167,6 +117,7 @@ export const replicaMachine = setup({
       failure: context.last_error ?? toFailure(new Error('its breaker is open'), 'REPLICA_EXHAUSTED'),
     })),
     tellRecoverable: emit({ type: 'replica.recoverable' }),
+    tellRested: emit({ type: 'replica.rested' }),
     tellUnloaded: emit({ type: 'replica.unloaded' }),
     tellStopped: emit({ type: 'replica.stopped' }),
   },
@@ -182,7 +133,11 @@ export const replicaMachine = setup({
     ready_at: undefined,
     healthy_at: undefined,
     failed_probes: 0,
+    loading_at: undefined,
+    loads_again_at: 0,
     backoff_ms: 0,
+    rests: 0,
+    rest_ms: 0,
   }),
   initial: 'idle',
   on: { 'replica.stop': '.stopping', 'replica.unload': { target: '.unloading', actions: 'noteUnload' } },
@@ -198,6 +153,7 @@ export const replicaMachine = setup({
     loading: {
       description: 'The engine starts, or is attached to, and loads the model.',
       tags: ['loading'],
+      entry: 'noteLoading',
       invoke: {
         id: 'load',
         src: 'loadEngine',
@@ -251,64 +207,98 @@ export const replicaMachine = setup({
         stable: { actions: 'forgive' },
         trialStable: { guard: 'isTrial', actions: 'closeBreaker' },
       },
-      initial: 'serving',
-      on: { 'engine.lost': { target: 'lost', actions: [{ type: 'noteLoss', params: {} }, 'tellLost'] } },
-      states: {
-        serving: {
-          description: 'Between two probes.',
-          after: { probeInterval: 'checking' },
-          on: { 'replica.suspect': 'proving' },
-        },
-        checking: {
-          description: 'A health probe is under way; tasks go on.',
-          invoke: {
-            id: 'check',
-            src: 'probeEngine',
-            onDone: [
-              {
-                guard: { type: 'isReady', params: ({ event }) => ({ health: event.output }) },
-                target: 'serving',
-                actions: 'noteHealthy',
-              },
-              { guard: 'isOneFailureShort', target: 'serving', actions: 'countFailedProbe' },
-              {
-                target: '#replica.lost',
-                actions: [
-                  {
-                    type: 'noteLoss',
-                    params: () => ({ loss: { cause: 'unreachable', message: 'failed its health probes' } }),
-                  },
-                  'tellLost',
-                ],
-              },
-            ],
-            onError: { target: 'serving', actions: 'countFailedProbe' },
+      type: 'parallel',
+      on: {
+        'engine.lost': [
+          {
+            guard: { type: 'isExit', params: ({ event }) => ({ loss: event.loss }) },
+            target: 'unloading',
+            actions: [{ type: 'noteLoss', params: {} }, 'tellLost'],
           },
-          on: { 'replica.suspect': 'proving' },
-        },
-        proving: {
-          description: 'It answers, but has it gone deaf? It is asked to decode one token.',
-          invoke: {
-            id: 'prove',
-            src: 'proveEngine',
-            onDone: [
-              {
-                guard: { type: 'decodes', params: ({ event }) => ({ decoded: event.output }) },
-                target: 'serving',
-                actions: 'noteHealthy',
-              },
-              {
-                target: '#replica.lost',
-                actions: [
+          { target: 'lost', actions: [{ type: 'noteLoss', params: {} }, 'tellLost'] },
+        ],
+      },
+      states: {
+        health: {
+          description: 'Whether it still works is looked at from time to time.',
+          initial: 'serving',
+          states: {
+            serving: {
+              description: 'Between two probes.',
+              after: { probeInterval: 'checking' },
+              on: { 'replica.suspect': 'proving' },
+            },
+            checking: {
+              description: 'A health probe is under way; tasks go on.',
+              invoke: {
+                id: 'check',
+                src: 'probeEngine',
+                onDone: [
                   {
-                    type: 'noteLoss',
-                    params: () => ({ loss: { cause: 'deaf', message: 'answers, but decodes no token' } }),
+                    guard: { type: 'isReady', params: ({ event }) => ({ health: event.output }) },
+                    target: 'serving',
+                    actions: 'noteHealthy',
                   },
-                  'tellLost',
+                  { guard: 'isOneFailureShort', target: 'serving', actions: 'countFailedProbe' },
+                  {
+                    target: '#replica.lost',
+                    actions: [
+                      {
+                        type: 'noteLoss',
+                        params: () => ({
+                          loss: { cause: 'unreachable', message: 'failed its health probes' },
+                        }),
+                      },
+                      'tellLost',
+                    ],
+                  },
                 ],
+                onError: { target: 'serving', actions: 'countFailedProbe' },
               },
-            ],
-            onError: 'serving',
+              on: { 'replica.suspect': 'proving' },
+            },
+            proving: {
+              description: 'It answers, but has it gone deaf? It is asked to decode one token.',
+              invoke: {
+                id: 'prove',
+                src: 'proveEngine',
+                onDone: [
+                  {
+                    guard: { type: 'decodes', params: ({ event }) => ({ decoded: event.output }) },
+                    target: 'serving',
+                    actions: 'noteHealthy',
+                  },
+                  {
+                    target: '#replica.lost',
+                    actions: [
+                      {
+                        type: 'noteLoss',
+                        params: () => ({ loss: { cause: 'deaf', message: 'answers, but decodes no token' } }),
+                      },
+                      'tellLost',
+                    ],
+                  },
+                ],
+                onError: 'serving',
+              },
+            },
+          },
+        },
+        intake: {
+          description: 'Whether it is given runs.',
+          initial: 'open',
+          on: { 'run.taken': { actions: 'forgetRests' } },
+          states: {
+            open: {
+              description: 'It is granted runs as long as it has free slots.',
+              tags: ['open'],
+              on: { 'run.declined': { target: 'resting', actions: 'planRest' } },
+            },
+            resting: {
+              description:
+                'Its engine works but would not take a run: for as long as it asks, or longer each time, it is given none.',
+              after: { rest: { target: 'open', actions: 'tellRested' } },
+            },
           },
         },
       },
@@ -318,7 +308,7 @@ export const replicaMachine = setup({
       invoke: {
         id: 'clear',
         src: 'unloadEngine',
-        onDone: [{ guard: 'isGraceful', target: 'idle' }, { target: 'failed' }],
+        onDone: 'failed',
         onError: 'failed',
       },
     },
@@ -331,11 +321,12 @@ export const replicaMachine = setup({
     },
     'backing off': {
       description: 'Waits before the next try, longer each time.',
+      tags: ['waiting'],
       after: { backoff: 'loading' },
     },
     broken: {
       description: 'The breaker is open: too many failures in a row, or restarts in too short a time.',
-      tags: ['empty'],
+      tags: ['empty', 'waiting'],
       entry: ['openBreaker', 'tellBroken'],
       after: { breakerOpen: 'half open' },
     },
@@ -378,6 +369,10 @@ const UNLOADED: Record<UnloadCause, string> = {
   swap: 'unloaded to make room for another model',
   drain: 'unloaded because its pool was drained',
 };
+
+function waitFor(backoff_ms: number, now: number): { backoff_ms: number; loads_again_at: number } {
+  return { backoff_ms, loads_again_at: now + backoff_ms };
+}
 
 /** Faults of the device come back with any process on it, so they have a breaker of their own. */
 function isOfDevice({ cause }: EngineLoss): boolean {

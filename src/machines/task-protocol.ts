@@ -50,8 +50,23 @@ export interface TaskContext {
   continuable: boolean;
   usage: TaskUsage;
   /** Monotonic milliseconds of each first entry; the differences are what a client is told. */
-  times: { admitted: number; provisioning?: number; placed?: number; first_token?: number; ended?: number };
+  times: {
+    admitted: number;
+    provisioning?: number;
+    placed?: number;
+    /** When an engine would not take it, the first time since one did. */
+    declined?: number;
+    first_token?: number;
+    /** Milliseconds after the first token in which no process had it. */
+    away_ms?: number;
+    ended?: number;
+  };
   outcome: TaskOutcome | undefined;
+}
+
+/** Milliseconds of a task that is over since its first token, without the time in which no process had it. */
+export function decodeTime({ first_token, away_ms = 0, ended = 0 }: TaskContext['times']): number {
+  return first_token === undefined ? 0 : Math.max(0, Math.round(ended - first_token - away_ms));
 }
 
 export type TaskOutcome =
@@ -73,6 +88,8 @@ export type TaskEvent =
   | { type: 'engine.streamed'; at: number }
   | { type: 'engine.finished'; at: number; reason: FinishReason; usage: TaskUsage }
   | { type: 'engine.failed'; at: number; failure: Failure; usage: TaskUsage }
+  /** The engine has not begun with the run, and takes none now. */
+  | { type: 'engine.declined'; at: number; failure: Failure; usage: TaskUsage }
   /** The answer to `run.check`: for how long the engine has given no sign of life. */
   | { type: 'engine.quiet'; at: number; quiet_ms: number; usage: TaskUsage }
   | { type: 'metrics.due' }
@@ -90,6 +107,7 @@ export const TASK_EVENTS = [
   'engine.streamed',
   'engine.finished',
   'engine.failed',
+  'engine.declined',
   'engine.quiet',
   'metrics.due',
   'check.due',

@@ -66,8 +66,12 @@ export const taskMachine = setup({
     idleCheck: ({ context, event }) => untilCheck(context.rules.idle_ms, event),
   },
   guards: {
+    mayWait: ({ context: { times, rules }, event }) =>
+      event.type === 'engine.declined' &&
+      event.failure.retriable &&
+      event.at - (times.declined ?? event.at) < rules.first_token_ms,
     mayRunAgain: ({ context, event }) =>
-      event.type === 'engine.failed' &&
+      (event.type === 'engine.failed' || event.type === 'engine.declined') &&
       event.failure.retriable &&
       context.attempts < context.rules.max_attempts,
     mayContinue: ({ context, event }) =>
@@ -108,6 +112,11 @@ export const taskMachine = setup({
           }
         : {},
     ),
+    forgetAttempt: assign(({ context: { attempts, times }, event }) =>
+      'at' in event
+        ? { attempts: attempts - 1, times: { ...times, declined: times.declined ?? event.at } }
+        : {},
+    ),
     dropLease: assign({ lease: undefined, replica_id: undefined }),
     noteContinuation: assign(({ context, event }) =>
       event.type === 'engine.failed' ? { continuations: context.continuations + 1, usage: event.usage } : {},
@@ -121,9 +130,7 @@ export const taskMachine = setup({
         : {},
     ),
     noteFirstToken: assign(({ context, event }) =>
-      'at' in event
-        ? { times: { ...context.times, first_token: context.times.first_token ?? event.at } }
-        : {},
+      'at' in event ? { times: withFirstToken(context.times, event.at) } : {},
     ),
     recordSilence: assign(({ context, event }) =>
       event.type === 'engine.quiet'
@@ -140,6 +147,7 @@ export const taskMachine = setup({
         case 'engine.finished':
           return { times, usage: event.usage, outcome: { kind: 'finished', reason: event.reason } as const };
         case 'engine.failed':
+        case 'engine.declined':
           return { times, usage: event.usage, outcome: { kind: 'failed', failure: event.failure } as const };
         case 'task.cancel':
           return {
@@ -229,6 +237,11 @@ export const taskMachine = setup({
           { guard: 'mayRunAgain', target: 'admitted', actions: ['dropLease', 'requeue'] },
           { target: 'error', actions: 'recordOutcome' },
         ],
+        'engine.declined': [
+          { guard: 'mayWait', target: 'admitted', actions: ['forgetAttempt', 'dropLease', 'requeue'] },
+          { guard: 'mayRunAgain', target: 'admitted', actions: ['dropLease', 'requeue'] },
+          { target: 'error', actions: 'recordOutcome' },
+        ],
         'task.cancel': { target: 'ended', actions: ['recordOutcome', 'abortEngine'] },
         'task.fail': { target: 'error', actions: ['recordOutcome', 'abortEngine'] },
         'task.expire': { target: 'error', actions: ['recordOutcome', 'abortEngine'] },
@@ -282,6 +295,12 @@ export type TaskState = TaskSnapshot['value'];
 /** Final states: nothing follows in the log, and no event moves the task any more. */
 export function isOver(state: TaskState): boolean {
   return state === 'ended' || state === 'error';
+}
+
+function withFirstToken(times: TaskContext['times'], at: number): TaskContext['times'] {
+  const after = { ...times, first_token: times.first_token ?? at };
+  delete after.declined;
+  return after;
 }
 
 function failureOf(context: TaskContext): Failure {

@@ -192,7 +192,8 @@ export function createMetrics(orchestrator: Orchestrator): {
   function placed(record: TaskRecord): void {
     const { times, predicted_start_ms } = record.context;
     started.inc({ ...labelsOf(record), priority: record.priority });
-    if (times.placed === undefined) return;
+    // What was predicted for a task knew of no time in which nobody had it.
+    if (times.placed === undefined || record.is_restored) return;
     const { engine } = record.request;
     predictionError.observe(
       { engine, pool_id: record.pool_id },
@@ -214,7 +215,7 @@ export function createMetrics(orchestrator: Orchestrator): {
     tokensOut.inc(labels, usage.tokens_out);
     const { replica_id: _, ...latency } = labels;
     const byClass = { ...latency, priority: record.priority };
-    if (times.first_token === undefined) return;
+    if (times.first_token === undefined || record.is_restored) return;
     firstToken.observe(byClass, times.first_token - times.admitted);
     if (times.ended !== undefined) decode.observe(byClass, times.ended - times.first_token);
   }

@@ -2,6 +2,7 @@ import type { Logger } from 'pino';
 import type { Observation } from '../actors/observation.ts';
 import type { Orchestrator } from '../actors/orchestrator.ts';
 import type { TaskRecord } from '../actors/task-record.ts';
+import { decodeTime } from '../machines/task-protocol.ts';
 
 /** Writes one log line for each thing that matters: what happened, to whom, in one sentence. */
 export function narrate(orchestrator: Orchestrator, logger: Logger): () => void {
@@ -322,7 +323,7 @@ function closed(orchestrator: Orchestrator, logger: Logger, record: TaskRecord):
     ...fieldsOf(orchestrator, record),
     tokens_in: usage.tokens_in,
     tokens_out: usage.tokens_out,
-    decode_time_ms: times.first_token === undefined ? 0 : Math.round((times.ended ?? 0) - times.first_token),
+    decode_time_ms: decodeTime(times),
     duration_ms: Math.round((times.ended ?? times.admitted) - times.admitted),
   };
   if (outcome?.kind === 'failed')

@@ -15,7 +15,10 @@ export interface PlacementPool {
   max_tokens_out: number | undefined;
   workloads: readonly string[] | undefined;
   /** What its engine can do; undefined until one was loaded. */
-  features: Pick<EngineProperties['features'], 'chat' | 'grammar' | 'json_schema' | 'tokenizer'> | undefined;
+  features:
+    | (Pick<EngineProperties['features'], 'chat' | 'grammar' | 'json_schema' | 'tokenizer'> &
+        Partial<Pick<EngineProperties['features'], 'deterministic' | 'deterministic_cold'>>)
+    | undefined;
   /** Devices that it runs on, in the words of `require_device_mask`; left out where it has none. */
   device_mask?: string | undefined;
   /** Memory of those devices, where known. */
@@ -42,6 +45,7 @@ export interface PlacementJob {
   max_tokens: number;
   expected_tokens?: number | undefined;
   sampler_profile_version?: string | undefined;
+  determinism?: 'strict' | 'best_effort' | undefined;
   /** Needs a chat template. */
   messages?: readonly unknown[] | undefined;
   sampling?: { grammar?: string | undefined; json_schema?: object | undefined } | undefined;

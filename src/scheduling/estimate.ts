@@ -8,13 +8,23 @@ export interface Rates {
   token_ms: number | undefined;
   /** Tokens of a finished run. */
   tokens_out: number | undefined;
-  /** Milliseconds from asking for the pool until it is ready. */
+  /** Milliseconds from the begin of a load until the engine is ready. */
   load_ms: number | undefined;
+  /** The shortest times lately to a first token and between two, in milliseconds; each further run forgets a little. */
+  least_first_token_ms?: number | undefined;
+  least_token_ms?: number | undefined;
 }
 
 /** Nothing measured. */
 export function newRates(): Rates {
-  return { first_token_ms: undefined, token_ms: undefined, tokens_out: undefined, load_ms: undefined };
+  return {
+    first_token_ms: undefined,
+    token_ms: undefined,
+    tokens_out: undefined,
+    load_ms: undefined,
+    least_first_token_ms: undefined,
+    least_token_ms: undefined,
+  };
 }
 
 /** Stand in for a rate until the first run has been measured: half a second for a task that names no length. */
@@ -23,6 +33,19 @@ const UNMEASURED = { first_token_ms: 100, token_ms: 10, tokens_out: 40 };
 /** Exponentially weighted mean that starts at its first sample. */
 export function smooth(mean: number | undefined, sample: number, weight = 0.2): number {
   return mean === undefined ? sample : mean + weight * (sample - mean);
+}
+
+/** Share of the way to each slower sample by which the least is forgotten. */
+const FORGETS = 0.05;
+
+function least(known: number | undefined, sample: number): number {
+  return known === undefined || sample < known ? sample : known + FORGETS * (sample - known);
+}
+
+/** Takes a first token into account. @param ms since the slot was granted */
+export function noteFirstToken(rates: Rates, ms: number): void {
+  rates.first_token_ms = smooth(rates.first_token_ms, ms);
+  rates.least_first_token_ms = least(rates.least_first_token_ms, ms);
 }
 
 /**
@@ -39,7 +62,9 @@ export function noteRun(
 ): void {
   rates.tokens_out = smooth(rates.tokens_out, tokens_out);
   if (first_token_at === undefined || tokens_out < 2) return;
-  rates.token_ms = smooth(rates.token_ms, Math.max(0, ended_at - first_token_at) / (tokens_out - 1));
+  const token_ms = Math.max(0, ended_at - first_token_at) / (tokens_out - 1);
+  rates.token_ms = smooth(rates.token_ms, token_ms);
+  rates.least_token_ms = least(rates.least_token_ms, token_ms);
 }
 
 /** What a request says of the length of its output. */
@@ -66,6 +91,14 @@ export function serviceTime(rates: Rates, tokens: number): number {
 /** Milliseconds of one slot that these tasks are expected to take, all together. */
 export function workTime({ first_token_ms, token_ms }: Rates, { tasks, tokens }: WorkAhead): number {
   return tasks * (first_token_ms ?? UNMEASURED.first_token_ms) + tokens * (token_ms ?? UNMEASURED.token_ms);
+}
+
+/** Share of a load time that one which takes longer than usual is taken to need still. */
+const LATE_SHARE = 0.25;
+
+/** Milliseconds that a load still takes; never 0, for one that is late is not there yet. */
+export function remainingLoad(load_ms: number, elapsed_ms: number): number {
+  return Math.max(load_ms - elapsed_ms, load_ms * LATE_SHARE);
 }
 
 export interface StartView {
@@ -96,12 +129,12 @@ export function predictStart(view: StartView): number {
 
 /**
  * How long a task takes at least once it has a slot, in milliseconds: time to its first token, and its tokens where
- * its caller has said how many. Only what was measured counts, so a deadline that this misses cannot be kept; a
- * caller who names no length may get an answer of one token.
+ * its caller has said how many. Only the best that was measured lately counts, so that a deadline that this misses
+ * cannot be kept, and one run that was slow shuts nobody out; a caller who names no length may get one token.
  */
 export function predictDuration(rates: Rates, wish: OutputWish): number {
   const tokens = wish.expected_tokens === undefined ? 0 : expectedTokens(rates, wish);
-  return (rates.first_token_ms ?? 0) + tokens * (rates.token_ms ?? 0);
+  return (rates.least_first_token_ms ?? 0) + tokens * (rates.least_token_ms ?? 0);
 }
 
 /** How full a queue is, and how fast places in it become free. */

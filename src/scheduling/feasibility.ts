@@ -93,6 +93,20 @@ const DEMANDS: readonly Filter[] = [
       invalid('sampling.json_schema: this engine cannot hold its output to a schema; leave it out'),
   },
   {
+    name: 'determinism',
+    reason: 'EXTENSIONS_UNSATISFIED',
+    // Vectors and rankings do not depend on chance.
+    fits: ({ features }, { determinism, workload }) =>
+      determinism !== 'strict' ||
+      workload !== 'completion' ||
+      features?.deterministic !== false ||
+      features.deterministic_cold === true,
+    refuse: () =>
+      invalid(
+        'determinism: this engine does not promise the same output for the same request; use "best_effort" or leave it out',
+      ),
+  },
+  {
     name: 'require_device_mask',
     reason: 'NO_CAPACITY',
     fits: ({ device_mask }, { placement }) =>

@@ -245,11 +245,13 @@ const LOST: { name: string; can: keyof typeof CAN; fields: object }[] = [
 for (const { name, can, fields } of LOST)
   test(`not gone on with: ${name}`, async (t) => {
     const rig = createRig({
+      preload: false,
       engine: (engine) => (engine.features = { ...CAN[can], grammar: true, json_schema: true }),
     });
-    await rig.ready();
     t.teardown(rig.close);
+    // Accepted while nobody knows yet what the engine can.
     const id = (await rig.submit(fields)).task_id;
+    await rig.ready();
     (await rig.runOf(id)).token(3);
     rig.engine.crash();
     const log = await over(rig, id);
@@ -257,6 +259,41 @@ for (const { name, can, fields } of LOST)
     t.like(log.at(-1)?.data, { code: 'WORKER_RESET', retriable: true });
     t.is(rig.record(id).context.usage.tokens_out, 3);
   });
+
+test('replay: a strict task is cold, and so can be repeated where only such calls always give the same', async (t) => {
+  const rig = createRig({
+    engine: (engine) => (engine.features = { resume: true, deterministic_cold: true }),
+  });
+  t.teardown(rig.close);
+  await rig.ready();
+  const id = (await rig.submit({ determinism: 'strict' })).task_id;
+  const run = await rig.runOf(id);
+  t.true(run.call.cold);
+  run.token(3);
+  await crash(rig);
+  const again = await rig.runOf(id);
+  t.is(again.call.resume, undefined);
+  finish(again, 5);
+  t.is(textOf(await over(rig, id)), whole(5));
+  for (const [fields, cold] of [
+    [{ kv_hint: 'cold' }, true],
+    [{ kv_hint: 'reuse' }, undefined],
+    [{}, undefined],
+  ] as const) {
+    const other = (await rig.submit(fields)).task_id;
+    const { call } = await rig.runOf(other);
+    t.is(call.cold, cold);
+    await rig.orchestrator.cancel(other);
+  }
+});
+
+test('a strict task is refused where the engine is known not to be deterministic, by the name of its field', async (t) => {
+  const rig = await start('resume');
+  t.teardown(rig.close);
+  await t.throwsAsync(rig.submit({ determinism: 'strict' }), { message: /^determinism: .*best_effort/ });
+  const { task_id } = await rig.submit({ determinism: 'strict', workload: 'embedding', inputs: ['a'] });
+  t.is(rig.record(task_id).request.determinism, 'strict');
+});
 
 const CHOICES: { fields: object; can: keyof typeof CAN; resumes: boolean }[] = [
   { fields: {}, can: 'both', resumes: false },

@@ -198,17 +198,31 @@ test('a deadline of 0 is refused before anything else is asked', async (t) => {
 });
 
 test('a deadline that the measured speed cannot keep is refused, with the time it would take', async (t) => {
-  const rig = createRig();
+  const rig = createRig({ slots: 2 });
   t.teardown(rig.close);
   await rig.ready();
   await serve(rig, (await rig.submit()).task_id, 200, 20, 11);
+  const beside = await rig.submit({ expected_tokens: 200, max_tokens: 200 });
   const end = await refusalOf(rig.submit({ expected_tokens: 100, max_tokens: 100, deadline_ms: 2199 }));
   t.like(end, { code: 'DEADLINE_UNMET', pool_id: 'scripted' });
   t.regex(end?.message ?? '', /would end in 2200 ms at the earliest, after its deadline of 2199 ms/);
   const running = await rig.submit({ expected_tokens: 100, max_tokens: 100, deadline_ms: 2200 });
   const start = await refusalOf(rig.submit({ deadline_ms: 2199 }));
   t.regex(start?.message ?? '', /would start in 2200 ms, after its deadline of 2199 ms/);
-  await rig.orchestrator.cancel(running.task_id);
+  for (const { task_id } of [beside, running]) await rig.orchestrator.cancel(task_id);
+});
+
+test('an idle pool that was slow once still takes short deadlines, and finds out how fast it is now', async (t) => {
+  const rig = createRig();
+  t.teardown(rig.close);
+  await rig.ready();
+  await serve(rig, (await rig.submit()).task_id, 5000, 20, 11);
+  await until(() => rig.pool.leases === 0);
+  await serve(rig, (await rig.submit({ deadline_ms: 4000 })).task_id, 50, 20, 11);
+  const running = await rig.submit({ deadline_ms: 4000, expected_tokens: 11 });
+  const waiting = await rig.submit({ deadline_ms: 600_000, expected_tokens: 11 });
+  t.is(rig.record(waiting.task_id).state, 'admitted');
+  for (const { task_id } of [running, waiting]) await rig.orchestrator.cancel(task_id);
 });
 
 test('where the engine is as fast as ever, tasks start when they were told', async (t) => {
@@ -273,13 +287,13 @@ test('a pool that is not up yet adds what is left of its load to the start', asy
   rig.clock.advance(400);
   t.is(rig.orchestrator.place(rig.record(first.task_id)).predicted_start_ms, 600);
   rig.clock.advance(2600);
-  t.is(rig.orchestrator.place(rig.record(first.task_id)).predicted_start_ms, 0);
+  t.is(rig.orchestrator.place(rig.record(first.task_id)).predicted_start_ms, 250);
   await settle();
   rig.engine.loaded();
   (await rig.runOf(first.task_id)).finish();
   await until(() => rig.record(first.task_id).state === 'ended');
   rig.engine.loads = 'at once';
   rig.engine.crash();
-  await until(() => rig.pool.snapshot.value === 'starting');
-  t.is((await rig.submit()).predicted_start_ms, 3000, 'as long as the last load took');
+  await until(() => rig.pool.replicas[0]?.snapshot.value === 'backing off');
+  t.is((await rig.submit()).predicted_start_ms, 4000, 'its wait, and as long as the last load took');
 });

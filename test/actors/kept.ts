@@ -4,7 +4,7 @@ import { MemoryStore } from '../../src/store/memory-store.ts';
 import type { Fact, Store } from '../../src/store/store.ts';
 import { MemoryTaskLog } from '../../src/streams/memory-log.ts';
 import { eventsSoFar } from '../../src/streams/read-log.ts';
-import type { Cursor, LogEvent, NewLogEvent, TaskLog } from '../../src/streams/task-log.ts';
+import type { Cursor, LogEvent, NewLogEvent, LogTime, TaskLog } from '../../src/streams/task-log.ts';
 import { request } from '../helpers/server.ts';
 import { SimulatedClock } from '../helpers/simulated-clock.ts';
 import { until } from '../helpers/until.ts';
@@ -34,6 +34,7 @@ export class Disk {
         tail: (id) => this.#log.tail(id),
         isClosed: (id) => this.#log.isClosed(id),
         read: (id, after, reader) => this.#log.read(id, after, AbortSignal.any([reader, signal])),
+        times: () => this.times,
         drop: (id) => (signal.aborted ? undefined : this.#log.drop(id)),
         close: async () => cut.abort(),
       },
@@ -41,6 +42,8 @@ export class Disk {
   }
 
   #cut = new AbortController();
+  /** When what every log has was written. */
+  times: readonly LogTime[] = [];
 
   /** Writes as an earlier process would have. */
   put(facts: readonly Fact[]): void {

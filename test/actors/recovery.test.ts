@@ -102,6 +102,32 @@ for (const how of ['replay', 'resume', 'neither'] as const)
     );
   });
 
+test('a task that goes on after a restart has its times in order, and counts what it decoded before', async (t) => {
+  const disk = new Disk();
+  put(disk, stored(1));
+  disk.append(idOf(1), STARTED, token(0), METRICS, token(1));
+  // Ten seconds of decoding, then the process was gone until half a minute after the admission.
+  disk.times = [
+    { from: 1, at_ms: EPOCH + 5000 },
+    { from: 3, at_ms: EPOCH + 15_000 },
+  ];
+  const rig = restart(disk, {
+    clock: new SimulatedClock(EPOCH + 30_000),
+    engine: (engine) => (engine.features = { resume: true }),
+  });
+  t.teardown(rig.close);
+  await rig.orchestrator.recovered;
+  const run = await rig.runOf(idOf(1));
+  run.token(1);
+  rig.clock.advance(250);
+  run.finish();
+  t.like((await over(rig, 1)).at(-1), { type: 'end', data: { tokens_out: 3, decode_ms: 10_250 } });
+  const { admitted, placed = 0, first_token = 0, ended = 0 } = rig.record(idOf(1)).context.times;
+  t.is(first_token - admitted, 5000 + EPOCH - stored(1).admitted_wall_ms);
+  t.true(admitted <= placed && placed <= first_token && first_token <= ended);
+  t.true(rig.record(idOf(1)).is_restored);
+});
+
 test('a log that says over is right where the store has not heard of it, and its session is charged', async (t) => {
   const disk = new Disk();
   disk.put([

@@ -20,10 +20,14 @@ export interface ScriptedRun {
   token(count?: number): void;
   /** A piece of text that is none of these. */
   say(text: string, tokens?: number): void;
+  /** The input is known. */
+  prefilled(tokens_in: number, tokens_cached: number): void;
   /** A sign of life of a prefill. */
   progress(): void;
   finish(): void;
   fail(cause?: Failure): void;
+  /** The engine is busy. */
+  decline(retry_after_ms?: number): void;
 }
 
 interface Running extends ScriptedRun {
@@ -113,6 +117,7 @@ export class ScriptedEngine implements Engine {
     return this.#start(call, signal, {
       step: (n) => sink.delta({ channel: 'text', text: ` s${from + n}`, tokens: 1 }),
       say: (text, tokens) => sink.delta({ channel: 'text', text, tokens }),
+      prefilled: (tokens_in, tokens_cached) => sink.prefilled?.(tokens_in, tokens_cached),
       progress: () => sink.progress?.(1, 2),
       writes: true,
     });
@@ -141,6 +146,7 @@ export class ScriptedEngine implements Engine {
     work: {
       step: (n: number) => void;
       say?: (text: string, tokens: number) => void;
+      prefilled?: (tokens_in: number, tokens_cached: number) => void;
       progress?: () => void;
       writes?: true;
     },
@@ -178,6 +184,7 @@ export class ScriptedEngine implements Engine {
         usage.tokens_out += tokens;
         work.say?.(text, tokens);
       },
+      prefilled: (tokens_in, tokens_cached) => work.prefilled?.(tokens_in, tokens_cached),
       progress: () => work.progress?.(),
       finish() {
         run.settle(
@@ -188,6 +195,10 @@ export class ScriptedEngine implements Engine {
       },
       fail(cause = failure('WORKER_RESET', 'scripted')) {
         run.settle({ kind: 'failed', failure: cause, usage: { ...usage } });
+      },
+      decline(retry_after_ms) {
+        const cause = failure('POOL_UNAVAILABLE', 'busy', retry_after_ms ? { retry_after_ms } : {});
+        run.settle({ kind: 'failed', failure: cause, usage: { ...usage }, declined: true });
       },
     };
     this.runs.push(run);

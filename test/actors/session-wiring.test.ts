@@ -148,7 +148,7 @@ test('turns are counted, and the one too many ends the session', async (t) => {
 });
 
 test('metrics of a stream carry the session as it is then: its warmth and what is left', async (t) => {
-  const rig = await start({ tokens: 100 });
+  const rig = await start({ tokens: 100 }, { engine: (engine) => (engine.features = { kv_reuse: true }) });
   t.teardown(rig.close);
   const { task_id } = await rig.submit({ session_id: SESSION, max_tokens: 60 });
   const run = await rig.runOf(task_id);
@@ -161,8 +161,29 @@ test('metrics of a stream carry the session as it is then: its warmth and what i
   t.is(metrics.length, 2);
 });
 
-test('a session is warm from its first token on, and cold again when its replica is lost', async (t) => {
+test('a session is never called warm where the engine does not use what it has cached', async (t) => {
   const rig = await start({ tokens: 100 }, { engine: (engine) => (engine.kv_bytes_per_token = 1000) });
+  t.teardown(rig.close);
+  const { task_id } = await rig.submit({ session_id: SESSION, max_tokens: 8 });
+  const run = await rig.runOf(task_id);
+  run.token(2);
+  t.like(info(rig), { kv_warmth: false, kv_bytes: 0 });
+  run.finish();
+  await ended(rig, task_id);
+  const metrics = (await rig.log(task_id)).filter(({ type }) => type === 'metrics');
+  for (const { data } of metrics) t.like(data, { kv_warmth: false });
+});
+
+test('a session is warm from its first token on, and cold again when its replica is lost', async (t) => {
+  const rig = await start(
+    { tokens: 100 },
+    {
+      engine(engine) {
+        engine.kv_bytes_per_token = 1000;
+        engine.features = { kv_reuse: true };
+      },
+    },
+  );
   t.teardown(rig.close);
   const { task_id } = await rig.submit({ session_id: SESSION, max_tokens: 8 });
   await rig.submit({ session_id: OTHER, max_tokens: 8 });

@@ -148,7 +148,7 @@ test('the failures of an engine that has worked long enough since are forgiven',
   const { breaker_threshold, initial_ms, stable_ms } = SUPERVISION.replica.budget;
   for (let restart = 0; restart <= breaker_threshold; restart++) {
     rig.clock.advance(stable_ms);
-    await until(() => rig.pool.replicas[0]?.snapshot.matches({ ready: 'serving' }));
+    await until(() => rig.pool.replicas[0]?.snapshot.matches({ ready: { health: 'serving' } }));
     rig.engine.crash();
     await until(() => rig.pool.replicas[0]?.snapshot.value === 'backing off');
     rig.clock.advance(initial_ms);

@@ -118,6 +118,23 @@ test('a run that is granted again in the turn in which it was lost is watched an
   }
 });
 
+test('a run that is ended from outside says how much it has read, as the engine told', async (t) => {
+  for (const how of ['deadline', 'silence', 'cancel'] as const) {
+    const rig = createRig({ rules: { first_token_ms: 5000, idle_ms: 5000 } });
+    t.teardown(rig.close);
+    await rig.ready();
+    const id = (await rig.submit({ deadline_ms: how === 'deadline' ? 3000 : 60_000 })).task_id;
+    const run = await rig.runOf(id);
+    run.prefilled(17, 5);
+    if (how !== 'silence') run.token(2);
+    if (how === 'cancel') await rig.orchestrator.cancel(id);
+    else rig.clock.advance(5000);
+    const tokens_out = how === 'silence' ? 0 : 2;
+    t.deepEqual(rig.record(id).context.usage, { tokens_in: 17, tokens_cached: 5, tokens_out });
+    if (how === 'cancel') t.like((await rig.log(id)).at(-1)?.data, { tokens_in: 17 });
+  }
+});
+
 test('a run that keeps dying before its first token fails at its third attempt', async (t) => {
   const rig = createRig();
   t.teardown(rig.close);

@@ -37,6 +37,8 @@ export function promptCall(text: string, extra: Partial<EngineCall> = {}): Engin
 export interface Recorded {
   outcome: EngineOutcome;
   deltas: Delta[];
+  /** Tokens of the input as they were told while it ran; undefined where they were not. */
+  prefilled: number | undefined;
   text: string;
   tokens: number;
 }
@@ -49,9 +51,13 @@ export async function record(
 ): Promise<Recorded> {
   const deltas: Delta[] = [];
   const ended: { outcome?: EngineOutcome } = {};
+  let prefilled: number | undefined;
   const outcome = await engine.run(
     call,
     {
+      prefilled(tokens_in) {
+        prefilled = tokens_in;
+      },
       delta(delta) {
         if (ended.outcome !== undefined) throw new Error('a delta came after the outcome');
         if (signal.aborted) throw new Error('a delta came after the abort');
@@ -65,6 +71,7 @@ export async function record(
   return {
     outcome,
     deltas,
+    prefilled,
     text: deltas.map((delta) => delta.text).join(''),
     tokens: deltas.reduce((sum, delta) => sum + delta.tokens, 0),
   };
@@ -142,6 +149,7 @@ export function conformance(test: TestFn, subject: Subject): void {
         onDelta: (count) => count === 2 && abort.abort(),
       });
       t.is(run.outcome.kind, 'aborted');
+      if (run.prefilled !== undefined) t.is(run.outcome.usage.tokens_in, run.prefilled);
       t.is(run.deltas.length, 2);
       const all = Array.from({ length: slots_total }, () =>
         record(engine, promptCall('Once', { max_tokens: 3 })),
@@ -218,6 +226,7 @@ export function conformance(test: TestFn, subject: Subject): void {
         const run = await record(engine, { ...promptCall(''), input, max_tokens: 1 });
         t.is(await engine.count(input, never), run.outcome.usage.tokens_in);
         t.true(run.outcome.usage.tokens_in > 0);
+        if (run.prefilled !== undefined) t.is(run.prefilled, run.outcome.usage.tokens_in);
       }
       if (features.chat === 'none') {
         const run = await record(engine, { ...promptCall(''), input: { kind: 'chat', messages } });

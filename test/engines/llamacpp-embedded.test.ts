@@ -166,6 +166,11 @@ test.serial('a grammar and a schema bind the output, and a bad one is refused', 
   const gbnf = 'root ::= "yes" | "no"';
   const answer = await record(engine, promptCall('Is it?', { output: { kind: 'grammar', gbnf } }));
   t.true(['yes', 'no'].includes(answer.text));
+  t.true(
+    answer.deltas.every(({ text }) => text !== ''),
+    'the mark at the end is no output',
+  );
+  t.is(answer.outcome.usage.tokens_out, answer.tokens);
   t.is(answer.outcome.kind === 'finished' && answer.outcome.reason, 'eos');
   const schema = { type: 'object', properties: { happy: { type: 'boolean' } } };
   const object = await record(

@@ -155,13 +155,40 @@ for (const chop of [1, 2, 3, 7, 64]) {
   });
 }
 
-test('the last token has no text when the model says it is done, but it counts', async (t) => {
+test('the mark at which the model says it is done has no text, and does not count', async (t) => {
   const { engine } = await attach(t, { eos_at: 4 });
   await engine.load(never);
   const run = await record(engine, promptCall('Once'));
   t.is(run.outcome.kind === 'finished' && run.outcome.reason, 'eos');
-  t.is(run.tokens, 5);
-  t.is(run.deltas.at(-1)?.text, '');
+  t.is(run.tokens, 4);
+  t.is(run.outcome.usage.tokens_out, 4);
+  t.true(run.deltas.every(({ text }) => text !== ''));
+});
+
+test('a cold call leaves what the server has cached alone, and with one slot gives the same again', async (t) => {
+  for (const slots of [1, 2]) {
+    const { engine, fake } = await attach(t, { slots });
+    const { features } = await engine.load(never);
+    t.like(features, { deterministic: false, deterministic_cold: slots === 1, kv_reuse: true });
+    await record(engine, promptCall('Once'));
+    await record(engine, promptCall('Once', { cold: true }));
+    t.deepEqual(
+      fake.completions.map(({ body }) => body['cache_prompt']),
+      [true, false],
+    );
+  }
+});
+
+test('the input is told before the first token, so that a canceled run has one', async (t) => {
+  const { engine } = await attach(t, {});
+  await engine.load(never);
+  const abort = new AbortController();
+  const run = await record(engine, promptCall('Once upon'), {
+    signal: abort.signal,
+    onDelta: () => abort.abort(),
+  });
+  t.is(run.prefilled, 3);
+  t.like(run.outcome, { kind: 'aborted', usage: { tokens_in: 3 } });
 });
 
 test('a stop string is reported as such', async (t) => {
@@ -178,6 +205,8 @@ test('a stop string is reported as such', async (t) => {
       .map((delta) => delta.text)
       .join(''),
   );
+  t.is(run.outcome.usage.tokens_out, run.tokens);
+  t.is(run.tokens, 4, 'what completed the stop string does not count');
 });
 
 test('an error frame inside a 200 is a failure', async (t) => {

@@ -181,7 +181,7 @@ test('a stop string ends the output before it', async (t) => {
   await engine.load(never);
   const run = await record(engine, promptCall('Once', { sampling: { stop: ['2 t3'] } }));
   t.is(run.text, ' t0 t1 t');
-  t.is(run.tokens, 4);
+  t.is(run.tokens, 3);
   t.is(run.outcome.kind === 'finished' && run.outcome.reason, 'stop');
 });
 

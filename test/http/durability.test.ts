@@ -152,7 +152,7 @@ test('after a restart a session has the turns and the budgets that it had', asyn
       (await read())['time_budget_remaining_ms'] !== 60_000,
   );
   const info = await read();
-  t.like(info, { turns: 1, tokens_budget_remaining: 80, kv_warmth: true });
+  t.like(info, { turns: 1, tokens_budget_remaining: 80, kv_warmth: false });
   const server = await before.restart();
   const again = (await call(server, 'GET', `/v1/sessions/${session_id}`)).body;
   t.deepEqual(

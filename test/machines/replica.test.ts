@@ -2,13 +2,12 @@ import test from 'ava';
 import { createActor, fromPromise, waitFor } from 'xstate';
 import type { EngineHealth, EngineLoss, EngineProperties } from '../../src/engines/engine.ts';
 import { failure, TaskchartError } from '../../src/errors.ts';
+import { replicaMachine, type ReplicaActor } from '../../src/machines/replica.ts';
 import {
   REPLICA_EVENTS,
-  replicaMachine,
-  type ReplicaActor,
   type ReplicaContext,
   type ReplicaFact,
-} from '../../src/machines/replica.ts';
+} from '../../src/machines/replica-protocol.ts';
 import { SimulatedClock } from '../helpers/simulated-clock.ts';
 import { handledEvents, statesOf, undescribed, walk } from '../helpers/machine-walk.ts';
 
@@ -154,7 +153,10 @@ test('one failed probe is forgiven, three in a row are a loss', async (t) => {
   health = SICK;
   for (const failed of [1, 2]) {
     clock.advance(5000);
-    await waitFor(actor, (s) => s.context.failed_probes === failed && s.matches({ ready: 'serving' }));
+    await waitFor(
+      actor,
+      (s) => s.context.failed_probes === failed && s.matches({ ready: { health: 'serving' } }),
+    );
   }
   t.is(facts.length, 1);
   clock.advance(5000);
@@ -177,13 +179,48 @@ test('one that answers its probes and decodes nothing is found by one token, and
   const { actor, reach, facts } = start({ decodes: () => hears });
   await reach('ready');
   actor.send({ type: 'replica.suspect' });
-  await waitFor(actor, (snapshot) => snapshot.matches({ ready: 'serving' }));
+  await waitFor(actor, (snapshot) => snapshot.matches({ ready: { health: 'serving' } }));
   t.is(facts.length, 1);
   hears = false;
   actor.send({ type: 'replica.suspect' });
   await reach('backing off');
   const last = facts.at(-1);
   t.is(last?.type === 'replica.lost' && last.loss.cause, 'deaf');
+});
+
+test('one whose engine takes no runs rests for as long as it asks, else longer each time, and is probed meanwhile', async (t) => {
+  const { actor, clock, reach, facts } = start();
+  await reach('ready');
+  const isOpen = (): boolean => actor.getSnapshot().hasTag('open');
+  actor.send({ type: 'run.declined', retry_after_ms: 2000 });
+  t.true(actor.getSnapshot().hasTag('ready'));
+  clock.advance(1999);
+  t.false(isOpen());
+  t.is(facts.length, 1);
+  clock.advance(1);
+  t.true(isOpen());
+  t.deepEqual(facts.at(-1), { type: 'replica.rested' });
+  for (const wait of [100, 200, 400, 800, 1000, 1000]) {
+    actor.send({ type: 'run.declined' });
+    clock.advance(wait - 1);
+    t.false(isOpen());
+    clock.advance(1);
+    t.true(isOpen());
+  }
+  await waitFor(actor, (snapshot) => snapshot.matches({ ready: { health: 'serving' } }));
+  t.true((actor.getSnapshot().context.healthy_at ?? 0) >= 5000);
+  actor.send({ type: 'run.taken' });
+  actor.send({ type: 'run.declined' });
+  clock.advance(50);
+  t.true(isOpen());
+});
+
+test('an engine that rests can still be lost', async (t) => {
+  const { actor, reach, facts } = start();
+  await reach('ready');
+  actor.send({ type: 'run.declined', retry_after_ms: 2000 });
+  actor.send({ type: 'engine.lost', loss: CRASH });
+  t.deepEqual(facts.at(-1), { type: 'replica.lost', loss: CRASH });
 });
 
 test('an unload gives the engine back, keeps its cause apart, and the replica can be started again', async (t) => {
@@ -241,6 +278,9 @@ test('every state is reached, and readiness is told before any loss', (t) => {
       done('check', SICK),
       done('clear'),
       { type: 'replica.suspect' },
+      { type: 'run.declined' },
+      { type: 'run.taken' },
+      { type: 'xstate.after.rest.replica.ready.intake.resting' },
       { type: 'replica.unload', cause: 'swap' } as { type: string },
       { type: 'engine.lost', loss: { cause: 'exit', message: 'exit code 0' } } as { type: string },
       done('prove', true),
@@ -250,7 +290,7 @@ test('every state is reached, and readiness is told before any loss', (t) => {
       done('stop'),
       { type: 'xstate.after.breakerOpen.replica.broken' },
       { type: 'xstate.after.loadTimeout.replica.loading' },
-      { type: 'xstate.after.probeInterval.replica.ready.serving' },
+      { type: 'xstate.after.probeInterval.replica.ready.health.serving' },
       { type: 'xstate.after.backoff.replica.backing off' },
     ],
     key: (context: ReplicaContext) => [

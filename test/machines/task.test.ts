@@ -48,6 +48,7 @@ const EVENTS: TaskEvent[] = [
   { type: 'task.expire', at: 6, overdue: 'deadline', usage: USAGE },
   { type: 'engine.quiet', at: 6, quiet_ms: 10_000, usage: USAGE },
   { type: 'engine.quiet', at: 6, quiet_ms: 20_000, usage: USAGE },
+  { type: 'engine.declined', at: 5, failure: failure('ADMISSION_REJECT', 'busy'), usage: NONE },
 ];
 type Nine = [
   TaskEvent,
@@ -132,6 +133,27 @@ test('a run that died before its first token waits again, until its attempts are
   t.deepEqual(types(first.facts), ['log.started', 'engine.start', 'task.requeued']);
   const second = run([PLACE, LOST_EARLY, PLACE, LOST_EARLY]);
   t.is(second.state, 'error');
+});
+
+test('an engine that takes no runs costs no attempt, unless it goes on for longer than a first token may take', (t) => {
+  const declined = (at: number): TaskEvent => ({
+    type: 'engine.declined',
+    at,
+    failure: failure('POOL_UNAVAILABLE', 'loading'),
+    usage: NONE,
+  });
+  const once = run([PLACE, declined(10)]);
+  t.is(once.state, 'admitted');
+  t.like(once.context, { attempts: 0, lease: undefined });
+  t.deepEqual(types(once.facts), ['log.started', 'engine.start', 'task.requeued']);
+  const often = Array.from({ length: 10 }, (_, i) => [PLACE, declined(10 + i)]).flat();
+  t.is(run(often).state, 'admitted');
+  t.is(run([...often, PLACE, declined(20_010)]).state, 'admitted');
+  const tooLong = run([...often, PLACE, declined(20_010), PLACE, declined(20_020)]);
+  t.is(tooLong.state, 'error');
+  t.like(tooLong.context.outcome, { failure: { code: 'POOL_UNAVAILABLE' } });
+  const { context } = run([...often, PLACE, STREAMED, LOST_LATE, PLACE, declined(30_000)]);
+  t.is(context.attempts, 1);
 });
 
 test('a failure that would repeat is not tried again', (t) => {

@@ -4,6 +4,7 @@ import {
   backoff,
   expectedTokens,
   newRates,
+  noteFirstToken,
   noteRun,
   onTimeProbability,
   predictDuration,
@@ -15,7 +16,14 @@ import {
   type StartView,
 } from '../../src/scheduling/estimate.ts';
 
-const RATES: Rates = { first_token_ms: 20, token_ms: 2, tokens_out: 40, load_ms: 800 };
+const RATES: Rates = {
+  first_token_ms: 20,
+  token_ms: 2,
+  tokens_out: 40,
+  load_ms: 800,
+  least_first_token_ms: 20,
+  least_token_ms: 2,
+};
 
 const view = (changes: Partial<StartView>): StartView => ({
   rates: RATES,
@@ -104,6 +112,22 @@ test('the least duration counts only what was measured and what the caller has s
   t.is(predictDuration(RATES, { max_tokens: 500 }), 20);
   t.is(predictDuration(RATES, { max_tokens: 500, expected_tokens: 100 }), 220);
   t.is(predictDuration(RATES, { max_tokens: 50, expected_tokens: 100 }), 120);
+});
+
+test('one slow run does not make every later one slow, and an engine that has become slow is known as such in time', (t) => {
+  const rates = newRates();
+  const wish = { max_tokens: 100, expected_tokens: 11 };
+  const run = (first_ms: number, token_ms: number): void => {
+    noteFirstToken(rates, first_ms);
+    noteRun(rates, 11, 0, 10 * token_ms);
+  };
+  run(5000, 400);
+  run(50, 10);
+  t.is(predictDuration(rates, wish), 160);
+  run(5000, 400);
+  t.true(predictDuration(rates, wish) < 1000);
+  for (let i = 0; i < 100; i++) run(5000, 400);
+  t.true(predictDuration(rates, wish) > 9000);
 });
 
 test('a refused caller may come back when the next place is free, in a quarter of a second to half a minute', (t) => {

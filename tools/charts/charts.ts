@@ -34,7 +34,15 @@ export const CHARTS: readonly Chart[] = [
   {
     machine: replicaMachine,
     description: 'Supervises one engine: loads it, probes it, and starts it again within a budget.',
-    layout: { direction: 'DOWN', actions: true },
+    layout: {
+      direction: 'DOWN',
+      actions: true,
+      // Model order throws where a state has states that run side by side.
+      elk: {
+        'elk.layered.considerModelOrder.strategy': 'NONE',
+        'elk.layered.cycleBreaking.strategy': 'DEPTH_FIRST',
+      },
+    },
   },
   {
     machine: provisionerMachine,

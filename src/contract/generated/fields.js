@@ -160,7 +160,7 @@ export const taskRequestFields = {
  },
  "determinism": {
   "type": "string",
-  "about": "whether equal requests must give equal bytes; `strict` where the engine can",
+  "about": "whether equal requests must give equal bytes",
   "expects": "one of strict, best_effort"
  },
  "sampler_profile_version": {
@@ -175,7 +175,7 @@ export const taskRequestFields = {
  },
  "kv_hint": {
   "type": "string",
-  "about": "whether the session's KV cache should be used or left alone",
+  "about": "whether what earlier requests left in the KV cache may be used (`reuse`, where the engine does that), or the whole input is read again (`cold`)",
   "expects": "one of reuse, cold"
  },
  "placement": {

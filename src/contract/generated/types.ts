@@ -272,7 +272,7 @@ export interface TaskRequest {
    */
   seed?: number;
   /**
-   * Whether equal requests must give equal bytes; `strict` where the engine can.
+   * Whether equal requests must give equal bytes. `strict` uses nothing that earlier requests left in a cache, and is refused where the engine cannot promise it.
    */
   determinism?: 'strict' | 'best_effort';
   /**
@@ -284,7 +284,7 @@ export interface TaskRequest {
    */
   expected_tokens?: number;
   /**
-   * Whether the session's KV cache should be used or left alone.
+   * Whether what earlier requests left in the KV cache may be used (`reuse`, where the engine does that), or the whole input is read again (`cold`).
    */
   kv_hint?: 'reuse' | 'cold';
   placement?: Placement;
@@ -793,6 +793,10 @@ export interface MetricsEvent {
    * Whether the session's cache is used.
    */
   kv_warmth?: boolean;
+  /**
+   * With `resumed`: whether the cache came along; it never does yet.
+   */
+  kv_migrated?: boolean;
   /**
    * The engine was lost and another run goes on after the text so far.
    */

@@ -19,7 +19,7 @@ export function completionBody(call: EngineCall, prompt: string, reusePrefix: bo
     frequency_penalty: 0,
     mirostat: 0,
     ignore_eos: false,
-    cache_prompt: reusePrefix,
+    cache_prompt: reusePrefix && !call.cold,
     return_progress: true,
     response_fields: FINAL_FIELDS,
     ...(call.output?.kind === 'grammar' ? { grammar: call.output.gbnf } : {}),

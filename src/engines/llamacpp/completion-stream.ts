@@ -3,7 +3,7 @@ import { failure } from '../../errors.ts';
 import type { EngineOutcome, EngineSink, Usage } from '../engine.ts';
 import { aborted, failed, noUsage } from '../outcome.ts';
 import { SseScanner } from '../sse-scanner.ts';
-import { connectionFailure, errorOf, parseOrText, refusal } from './upstream.ts';
+import { brokenRun, errorOf, parseOrText, refusal, refusedRun } from './upstream.ts';
 
 /** The fields of llama-server's frames that we read. */
 interface Frame {
@@ -12,7 +12,7 @@ interface Frame {
   stop_type?: string;
   tokens_predicted?: number;
   tokens_evaluated?: number;
-  prompt_progress?: { processed: number; total: number };
+  prompt_progress?: { processed: number; total: number; cache?: number };
   timings?: { cache_n?: number };
   error?: unknown;
 }
@@ -28,6 +28,15 @@ type Mode =
   | { name: 'streaming' }
   | { name: 'refused'; status: number; retryAfter: unknown; body: Buffer[] }
   | { name: 'settled' };
+
+/**
+ * How many of the last tokens the last text is made of: the mark at the end has none, and of those that completed a
+ * stop string the text before it came from the first.
+ */
+function ofText(tokens: number, stop_type: string | undefined): number {
+  if (stop_type === 'word') return Math.min(1, tokens);
+  return stop_type === 'eos' ? Math.max(0, tokens - 1) : tokens;
+}
 
 const REASONS: Readonly<Record<string, 'eos' | 'limit' | 'stop'>> = {
   eos: 'eos',
@@ -83,7 +92,8 @@ export class CompletionStream implements Dispatcher.DispatchHandler {
     if (this.#mode.name === 'refused') {
       const { status, body, retryAfter } = this.#mode;
       const text = Buffer.concat(body).toString();
-      return this.#settle(failed(refusal(status, parseOrText(text), retryAfter), this.usage));
+      const cause = refusal(status, parseOrText(text), retryAfter);
+      return this.#settle(refusedRun(status, cause, this.usage));
     }
     this.#scanner.end();
     this.#settle(failed(failure('WORKER_RESET', 'The output was truncated by the engine.'), this.usage));
@@ -92,8 +102,7 @@ export class CompletionStream implements Dispatcher.DispatchHandler {
   onResponseError(_controller: Dispatcher.DispatchController | null, error: Error): void {
     if (this.#mode.name === 'settled') return;
     if (this.#signal.aborted) return this.#settle(aborted(this.usage));
-    const cause = connectionFailure(error, this.usage.tokens_out > 0);
-    this.#end({ outcome: failed(cause, this.usage), broken: true });
+    this.#end({ outcome: brokenRun(error, this.usage.tokens_out > 0, this.usage), broken: true });
   }
 
   readonly #onAbort = () => {
@@ -126,26 +135,27 @@ export class CompletionStream implements Dispatcher.DispatchHandler {
         failed(failure('WORKER_RESET', `The engine failed mid-stream: ${message}`), this.usage),
       );
     }
-    if (frame.tokens_evaluated !== undefined) this.usage.tokens_in = frame.tokens_evaluated;
+    if (frame.tokens_evaluated !== undefined && this.usage.tokens_in === 0) {
+      this.usage.tokens_in = frame.tokens_evaluated;
+      this.usage.tokens_cached = frame.prompt_progress?.cache ?? 0;
+      this.#sink.prefilled?.(this.usage.tokens_in, this.usage.tokens_cached);
+    }
     // Its content is empty and its token is made up.
     if (frame.prompt_progress !== undefined) {
       return this.#sink.progress?.(frame.prompt_progress.processed, frame.prompt_progress.total);
     }
     // A frame may be missing (half a character) or empty (half a stop string): only the counter is exact.
     const text = frame.content ?? '';
-    const fresh = (frame.tokens_predicted ?? this.usage.tokens_out) - this.#counted;
-    if (text !== '' || (frame.stop === true && fresh > 0)) {
-      this.#counted += fresh;
-      this.#sink.delta({ channel: 'text', text, tokens: fresh });
+    if (text !== '') {
+      const fresh = (frame.tokens_predicted ?? this.usage.tokens_out) - this.usage.tokens_out;
+      const tokens = frame.stop === true ? ofText(fresh, frame.stop_type) : fresh;
+      this.usage.tokens_out += tokens;
+      this.#sink.delta({ channel: 'text', text, tokens });
     }
-    this.usage.tokens_out = frame.tokens_predicted ?? this.usage.tokens_out;
     if (frame.stop !== true) return;
-    this.usage.tokens_cached = frame.timings?.cache_n ?? 0;
+    this.usage.tokens_cached = frame.timings?.cache_n ?? this.usage.tokens_cached;
     this.#settle({ kind: 'finished', reason: REASONS[frame.stop_type ?? ''] ?? 'limit', usage: this.usage });
   }
-
-  /** Tokens that a delta has stood for. */
-  #counted = 0;
 
   #garbled(): void {
     this.#settle(

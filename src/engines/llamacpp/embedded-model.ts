@@ -122,6 +122,7 @@ export class EmbeddedModel {
         tokenizer: true,
         // Slots decode in one batch, and a batch of another shape rounds in another way.
         deterministic: options.slots === 1 && !reuse,
+        deterministic_cold: options.slots === 1,
         kv_reuse: reuse,
       },
       memory_bytes: process.memoryUsage.rss(),
@@ -164,7 +165,7 @@ export class EmbeddedModel {
       if (prompt.length === 0) return failed(failure('INVALID_PARAMS', 'The input has no tokens.'));
       const options = await this.#evaluateOptions(call, prompt);
       sequence = this.#take(prompt);
-      if (this.#reuse) await sequence.adaptStateToTokens(prompt.slice(0, -1), false);
+      if (this.#reuse && !call.cold) await sequence.adaptStateToTokens(prompt.slice(0, -1), false);
       else await sequence.clearHistory();
       usage.tokens_cached = sequence.nextTokenIndex;
       report.started(usage.tokens_in, usage.tokens_cached);
@@ -173,17 +174,20 @@ export class EmbeddedModel {
 
       const limit = Math.min(call.max_tokens, this.properties.ctx_max - prompt.length);
       const output = new Output(
-        (text, tokens) => report.delta(text, tokens),
+        (text, tokens) => {
+          usage.tokens_out += tokens;
+          report.delta(text, tokens);
+        },
         this.#pieces,
         call.sampling?.stop ?? [],
       );
       let reason: 'eos' | 'limit' | 'stop' = 'limit';
+      let decoded = 0;
       for await (const token of sequence.evaluate(rest, options.evaluate)) {
         if (signal.aborted) break;
-        usage.tokens_out++;
+        decoded++;
         options.seen(token);
         if (this.#model.isEogToken(token)) {
-          output.tokenWithoutText();
           reason = 'eos';
           break;
         }
@@ -191,7 +195,7 @@ export class EmbeddedModel {
           reason = 'stop';
           break;
         }
-        if (usage.tokens_out >= limit) break;
+        if (decoded >= limit) break;
       }
       if (signal.aborted) return aborted(usage);
       output.end();

@@ -13,7 +13,7 @@ import type {
   RerankCall,
   Usage,
 } from '../engine.ts';
-import { aborted, failed, loadError, noUsage, notLoaded } from '../outcome.ts';
+import { aborted, declined, failed, loadError, noUsage, notLoaded } from '../outcome.ts';
 import { constraintRefusal } from '../output-constraint.ts';
 import { decodesOneToken } from '../probe.ts';
 import { EmbeddedProcess } from './embedded-process.ts';
@@ -151,7 +151,7 @@ class EmbeddedLlamaEngine implements Engine {
     signal: AbortSignal,
     message: (run: number) => ParentMessage,
   ): Promise<EngineOutcome> {
-    if (this.#phase.name !== 'ready') return Promise.resolve(failed(notLoaded()));
+    if (this.#phase.name !== 'ready') return Promise.resolve(declined(notLoaded()));
     if (signal.aborted) return Promise.resolve(aborted());
     const { child } = this.#phase;
     const run = this.#nextId++;
@@ -205,12 +205,11 @@ class EmbeddedLlamaEngine implements Engine {
         for (const [id, text, tokens] of message.deltas) this.#deliver(id, text, tokens);
         return;
       case 'started': {
-        const usage = this.#runs.get(message.run)?.usage;
-        if (usage !== undefined) {
-          usage.tokens_in = message.tokens_in;
-          usage.tokens_cached = message.tokens_cached;
-        }
-        return;
+        const run = this.#runs.get(message.run);
+        if (run === undefined) return;
+        run.usage.tokens_in = message.tokens_in;
+        run.usage.tokens_cached = message.tokens_cached;
+        return run.listener.prefilled?.(message.tokens_in, message.tokens_cached);
       }
       case 'progress':
         return this.#runs.get(message.run)?.listener.progress?.(message.done, message.total);

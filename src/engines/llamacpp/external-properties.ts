@@ -40,6 +40,8 @@ export async function inspect(
       resume: completes,
       tokenizer: true,
       deterministic: false,
+      // One at a time and with nothing in the cache, the same request gives the same bytes.
+      deterministic_cold: completes && props.total_slots === 1,
       kv_reuse: reuse_prefix,
     },
   };

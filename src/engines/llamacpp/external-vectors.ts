@@ -1,8 +1,8 @@
 import { type Failure, TaskchartError, failure } from '../../errors.ts';
 import type { EmbedCall, EngineOutcome, RerankCall, Usage } from '../engine.ts';
-import { aborted, emptyInput, failed, inputOverflow, noUsage } from '../outcome.ts';
+import { aborted, emptyInput, givenUp, inputOverflow, noUsage, readable } from '../outcome.ts';
 import { ranked, unit } from '../vectors.ts';
-import { type Upstream, type UpstreamAnswer, answered, connectionFailure } from './upstream.ts';
+import { type Upstream, type UpstreamAnswer, answered, unreachable } from './upstream.ts';
 
 /** What became of a call. `broken`: the connection ended it, and the engine may be gone. */
 export interface VectorsResult {
@@ -33,14 +33,16 @@ class Passage {
     const answer = await this.#upstream.work(path, body, this.#signal, this.#headers);
     if (answer.kind === 'unreachable') {
       this.broken = true;
-      throw new TaskchartError(connectionFailure(answer.error, this.usage.tokens_in > 0));
+      throw unreachable(answer.error, this.usage.tokens_in > 0);
     }
     const refusal = tooLong(answer);
     if (refusal !== undefined) throw new TaskchartError(named(refusal, i));
     try {
       return answered(answer);
     } catch (error) {
-      throw error instanceof TaskchartError ? new TaskchartError(named(error.failure, i)) : error;
+      throw error instanceof TaskchartError && error.code === 'INVALID_PARAMS'
+        ? new TaskchartError(named(error.failure, i))
+        : error;
     }
   }
 
@@ -51,11 +53,7 @@ class Passage {
       return { outcome: { kind: 'finished', reason: 'eos', usage: this.usage }, broken: false };
     } catch (error) {
       if (this.aborted) return { outcome: aborted(this.usage), broken: false };
-      const cause =
-        error instanceof TaskchartError
-          ? error.failure
-          : failure('WORKER_RESET', 'The engine sent an answer that cannot be read.');
-      return { outcome: failed(cause, this.usage), broken: this.broken };
+      return { outcome: givenUp(readable(error), this.usage), broken: this.broken };
     }
   }
 }
@@ -138,7 +136,5 @@ function tooLong(answer: UpstreamAnswer): Failure | undefined {
 }
 
 function named(cause: Failure, i: number): Failure {
-  return cause.code === 'INVALID_PARAMS'
-    ? { ...cause, message: `\`inputs[${i}]\`: ${cause.message}` }
-    : cause;
+  return { ...cause, message: `\`inputs[${i}]\`: ${cause.message}` };
 }

@@ -1,5 +1,5 @@
 import type { Clock } from '../../clock.ts';
-import { type Failure, TaskchartError, toFailure } from '../../errors.ts';
+import { type Failure, TaskchartError } from '../../errors.ts';
 import type {
   EmbedCall,
   Engine,
@@ -12,11 +12,11 @@ import type {
   EngineSink,
   RerankCall,
 } from '../engine.ts';
-import { aborted, failed, loadError, notLoaded, unsupported } from '../outcome.ts';
+import { aborted, declined, failed, givenUp, loadError, notLoaded, unsupported } from '../outcome.ts';
 import { constraintRefusal } from '../output-constraint.ts';
 import { decodesOneToken } from '../probe.ts';
 import { completionBody } from './completion-request.ts';
-import { CompletionStream } from './completion-stream.ts';
+import { type CompletionResult, CompletionStream } from './completion-stream.ts';
 import { inspect } from './external-properties.ts';
 import { type VectorsResult, embedOver, rerankOver } from './external-vectors.ts';
 import { Upstream, answered, connectionFailure, isRefused, mayComeUp } from './upstream.ts';
@@ -32,8 +32,8 @@ export interface ExternalLlamaOptions {
   /** Sent as a bearer token. */
   api_key?: string;
   /**
-   * Let the server reuse the KV cache of a common prefix. A partial hit may change sampled output, so a
-   * strictly deterministic pool switches it off. @default true
+   * Let the server reuse the KV cache of a common prefix. A partial hit may change sampled output, so calls that are
+   * `cold` go without. @default true
    */
   reuse_prefix?: boolean;
   clock: Clock;
@@ -43,7 +43,16 @@ export interface ExternalLlamaOptions {
 type Phase =
   | { name: 'unloaded' }
   | { name: 'loading'; upstream: Upstream; done: Promise<EngineProperties>; stop: AbortController }
-  | { name: 'ready'; upstream: Upstream; properties: EngineProperties; runs: AbortController };
+  | Ready;
+
+interface Ready {
+  name: 'ready';
+  upstream: Upstream;
+  properties: EngineProperties;
+  runs: AbortController;
+  /** Whether the server is still there is being found out. */
+  check?: Promise<void> | undefined;
+}
 
 /** A llama-server that somebody else runs, over its native HTTP API. */
 export function createExternalLlamaEngine(options: ExternalLlamaOptions): Engine {
@@ -93,10 +102,11 @@ class ExternalLlamaEngine implements Engine {
   }
 
   async run(call: EngineCall, sink: EngineSink, signal: AbortSignal): Promise<EngineOutcome> {
-    if (this.#phase.name !== 'ready') return failed(notLoaded());
+    const phase = await this.#ready();
+    if (!phase) return declined(notLoaded());
     if (signal.aborted) return aborted();
-    const { upstream, runs } = this.#phase;
-    if (!this.#phase.properties.workloads.includes('completion')) return failed(notOffered('completion'));
+    const { upstream, runs, properties } = phase;
+    if (!properties.workloads.includes('completion')) return failed(notOffered('completion'));
     if (call.output !== undefined && call.resume !== undefined) {
       return failed(unsupported(call.output.kind, 'a constrained run cannot resume'));
     }
@@ -106,9 +116,13 @@ class ExternalLlamaEngine implements Engine {
     try {
       const prompt = (await this.#render(upstream, call.input, either)) + (call.resume?.text ?? '');
       const body = JSON.stringify(completionBody(call, prompt, this.#options.reuse_prefix ?? true));
-      return await this.#complete(upstream, body, call, sink, either);
+      const { outcome, broken } = await complete(upstream, body, call, sink, either);
+      if (broken) await this.#check(phase);
+      return outcome;
     } catch (error) {
-      return either.aborted ? aborted() : failed(toFailure(error, 'POOL_UNAVAILABLE'));
+      if (either.aborted) return aborted();
+      await this.#check(phase);
+      return givenUp(error);
     }
   }
 
@@ -137,13 +151,14 @@ class ExternalLlamaEngine implements Engine {
     signal: AbortSignal,
     work: (upstream: Upstream, ctxMax: number, signal: AbortSignal) => Promise<VectorsResult>,
   ): Promise<EngineOutcome> {
-    if (this.#phase.name !== 'ready') return failed(notLoaded());
+    const phase = await this.#ready();
+    if (!phase) return declined(notLoaded());
     if (signal.aborted) return aborted();
-    const { upstream, properties, runs } = this.#phase;
+    const { upstream, properties, runs } = phase;
     if (!properties.workloads.includes(workload)) return failed(notOffered(workload));
     const either = AbortSignal.any([signal, runs.signal]);
     const { outcome, broken } = await work(upstream, properties.ctx_max, either);
-    if (broken) void this.#probe(upstream);
+    if (broken) await this.#check(phase);
     return outcome;
   }
 
@@ -214,45 +229,62 @@ class ExternalLlamaEngine implements Engine {
     return (body as { prompt: string }).prompt;
   }
 
-  async #complete(
-    upstream: Upstream,
-    body: string,
-    call: EngineCall,
-    sink: EngineSink,
-    signal: AbortSignal,
-  ): Promise<EngineOutcome> {
-    const stream = new CompletionStream(sink, signal);
-    const correlation: Record<string, string> =
-      call.correlation_id === undefined ? {} : { 'x-correlation-id': call.correlation_id };
-    upstream.agent.dispatch(
-      {
-        origin: upstream.origin,
-        path: upstream.path('/completion'),
-        method: 'POST',
-        headers: upstream.headers(correlation),
-        body,
-        reset: true,
-      },
-      stream,
-    );
-    const { outcome, broken } = await stream.result;
-    if (broken) void this.#probe(upstream);
-    return outcome;
+  /** Undefined where it is not loaded; nobody begins while it is open whether the server is still there. */
+  async #ready(): Promise<Ready | undefined> {
+    const phase = this.#phase;
+    if (phase.name !== 'ready') return undefined;
+    if (phase.check) await phase.check;
+    return this.#phase === phase ? phase : undefined;
   }
 
-  /** After a broken connection: a server that is still there has lost a stream, one that is not is lost. */
-  async #probe(upstream: Upstream): Promise<void> {
+  /**
+   * After a broken connection: a server that is still there has lost a stream, one that is not is lost. A run that
+   * broke ends only after that, so that its slot is not given to the next one before the loss is known.
+   */
+  #check(phase: Ready): Promise<void> {
+    return (phase.check ??= this.#probe(phase).finally(() => {
+      phase.check = undefined;
+    }));
+  }
+
+  async #probe(phase: Ready): Promise<void> {
+    const { upstream } = phase;
     const answer = await upstream.get('/health', AbortSignal.timeout(POLL_MS * 50));
     if (answer.kind === 'answer' || !isRefused(answer.error)) return;
-    if (this.#phase.name !== 'ready' || this.#phase.upstream !== upstream) return;
-    this.#phase = { name: 'unloaded' };
-    // Streams that have not noticed yet break here, so that every run has settled before the loss is told.
+    if (this.#phase !== phase) return;
+    // Streams that have not noticed yet break here, and wait for this as well.
     await upstream.agent.destroy();
+    if (this.#phase !== phase) return;
+    this.#phase = { name: 'unloaded' };
     this.#options.host.lost({
       cause: 'unreachable',
       message: connectionFailure(answer.error, false).message,
     });
   }
+}
+
+async function complete(
+  upstream: Upstream,
+  body: string,
+  call: EngineCall,
+  sink: EngineSink,
+  signal: AbortSignal,
+): Promise<CompletionResult> {
+  const stream = new CompletionStream(sink, signal);
+  const correlation: Record<string, string> =
+    call.correlation_id === undefined ? {} : { 'x-correlation-id': call.correlation_id };
+  upstream.agent.dispatch(
+    {
+      origin: upstream.origin,
+      path: upstream.path('/completion'),
+      method: 'POST',
+      headers: upstream.headers(correlation),
+      body,
+      reset: true,
+    },
+    stream,
+  );
+  return stream.result;
 }
 
 function notOffered(workload: string): Failure {

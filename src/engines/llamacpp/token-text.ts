@@ -57,7 +57,7 @@ class TokenText {
   }
 }
 
-/** A run's output on its way out: whole characters, no stop string, and every token counted once. */
+/** A run's output on its way out: whole characters, no stop string, and every token that has text counted once. */
 export class Output {
   readonly #deliver: (text: string, tokens: number) => void;
   readonly #text: TokenText;
@@ -87,13 +87,9 @@ export class Output {
     return found.stopped;
   }
 
-  tokenWithoutText(): void {
-    this.#uncounted++;
-  }
-
   end(): void {
     const rest = this.#stops?.flush() ?? '';
-    if (rest !== '' || this.#uncounted > 0) this.#send(rest);
+    if (rest !== '') this.#send(rest);
   }
 
   #send(text: string): void {

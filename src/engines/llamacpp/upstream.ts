@@ -1,6 +1,8 @@
 import { Agent, type Dispatcher, errors, request } from 'undici';
 import { type Failure, TaskchartError, failure } from '../../errors.ts';
 import { redact } from '../../observe/redact.ts';
+import type { EngineOutcome, Usage } from '../engine.ts';
+import { Declined, declined, failed } from '../outcome.ts';
 
 const CONNECT_TIMEOUT_MS = 5000;
 
@@ -94,11 +96,22 @@ export class Upstream {
   }
 }
 
-/** @throws TaskchartError for anything but a success. */
+/** @throws TaskchartError for anything but a success; `Declined` where another try may do. */
 export function answered(answer: UpstreamAnswer): unknown {
-  if (answer.kind === 'unreachable') throw new TaskchartError(connectionFailure(answer.error, false));
+  if (answer.kind === 'unreachable') throw unreachable(answer.error, false);
   if (answer.status === 200) return answer.body;
-  throw new TaskchartError(refusal(answer.status, answer.body, answer.headers['retry-after']));
+  throw refused(answer.status, refusal(answer.status, answer.body, answer.headers['retry-after']));
+}
+
+/** What to throw for a call that was not answered. @param started whether the engine had begun with it */
+export function unreachable(error: unknown, started: boolean): TaskchartError {
+  const cause = connectionFailure(error, started);
+  return !started && isRefused(error) ? new Declined(cause) : new TaskchartError(cause);
+}
+
+/** What to throw for a call that was answered with another status than 200. */
+export function refused(status: number, cause: Failure): TaskchartError {
+  return isBusy(status) ? new Declined(cause) : new TaskchartError(cause);
 }
 
 /** JSON where it is, else the text itself. */
@@ -123,14 +136,24 @@ export function refusal(status: number, body: unknown, retryAfter?: unknown): Fa
   if (status === 401 || status === 403) return failure('INTERNAL', 'The engine refused our credentials.');
   if (status === 404) return failure('POOL_UNAVAILABLE', 'The engine does not offer this call.');
   if (status === 409 || status === 425 || status === 429) {
-    const seconds = Number(retryAfter ?? Number.NaN);
     return failure('ADMISSION_REJECT', 'The engine is overloaded.', {
       policy_label: 'engine',
-      ...(Number.isFinite(seconds) ? { retry_after_ms: seconds * 1000 } : {}),
+      ...waitOf(retryAfter),
     });
   }
   if (status === 501) return failure('INVALID_PARAMS', 'The engine was started without this feature.');
-  return failure('POOL_UNAVAILABLE', `The engine answered with HTTP ${status}.`);
+  return failure('POOL_UNAVAILABLE', `The engine answered with HTTP ${status}.`, waitOf(retryAfter));
+}
+
+/** A `Retry-After` in seconds; a date is not read. */
+function waitOf(retryAfter: unknown): { retry_after_ms?: number } {
+  const seconds = Number(retryAfter ?? Number.NaN);
+  return Number.isFinite(seconds) ? { retry_after_ms: Math.round(seconds * 1000) } : {};
+}
+
+/** Whether a server, or what stands before it, is overloaded or loading, and has not begun with the call. */
+export function isBusy(status: number): boolean {
+  return [409, 425, 429, 502, 503].includes(status);
 }
 
 /** An engine that could not be reached, or that went away: before its first token and after it. */
@@ -141,6 +164,17 @@ export function connectionFailure(error: unknown, started: boolean): Failure {
   return started
     ? failure('WORKER_RESET', `The connection to the engine broke during the stream (${reason}).`)
     : failure('POOL_UNAVAILABLE', `The engine cannot be reached (${reason}).`);
+}
+
+/** A run whose connection was never made has not begun. @param started whether output came before it broke */
+export function brokenRun(error: unknown, started: boolean, usage: Usage): EngineOutcome {
+  const cause = connectionFailure(error, started);
+  return !started && isRefused(error) ? declined(cause) : failed(cause, usage);
+}
+
+/** A run that was refused before it began. */
+export function refusedRun(status: number, cause: Failure, usage: Usage): EngineOutcome {
+  return isBusy(status) ? declined(cause) : failed(cause, usage);
 }
 
 /** The `error` object of a body without credentials that are quoted in it, or nothing known about it. */

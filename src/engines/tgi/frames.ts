@@ -21,6 +21,7 @@ export class TgiFrames implements FrameReader {
   constructor(output: RunOutput, tokensIn: number) {
     this.#output = output;
     this.#tokensIn = tokensIn;
+    if (tokensIn > 0) output.prefilled(tokensIn);
   }
 
   frame(frame: Frame): Ending | undefined {
@@ -38,7 +39,7 @@ export class TgiFrames implements FrameReader {
   }
 
   #finish(reason: 'eos' | 'limit' | 'stop', details: Details | null | undefined): Ending {
-    this.#output.finish(details?.generated_tokens);
+    this.#output.finish(reason, details?.generated_tokens);
     this.#output.usage.tokens_in = details?.input_length ?? this.#tokensIn;
     return { kind: 'finished', reason };
   }

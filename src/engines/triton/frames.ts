@@ -22,7 +22,7 @@ export class TritonFrames implements FrameReader {
   frame(frame: Frame): Ending | undefined {
     this.#any = true;
     const { text_output, finish_reason, num_input_tokens, num_output_tokens } = frame;
-    if (typeof num_input_tokens === 'number') this.#output.usage.tokens_in = num_input_tokens;
+    if (typeof num_input_tokens === 'number') this.#output.prefilled(num_input_tokens);
     const text = typeof text_output === 'string' ? text_output : '';
     // What this frame adds, not the sum.
     const tokens = typeof num_output_tokens === 'number' ? num_output_tokens : text === '' ? 0 : 1;
@@ -35,11 +35,11 @@ export class TritonFrames implements FrameReader {
 
   end(broken: boolean): Ending | undefined {
     if (broken || this.#tellsReason || !this.#any) return undefined;
-    return this.#finish(this.#output.usage.tokens_out >= this.#max_tokens ? 'limit' : 'eos');
+    return this.#finish(this.#output.counted >= this.#max_tokens ? 'limit' : 'eos');
   }
 
   #finish(reason: 'eos' | 'limit' | 'stop'): Ending {
-    this.#output.finish();
+    this.#output.finish(reason);
     if (this.#output.usage.tokens_in === 0) this.#output.usage.tokens_in = estimatedTokens(this.#input);
     return { kind: 'finished', reason };
   }

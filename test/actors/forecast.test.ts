@@ -1,0 +1,35 @@
+import test from 'ava';
+import { failure } from '../../src/errors.ts';
+import { until } from '../helpers/until.ts';
+import { createRig, settle } from './rig.ts';
+
+test('an engine that comes back is expected after its wait and its load, and never at once while it loads', async (t) => {
+  const rig = createRig({ slots: 2, preload: false, engine: (engine) => (engine.loads = 'held') });
+  t.teardown(rig.close);
+  const start = (): number => rig.pool.forecast.newcomer('interactive').predicted_start_ms;
+  const first = await rig.submit();
+  await until(() => rig.engines.get('scripted')?.loadCalls === 1);
+  t.is(start(), 1000, 'nothing was measured yet');
+  rig.clock.advance(600);
+  t.is(start(), 400);
+  rig.clock.advance(3400);
+  t.is(start(), 250, 'one that is late is not there');
+  rig.engine.loaded();
+  await rig.ready();
+  (await rig.runOf(first.task_id)).finish();
+  await until(() => rig.pool.leases === 0);
+  t.is(start(), 0);
+  rig.engine.crash();
+  await until(() => rig.pool.replicas[0]?.snapshot.value === 'backing off');
+  t.is(start(), 1000 + 4000);
+  rig.clock.advance(400);
+  t.is(start(), 600 + 4000);
+  rig.clock.advance(600);
+  await until(() => rig.engine.loadCalls === 2);
+  t.is(start(), 4000);
+  rig.engine.loaded(failure('POOL_UNAVAILABLE', 'no'));
+  await until(() => rig.pool.replicas[0]?.snapshot.value === 'backing off');
+  await settle();
+  t.is(start(), 2000 + 4000);
+  t.is(Math.round(rig.pool.rates.load_ms ?? 0), 4000);
+});
