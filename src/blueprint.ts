@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { Catalog } from './actors/catalog.ts';
 import { catalogedSource, gatedSource } from './actors/cataloged-source.ts';
-import type { OrchestratorSettings, PoolBlueprint } from './actors/orchestrator.ts';
+import type { OrchestratorSettings, PoolBlueprint } from './actors/orchestrator-options.ts';
 import type { PoolSpec } from './actors/pool-options.ts';
 import type { ModelSource } from './actors/provisioner.ts';
 import type { Clock } from './clock.ts';

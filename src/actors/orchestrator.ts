@@ -1,63 +1,32 @@
 import { createActor, type ActorRefFrom } from 'xstate';
-import type { Clock } from '../clock.ts';
 import type { AdmissionResponse, TaskPreview, TaskRequest } from '../contract/generated/types.ts';
 import { digestOf, withoutTexts } from '../contract/request-digest.ts';
 import { failure, TaskchartError, type Failure } from '../errors.ts';
 import { orchestratorMachine } from '../machines/orchestrator.ts';
 import type { CancelReason } from '../machines/task-protocol.ts';
 import { isOver } from '../machines/task.ts';
-import type { Fact, Store } from '../store/store.ts';
+import type { Fact } from '../store/store.ts';
 import { eventsSoFar } from '../streams/read-log.ts';
-import type { LogBatch, LogEvent, TaskLog } from '../streams/task-log.ts';
-import type { ThreadPool } from '../threads/thread-pool.ts';
+import type { LogBatch, LogEvent } from '../streams/task-log.ts';
 import { Admission, type Caller } from './admission.ts';
 import { Endings } from './endings.ts';
-import { Memory, type MemoryOptions } from './memory.ts';
+import { Memory } from './memory.ts';
 import type { ModelGate } from './model-gate.ts';
 import { Observers } from './observation.ts';
-import type { PoolOptions } from './pool-options.ts';
+import type { OrchestratorPorts, OrchestratorSettings, PoolBlueprint } from './orchestrator-options.ts';
 import { Pool } from './pool.ts';
 import { Readers } from './readers.ts';
 import { recover } from './recovery.ts';
 import { Retirement } from './retirement.ts';
-import { SESSION_KEY, Sessions, type SessionsOptions } from './sessions.ts';
+import { SESSION_KEY, Sessions } from './sessions.ts';
 import { link } from './supervision.ts';
 import { taskKey } from './task-facts.ts';
 import type { TaskRecord } from './task-record.ts';
-import { TaskRegistry, type TaskRegistryOptions } from './task-registry.ts';
+import { TaskRegistry } from './task-registry.ts';
 import { Tasks } from './tasks.ts';
 import { Transcripts } from './transcripts.ts';
 import { workerHost } from './worker-host.ts';
 import { Workers } from './workers.ts';
-
-export interface OrchestratorSettings extends Pick<
-  TaskRegistryOptions,
-  'retained_tasks' | 'retained_ms' | 'idempotency_ttl_ms'
-> {
-  sessions: Pick<SessionsOptions, 'ttl_ms' | 'max_turns' | 'budgets' | 'cost_per_output_token'>;
-  /** How long the last reader of an interactive task may be gone, in milliseconds; undefined: for ever. */
-  disconnect_grace_ms: number | undefined;
-  /** Whether callers may pin a task to a pool. */
-  allow_pin: boolean;
-  /** What pools may take together. */
-  memory: Pick<MemoryOptions, 'budget' | 'rules'>;
-  /** How long `close` lets running tasks finish, in milliseconds. */
-  shutdown_ms: number;
-  /** Whether streams of finished tasks can be read as artifacts. @default true */
-  transcripts?: boolean;
-}
-
-export interface OrchestratorPorts {
-  clock: Clock;
-  random: () => number;
-  log: TaskLog;
-  store: Store;
-  threads: ThreadPool;
-  /** Which models may be used. @default all of them */
-  catalog?: ModelGate;
-}
-
-export type PoolBlueprint = Pick<PoolOptions, 'spec' | 'models' | 'engine' | 'announced' | 'replica'>;
 
 /** The root: knows every task, owns the pools, and is closed once. */
 export class Orchestrator {
@@ -336,12 +305,15 @@ export class Orchestrator {
   }
 
   #createPool(blueprint: PoolBlueprint): Pool {
+    const { observers, tasks } = this;
     const { clock, random, threads } = this.#ports;
     const pool: Pool = new Pool({
       ...blueprint,
-      ...{ clock, random, threads },
-      observers: this.observers,
-      tasks: this.tasks,
+      clock,
+      random,
+      threads,
+      observers,
+      tasks,
       affinity: (session_id) => this.sessions.affinity(session_id)?.replica_id,
       memory: {
         look: () => this.memory.look(),

@@ -114,7 +114,7 @@ test('an engine that does not stop is left behind after its allowance', async (t
   await settle();
   rig.clock.advance(1);
   await settle();
-  rig.clock.advance(4998);
+  rig.clock.advance(SUPERVISION.replica.shutdown.within_ms - 2);
   await settle();
   t.false(isClosed);
   rig.clock.advance(1);

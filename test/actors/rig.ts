@@ -1,10 +1,10 @@
 import type { Observation } from '../../src/actors/observation.ts';
-import {
-  Orchestrator,
-  type OrchestratorPorts,
-  type OrchestratorSettings,
-  type PoolBlueprint,
-} from '../../src/actors/orchestrator.ts';
+import { Orchestrator } from '../../src/actors/orchestrator.ts';
+import type {
+  OrchestratorPorts,
+  OrchestratorSettings,
+  PoolBlueprint,
+} from '../../src/actors/orchestrator-options.ts';
 import type { PoolSpec } from '../../src/actors/pool-options.ts';
 import type { Pool } from '../../src/actors/pool.ts';
 import { SUPERVISION } from '../../src/actors/supervision.ts';

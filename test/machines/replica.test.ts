@@ -240,7 +240,10 @@ test('an engine that ends by itself with code 0 is not started again unasked', a
   await reach('ready');
   actor.send({ type: 'engine.lost', loss: { cause: 'exit', message: 'exit code 0', exit_code: 0 } });
   await reach('idle');
-  t.is(facts.at(-1)?.type, 'replica.lost');
+  t.deepEqual(
+    facts.map(({ type }) => type),
+    ['replica.readied', 'replica.lost', 'replica.unloaded'],
+  );
   t.is(clock.pending, 0);
   t.is(actor.getSnapshot().context.history.failures, 0);
 });
