@@ -3,6 +3,7 @@ import type { Clock } from '../clock.ts';
 import type { AdmissionResponse, TaskPreview, TaskRequest } from '../contract/generated/types.ts';
 import { digestOf, withoutTexts } from '../contract/request-digest.ts';
 import { failure, TaskchartError, type Failure } from '../errors.ts';
+import { canonicalId } from '../ids.ts';
 import { orchestratorMachine } from '../machines/orchestrator.ts';
 import type { CancelReason } from '../machines/task-protocol.ts';
 import { isOver } from '../machines/task.ts';
@@ -178,8 +179,9 @@ export class Orchestrator {
     return this.#actor.getSnapshot().value;
   }
 
+  /** A known task, however its id is spelled. */
   record(task_id: string): TaskRecord | undefined {
-    return this.registry.get(task_id);
+    return this.registry.get(canonicalId(task_id));
   }
 
   /**
@@ -213,7 +215,7 @@ export class Orchestrator {
     if (!record) return;
     await this.tasks.cancel(record, reason);
     // Whoever has been told relies on it: the next process must not run the task again.
-    await this.#endings.stored(task_id);
+    await this.#endings.stored(record.id);
   }
 
   /**

@@ -1,4 +1,5 @@
 import { failure, TaskchartError } from '../errors.ts';
+import { canonicalId } from '../ids.ts';
 import { explain } from './explain.ts';
 import { taskRequestFields, tokenizeRequestFields, type Fields } from './generated/fields.js';
 import type { TaskRequest, TokenizeRequest } from './generated/types.ts';
@@ -8,14 +9,18 @@ import { validateTaskRequest, validateTokenizeRequest, type Validate } from './g
 const MOST_LEVELS = 64;
 
 /**
- * Checks the body of a task submission against the contract; limits of pools and deadlines are not its matter.
+ * Checks the body of a task submission against the contract; limits of pools and deadlines are not its matter. Ids are
+ * in lower case afterwards.
  * @throws TaskchartError INVALID_PARAMS, its message names the field and what would be right
  */
 export function parseTaskRequest(body: unknown): TaskRequest {
   const request = check(body, validateTaskRequest, taskRequestFields);
   const mistake = workloadMistake(request) ?? depthMistake(request);
   if (mistake) throw invalid(mistake, request.engine);
-  return known(request, SHAPE) as TaskRequest;
+  const kept = known(request, SHAPE) as TaskRequest;
+  if (kept.task_id !== undefined) kept.task_id = canonicalId(kept.task_id);
+  if (kept.session_id !== undefined) kept.session_id = canonicalId(kept.session_id);
+  return kept;
 }
 
 /** The same for the body of a count. */

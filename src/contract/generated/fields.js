@@ -11,12 +11,12 @@ export const taskRequestFields = {
  },
  "task_id": {
   "type": "string",
-  "about": "the task's id; the server makes one when it is left out",
+  "about": "the task's id (told in lower case); the server makes one when it is left out",
   "expects": "a UUID"
  },
  "session_id": {
   "type": "string",
-  "about": "the session's id; the server makes one when it is left out",
+  "about": "the session's id (told in lower case); the server makes one when it is left out",
   "expects": "a UUID"
  },
  "workload": {

@@ -202,11 +202,11 @@ export interface AuthError {
  */
 export interface TaskRequest {
   /**
-   * The task's id; the server makes one when it is left out.
+   * The task's id (told in lower case); the server makes one when it is left out.
    */
   task_id?: string;
   /**
-   * The session's id; the server makes one when it is left out.
+   * The session's id (told in lower case); the server makes one when it is left out.
    */
   session_id?: string;
   workload: Workload;
