@@ -233,6 +233,23 @@ export class Orchestrator {
     );
   }
 
+  /**
+   * Whether a reader that has the event `after` of a task has all there will be.
+   * @throws TaskchartError INVALID_PARAMS where the task has no such event
+   */
+  async hasAll({ id }: TaskRecord, after: number): Promise<boolean> {
+    const { log } = this.#ports;
+    const last = (await log.tail(id)) - 1;
+    if (after > last)
+      throw new TaskchartError(
+        failure(
+          'INVALID_PARAMS',
+          `Last-Event-ID, after: must be at most ${last}, the id of this task’s last event, got ${after}`,
+        ),
+      );
+    return after === last && (await log.isClosed(id));
+  }
+
   /** The task's events after `after`, from its log; empty for an unknown task. */
   read(task_id: string, after: number | undefined, signal: AbortSignal): AsyncIterable<LogBatch> {
     return this.#ports.log.read(task_id, after, signal);

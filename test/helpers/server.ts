@@ -19,7 +19,7 @@ export interface TestServer {
   /** Posts and returns the id; anything but 202 is an error. */
   submit(fields?: Partial<TaskRequest>): Promise<string>;
   cancel(id: string): Promise<Response>;
-  /** The raw bytes of a stream, to its end. */
+  /** The raw bytes of a stream, to its end; none where nothing follows. */
   raw(id: string, resume?: { after?: number; lastEventId?: number }): Promise<string>;
   events(id: string, resume?: { after?: number; lastEventId?: number }): Promise<SseEvent[]>;
   close(): Promise<void>;
@@ -56,7 +56,7 @@ export async function startTestServer(
       `/v1/tasks/${id}/stream${after === undefined ? '' : `?after=${after}`}`,
       lastEventId === undefined ? {} : { headers: { 'Last-Event-ID': String(lastEventId) } },
     );
-    if (response.status !== 200)
+    if (response.status !== 200 && response.status !== 204)
       throw new Error(`stream answered ${response.status}: ${await response.text()}`);
     return response.text();
   };

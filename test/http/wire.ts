@@ -115,10 +115,8 @@ export async function follow(
   let text = '';
   const over = (async () => {
     try {
-      for await (const part of (response.body as ReadableStream<Uint8Array>).pipeThrough(
-        new TextDecoderStream(),
-      ))
-        text += part;
+      // With 204 nothing follows.
+      for await (const part of response.body?.pipeThrough(new TextDecoderStream()) ?? []) text += part;
     } catch (error) {
       if (!gone.signal.aborted) throw error;
     }

@@ -26,6 +26,11 @@ export function streamRoutes(
           ? wholeNumber('after', queryOf(ctx, 'after'), rule)
           : wholeNumber('Last-Event-ID', header, rule);
       const verbose = yesOrNo('verbose', queryOf(ctx, 'verbose'));
+      // A reader that comes back by itself would do so for ever if it were answered with an empty stream.
+      if (after !== undefined && (await orchestrator.hasAll(record, after))) {
+        ctx.status = 204;
+        return;
+      }
       const headers = { ...SSE_HEADERS, ...budgetHeaders(orchestrator.sessions, record.session_id) };
       // The headers are all there is to say; the log may go on for minutes.
       if (ctx.method === 'HEAD') {
