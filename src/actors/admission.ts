@@ -1,4 +1,3 @@
-import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '../clock.ts';
 import type { AdmissionResponse, TaskPreview, TaskRequest } from '../contract/generated/types.ts';
 import { digestOf } from '../contract/request-digest.ts';
@@ -11,7 +10,7 @@ import { candidateOf } from './candidate.ts';
 import type { Observers } from './observation.ts';
 import type { Pool } from './pool.ts';
 import type { Sessions } from './sessions.ts';
-import { admissionFact, taskKey } from './task-facts.ts';
+import { admissionFact, laterKey, taskKey, type LaterKeyFact } from './task-facts.ts';
 import { seedOf, type TaskDraft, type TaskRecord } from './task-record.ts';
 import type { TaskRegistry } from './task-registry.ts';
 import type { Tasks } from './tasks.ts';
@@ -73,10 +72,10 @@ export class Admission {
         ...(task_id === undefined ? [] : [`task ${task_id}`]),
         ...(idempotency_key === undefined ? [] : [`key ${idempotency_key}`]),
       ];
-      return await this.#turns.take(
-        names,
-        async () => this.#readmit(request, caller) ?? (await this.#admit(request, caller)),
-      );
+      return await this.#turns.take(names, async () => {
+        const known = this.#knownAs(request, idempotency_key);
+        return known ? this.#readmit(known, caller) : this.#admit(request, caller);
+      });
     } catch (error) {
       if (error instanceof TaskchartError)
         this.#options.observers.tell({
@@ -89,9 +88,11 @@ export class Admission {
     }
   }
 
-  /** Runs every check of an admission, and leaves no trace. */
+  /** Runs every check of an admission, and leaves no trace; one that is accepted already is told its place. */
   async preview(request: TaskRequest): Promise<TaskPreview> {
     try {
+      const known = this.#knownAs(request);
+      if (known) return { feasible: true, ...this.place(known) };
       await this.#checkRequest(request);
       const { queue_position, predicted_start_ms } = this.#findSeat(request, 'preview');
       return { feasible: true, queue_position, predicted_start_ms };
@@ -298,25 +299,36 @@ export class Admission {
     );
   }
 
-  /** @returns undefined where neither id nor key is known */
-  #readmit(request: TaskRequest, { idempotency_key }: Caller): AdmissionResponse | undefined {
+  /** The task that the request was accepted as before. @throws TaskchartError INVALID_PARAMS (409) where it is another */
+  #knownAs(request: TaskRequest, idempotency_key?: string): TaskRecord | undefined {
     const { registry } = this.#options;
     const byId = request.task_id === undefined ? undefined : registry.get(request.task_id);
     const byKey = idempotency_key === undefined ? undefined : registry.byKey(idempotency_key);
-    const record = byId ?? byKey;
-    if (!record) return undefined;
-    if (!isSame(record, request)) {
-      const name = byId ? `task_id: ${record.id}` : 'Idempotency-Key: this key';
-      throw refusal(
-        failure(
-          'INVALID_PARAMS',
-          `${name} was accepted with another body; use a new ${byId ? 'id' : 'key'}`,
-          {
-            engine: request.engine,
-          },
-        ),
-        409,
-      );
+    const other = (what: string): TaskchartError =>
+      refusal(failure('INVALID_PARAMS', what, { engine: request.engine }), 409);
+    if (byId && !isSame(byId, request))
+      throw other(`task_id: ${byId.id} was accepted with another body; use a new id`);
+    if (byKey && (byId ? byId !== byKey : !isSame(byKey, request)))
+      throw other('Idempotency-Key: this key was accepted with another body; use a new key');
+    return byId ?? byKey;
+  }
+
+  async #readmit(record: TaskRecord, { idempotency_key }: Caller): Promise<AdmissionResponse> {
+    const { registry, store, clock } = this.#options;
+    if (idempotency_key !== undefined && registry.byKey(idempotency_key) !== record) {
+      const fact: LaterKeyFact = {
+        key: laterKey(idempotency_key),
+        data: { task_id: record.id, used_wall_ms: clock.wall() },
+      };
+      const answer = await store.commit({ facts: [fact] });
+      if (answer !== 'ok')
+        throw refusal(
+          failure('INTERNAL', 'the store did not answer; post the same again', {
+            retriable: true,
+            engine: record.request.engine,
+          }),
+        );
+      registry.addKey(idempotency_key, record.id, clock.now());
     }
     return this.#answer(record, this.place(record));
   }
@@ -335,11 +347,21 @@ export class Admission {
   }
 }
 
-/** Ids that the server made are no part of what the caller has posted. */
+/**
+ * Ids that the server made are no part of what the caller has posted. What is kept is compared as JSON: a store gives
+ * back what JSON can say, which is less than a number can be.
+ */
 function isSame(record: TaskRecord, request: TaskRequest): boolean {
-  return record.digest === undefined
-    ? isDeepStrictEqual(record.request, request)
-    : record.digest === digestOf(request);
+  const { task_id, session_id, ...rest } = request;
+  const { request: before } = record;
+  const isMadeHere = before.task_id === undefined && task_id === record.id;
+  const isSessionMadeHere = before.session_id === undefined && session_id === record.session_id;
+  const posted = {
+    ...rest,
+    ...(isMadeHere ? {} : { task_id }),
+    ...(isSessionMadeHere ? {} : { session_id }),
+  } as TaskRequest;
+  return (record.digest ?? digestOf(before)) === digestOf(posted);
 }
 
 function refusal(why: Failure, status?: number): TaskchartError {

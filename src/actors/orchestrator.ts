@@ -8,7 +8,7 @@ import { orchestratorMachine } from '../machines/orchestrator.ts';
 import type { CancelReason } from '../machines/task-protocol.ts';
 import { isOver } from '../machines/task.ts';
 import type { Fact, Store } from '../store/store.ts';
-import { eventsSoFar } from '../streams/read-log.ts';
+import { eventsSoFar, hasAll } from '../streams/read-log.ts';
 import type { LogBatch, LogEvent, TaskLog } from '../streams/task-log.ts';
 import type { ThreadPool } from '../threads/thread-pool.ts';
 import { Admission, type Caller } from './admission.ts';
@@ -21,7 +21,7 @@ import { Readers } from './readers.ts';
 import { recover } from './recovery.ts';
 import { SESSION_KEY, Sessions, type SessionsOptions } from './sessions.ts';
 import { link } from './supervision.ts';
-import { taskKey } from './task-facts.ts';
+import { laterKey, taskKey } from './task-facts.ts';
 import type { TaskRecord } from './task-record.ts';
 import { TaskRegistry, type TaskRegistryOptions } from './task-registry.ts';
 import { Tasks } from './tasks.ts';
@@ -91,6 +91,7 @@ export class Orchestrator {
         this.transcripts.forget(record.id);
         this.#forgotten = this.#store([{ key: taskKey(record.id), data: undefined }]);
       },
+      expired: (key) => void this.#store([{ key: laterKey(key), data: undefined }]),
     });
     this.sessions = new Sessions({
       clock,
@@ -237,17 +238,8 @@ export class Orchestrator {
    * Whether a reader that has the event `after` of a task has all there will be.
    * @throws TaskchartError INVALID_PARAMS where the task has no such event
    */
-  async hasAll({ id }: TaskRecord, after: number): Promise<boolean> {
-    const { log } = this.#ports;
-    const last = (await log.tail(id)) - 1;
-    if (after > last)
-      throw new TaskchartError(
-        failure(
-          'INVALID_PARAMS',
-          `Last-Event-ID, after: must be at most ${last}, the id of this task’s last event, got ${after}`,
-        ),
-      );
-    return after === last && (await log.isClosed(id));
+  hasAll({ id }: TaskRecord, after: number): Promise<boolean> {
+    return hasAll(this.#ports.log, id, after);
   }
 
   /** The task's events after `after`, from its log; empty for an unknown task. */

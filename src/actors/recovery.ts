@@ -8,7 +8,15 @@ import type { LogEvent, TaskLog } from '../streams/task-log.ts';
 import { isOver } from '../machines/task.ts';
 import type { Pool } from './pool.ts';
 import { SESSION_KEY, type Sessions } from './sessions.ts';
-import { draftOf, endOf, isTaskFact, type StoredTask } from './task-facts.ts';
+import {
+  draftOf,
+  endOf,
+  isLaterKey,
+  isTaskFact,
+  keyOf,
+  type LaterKeyFact,
+  type StoredTask,
+} from './task-facts.ts';
 import type { TaskDraft, TaskRecord } from './task-record.ts';
 import type { TaskRegistry } from './task-registry.ts';
 import type { Tasks } from './tasks.ts';
@@ -37,9 +45,14 @@ export async function recover(options: RecoveryOptions): Promise<{ finished: num
   const { store, clock, sessions, tasks, registry } = options;
   const unfinished: { record: TaskRecord; pool: Pool | undefined }[] = [];
   const finished: { record: TaskRecord; ended_at: number }[] = [];
+  const laterKeys: LaterKeyFact[] = [];
   const stale: Fact[] = [];
   for await (const facts of store.fold()) {
     for (const fact of facts) {
+      if (isLaterKey(fact)) {
+        laterKeys.push(fact);
+        continue;
+      }
       if (!isTaskFact(fact)) {
         const gone = fact.key.startsWith(SESSION_KEY) ? sessions.restore(fact) : undefined;
         if (gone) stale.push(gone);
@@ -56,6 +69,13 @@ export async function recover(options: RecoveryOptions): Promise<{ finished: num
       registry.add(record);
     }
     if (!options.isWanted()) break;
+  }
+  for (const { key, data } of laterKeys) {
+    const idempotency_key = keyOf(key);
+    const used_at = clock.now() - (clock.wall() - data.used_wall_ms);
+    const isFree = registry.byKey(idempotency_key) === undefined;
+    if (isFree && registry.get(data.task_id)) registry.addKey(idempotency_key, data.task_id, used_at);
+    else stale.push({ key, data: undefined });
   }
   finished.sort((a, b) => a.ended_at - b.ended_at);
   for (const { record, ended_at } of finished) registry.retire(record, ended_at);
