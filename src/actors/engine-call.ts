@@ -1,4 +1,5 @@
 import type { EmbedCall, EngineCall, EngineInput, RerankCall } from '../engines/engine.ts';
+import type { Failure } from '../errors.ts';
 import type { TaskRecord } from './task-record.ts';
 import type { Past } from './tasks.ts';
 
@@ -35,6 +36,11 @@ export function workOf(record: TaskRecord, lease: number, past: Past | undefined
       ...(resume ? { resume } : {}),
     },
   };
+}
+
+/** A failure of the engine in the words of the request: a single text to embed may have come as `prompt`. */
+export function inWordsOf({ inputs }: TaskRecord['request'], cause: Failure): Failure {
+  return inputs ? cause : { ...cause, message: cause.message.replaceAll('`inputs[0]`', '`prompt`') };
 }
 
 /** What a request asks the engine to continue. */

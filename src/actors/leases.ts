@@ -3,7 +3,7 @@ import type { EngineOutcome } from '../engines/engine.ts';
 import { failure } from '../errors.ts';
 import { noteRun, serviceTime, smooth, type Rates } from '../scheduling/estimate.ts';
 import type { LogWriter } from '../streams/log-writer.ts';
-import { workOf } from './engine-call.ts';
+import { inWordsOf, workOf } from './engine-call.ts';
 import type { Replica } from './replica.ts';
 import type { TaskRecord } from './task-record.ts';
 import type { Past, Tasks } from './tasks.ts';
@@ -221,7 +221,12 @@ export class Leases {
         outcome.kind === 'failed'
           ? outcome.failure
           : failure('WORKER_RESET', 'the engine was stopped', { pool_id });
-      tasks.send(held.record, { type: 'engine.failed', at, failure: cause, usage });
+      tasks.send(held.record, {
+        type: 'engine.failed',
+        at,
+        failure: inWordsOf(held.record.request, cause),
+        usage,
+      });
     }
     this.#options.closed();
   }

@@ -3,6 +3,7 @@ import { canonicalId } from '../ids.ts';
 import { explain } from './explain.ts';
 import { taskRequestFields, tokenizeRequestFields, type Fields } from './generated/fields.js';
 import type { TaskRequest, TokenizeRequest } from './generated/types.ts';
+import { schemaMistake } from './schema-mistake.ts';
 import { validateTaskRequest, validateTokenizeRequest, type Validate } from './generated/validators.js';
 
 /** Deeper schemas overflow stacks of engines, and of what compares or stores them. Nobody writes them by hand. */
@@ -15,7 +16,11 @@ const MOST_LEVELS = 64;
  */
 export function parseTaskRequest(body: unknown): TaskRequest {
   const request = check(body, validateTaskRequest, taskRequestFields);
-  const mistake = workloadMistake(request) ?? depthMistake(request);
+  const { json_schema } = request.sampling ?? {};
+  const mistake =
+    workloadMistake(request) ??
+    depthMistake(request) ??
+    (json_schema && schemaMistake(json_schema, 'sampling.json_schema'));
   if (mistake) throw invalid(mistake, request.engine);
   const kept = known(request, SHAPE) as TaskRequest;
   if (kept.task_id !== undefined) kept.task_id = canonicalId(kept.task_id);
@@ -47,14 +52,17 @@ function isEngine(value: unknown): value is TaskRequest['engine'] {
 
 /** What each workload needs; the schema only knows that there has to be some input. */
 function workloadMistake({ workload, prompt, inputs, messages }: TaskRequest): string | undefined {
+  if (workload !== 'rerank' && prompt !== undefined && inputs)
+    return `prompt and inputs: only one of them goes with workload ${workload}`;
   if (workload === 'completion') return undefined;
   if (messages) return `messages: only go with workload completion, not with ${workload}`;
   if (workload === 'rerank' && prompt === undefined)
     return 'prompt: is required for workload rerank (the query)';
   if (workload === 'rerank' && !inputs) return 'inputs: is required for workload rerank (the documents)';
-  if (workload === 'embedding' && prompt !== undefined && inputs)
-    return 'prompt and inputs: only one of them goes with workload embedding';
-  return undefined;
+  if (workload === 'rerank') return undefined;
+  if (prompt === '') return 'prompt: must not be empty for workload embedding';
+  const empty = inputs?.indexOf('') ?? -1;
+  return empty === -1 ? undefined : `inputs[${empty}]: must not be empty for workload embedding`;
 }
 
 function depthMistake({ sampling }: TaskRequest): string | undefined {

@@ -56,13 +56,13 @@ export const taskRequestFields = {
  },
  "prompt": {
   "type": "string",
-  "about": "text to continue; the text to embed, or the query to rank by",
+  "about": "text to continue; the text to embed (not an empty one), or the query to rank by",
   "expects": "a string",
   "private": true
  },
  "inputs": {
   "type": "array",
-  "about": "texts to embed, documents to rank, or a prompt in pieces",
+  "about": "texts to embed (no empty ones), documents to rank, or a prompt in pieces; together with prompt only for the workload rerank",
   "expects": "a list",
   "private": true
  },
@@ -144,12 +144,12 @@ export const taskRequestFields = {
  "sampling.grammar": {
   "type": "string",
   "about": "GBNF grammar that the output must follow; not together with json_schema",
-  "expects": "a string",
+  "expects": "a grammar that is not empty",
   "private": true
  },
  "sampling.json_schema": {
   "type": "object",
-  "about": "JSON Schema that the output must satisfy; not together with grammar",
+  "about": "JSON Schema that the output must satisfy (an empty one is any JSON); not together with grammar",
   "expects": "an object",
   "private": true
  },

@@ -229,11 +229,11 @@ export interface TaskRequest {
    */
   deadline_ms: number;
   /**
-   * Text to continue; the text to embed, or the query to rank by.
+   * Text to continue; the text to embed (not an empty one), or the query to rank by.
    */
   prompt?: string;
   /**
-   * Texts to embed, documents to rank, or a prompt in pieces.
+   * Texts to embed (no empty ones), documents to rank, or a prompt in pieces; together with prompt only for the workload rerank.
    *
    * @minItems 1
    *
@@ -323,7 +323,7 @@ export interface Sampling {
    */
   grammar?: string;
   /**
-   * JSON Schema that the output must satisfy; not together with grammar.
+   * JSON Schema that the output must satisfy (an empty one is any JSON); not together with grammar.
    */
   json_schema?: {
     [k: string]: unknown;

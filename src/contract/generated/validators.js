@@ -6,7 +6,7 @@ const schema33 = {"type":"string","enum":["completion","embedding","rerank"]};
 const schema34 = {"type":"string","enum":["llamacpp","vllm","tgi","triton","openai","synthetic"]};
 const schema35 = {"type":"string","enum":["interactive","batch"]};
 const schema36 = {"type":"object","required":["role","content"],"properties":{"role":{"type":"string","pattern":"\\S"},"content":{"type":"string"}}};
-const schema37 = {"type":"object","properties":{"temperature":{"type":"number","minimum":0,"maximum":100},"top_p":{"type":"number","exclusiveMinimum":0,"maximum":1},"top_k":{"type":"integer","minimum":0,"maximum":2147483647},"min_p":{"type":"number","minimum":0,"maximum":1},"repeat_penalty":{"type":"number","exclusiveMinimum":0,"maximum":100},"stop":{"type":"array","maxItems":16,"items":{"type":"string","pattern":"[\\s\\S]"}},"grammar":{"type":"string"},"json_schema":{"type":"object","additionalProperties":true}},"not":{"type":"object","required":["grammar","json_schema"]}};
+const schema37 = {"type":"object","properties":{"temperature":{"type":"number","minimum":0,"maximum":100},"top_p":{"type":"number","exclusiveMinimum":0,"maximum":1},"top_k":{"type":"integer","minimum":0,"maximum":2147483647},"min_p":{"type":"number","minimum":0,"maximum":1},"repeat_penalty":{"type":"number","exclusiveMinimum":0,"maximum":100},"stop":{"type":"array","maxItems":16,"items":{"type":"string","pattern":"[\\s\\S]"}},"grammar":{"type":"string","pattern":"\\S"},"json_schema":{"type":"object","additionalProperties":true}},"not":{"type":"object","required":["grammar","json_schema"]}};
 const schema38 = {"type":"object","properties":{"mode":{"type":"string","enum":["pin","prefer","auto"]},"pin_pool_id":{"type":"string"},"prefer_pools":{"type":"array","items":{"type":"string"}},"avoid_pools":{"type":"array","items":{"type":"string"}},"require_device_mask":{"type":"string"},"allow_fallback":{"type":"boolean"}}};
 const formats0 = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 const pattern4 = new RegExp("\\S", "u");
@@ -746,10 +746,19 @@ var valid13 = true;
 }
 if(valid13){
 if(data16.grammar !== undefined){
+let data24 = data16.grammar;
 const _errs67 = errors;
-if(typeof data16.grammar !== "string"){
+if(errors === _errs67){
+if(typeof data24 === "string"){
+if(!pattern4.test(data24)){
+validate21.errors = [{instancePath:instancePath+"/sampling/grammar",schemaPath:"#/$defs/Sampling/properties/grammar/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+return false;
+}
+}
+else {
 validate21.errors = [{instancePath:instancePath+"/sampling/grammar",schemaPath:"#/$defs/Sampling/properties/grammar/type",keyword:"type",params:{type: "string"}}];
 return false;
+}
 }
 var valid13 = _errs67 === errors;
 }
@@ -1300,7 +1309,7 @@ validate22.evaluated = {"props":{"model_ref":true,"text":true,"messages":true},"
 export const validateArtifact = validate23;
 const schema41 = {"type":"object","required":["kind","content"],"properties":{"kind":{"$ref":"#/$defs/ArtifactKind"},"content":{"type":"object","additionalProperties":true},"tags":{"type":"array","items":{"type":"string"}},"parent":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"metadata":{"type":"object","additionalProperties":true}}};
 const schema42 = {"type":"string","enum":["plan","summary","diff","trace","other"]};
-const pattern8 = new RegExp("^sha256:[0-9a-f]{64}$", "u");
+const pattern9 = new RegExp("^sha256:[0-9a-f]{64}$", "u");
 
 function validate23(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
@@ -1389,7 +1398,7 @@ let data4 = data.parent;
 const _errs11 = errors;
 if(errors === _errs11){
 if(typeof data4 === "string"){
-if(!pattern8.test(data4)){
+if(!pattern9.test(data4)){
 validate23.errors = [{instancePath:instancePath+"/parent",schemaPath:"#/properties/parent/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
 return false;
 }
@@ -1441,7 +1450,7 @@ export const validateConfig = validate24;
 const schema43 = {"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","additionalProperties":false,"properties":{"server":{"type":"object","default":{},"additionalProperties":false,"properties":{"bind_addr":{"type":"string","default":"127.0.0.1:8080"},"body_limit_bytes":{"type":"integer","minimum":1024,"default":10485760},"shutdown_ms":{"type":"integer","minimum":0,"default":10000}}},"sse":{"type":"object","default":{},"additionalProperties":false,"properties":{"heartbeat_ms":{"type":"integer","minimum":0,"default":15000},"metrics_period_ms":{"type":"integer","minimum":10,"default":1000},"cancel_on_disconnect":{"type":"boolean","default":true},"disconnect_grace_ms":{"type":"integer","minimum":0,"default":10000},"narration_enabled":{"type":"boolean","default":false},"microbatch":{"type":"boolean","default":false},"microbatch_window_ms":{"type":"integer","minimum":1,"default":10,"maximum":1000}}},"admission":{"type":"object","default":{},"additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1,"default":256},"policy":{"$ref":"#/$defs/FullPolicy","default":"reject"},"idempotency_ttl_ms":{"type":"integer","minimum":0,"default":600000}}},"session":{"type":"object","default":{},"additionalProperties":false,"properties":{"ttl_ms":{"type":"integer","minimum":1,"default":600000},"max_turns":{"type":"integer","minimum":1},"budgets":{"type":"object","default":{},"additionalProperties":false,"properties":{"tokens":{"type":"integer","minimum":0},"time_ms":{"type":"integer","minimum":0},"cost":{"type":"number","minimum":0}}}}},"budget":{"type":"object","default":{},"additionalProperties":false,"properties":{"cost_per_output_token":{"type":"number","minimum":0,"default":0.000002}}},"placement":{"type":"object","default":{},"additionalProperties":false,"properties":{"allow_pin":{"type":"boolean","default":true}}},"retry":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_attempts":{"type":"integer","minimum":1,"default":3,"maximum":100},"continuations":{"type":"integer","minimum":0,"default":2,"maximum":100}}},"store":{"type":"object","default":{},"additionalProperties":false,"properties":{"kind":{"type":"string","enum":["sqlite","memory"]}}},"retention":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_tasks":{"type":"integer","minimum":0,"default":10000},"max_age_s":{"type":"integer","minimum":0,"default":86400}}},"artifacts":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_bytes":{"type":"integer","minimum":1,"default":268435456},"retention_days":{"type":"number","minimum":0,"default":30},"transcripts":{"type":"boolean","default":true}}},"runtime":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S","default":".runtime"}}},"models":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/models"},"max_bytes":{"type":"integer","minimum":1}}},"policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"offline":{"type":"boolean","default":false},"auto_fetch":{"type":"boolean","default":true},"allowlist":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}}}},"log":{"type":"object","default":{},"additionalProperties":false,"properties":{"level":{"type":"string","enum":["fatal","error","warn","info","debug","trace","silent"],"default":"info"},"format":{"type":"string","enum":["json","pretty","auto"],"default":"auto"}}},"supervision":{"type":"object","default":{},"additionalProperties":false,"properties":{"initial_ms":{"type":"integer","minimum":1,"default":1000},"max_ms":{"type":"integer","minimum":1,"default":60000},"factor":{"type":"number","minimum":1,"default":2},"jitter":{"type":"number","minimum":0,"maximum":1,"default":0.1},"max_restarts":{"type":"integer","minimum":1,"default":10},"stable_s":{"type":"integer","minimum":1,"default":300},"probe_interval_ms":{"type":"integer","minimum":10,"default":5000},"probe_fail":{"type":"integer","minimum":1,"default":3},"load_timeout_ms":{"type":"integer","minimum":1,"default":120000},"window_s":{"type":"integer","minimum":1,"default":60},"breaker_threshold":{"type":"integer","minimum":1,"default":5},"breaker_open_s":{"type":"integer","minimum":1,"default":300},"trial_stable_s":{"type":"integer","minimum":1,"default":60}}},"pools":{"type":"array","minItems":1,"default":[{"id":"storyteller","engine":"llamacpp","model":"storyteller"}],"items":{"$ref":"#/$defs/PoolConfig"}},"memory":{"type":"object","additionalProperties":false,"default":{},"properties":{"host_bytes":{"type":"integer","minimum":1},"devices":{"type":"array","default":[],"maxItems":64,"items":{"type":"object","additionalProperties":false,"required":["id","bytes"],"properties":{"id":{"type":"integer","minimum":0,"maximum":1023},"bytes":{"type":"integer","minimum":1}}}},"min_residency_ms":{"type":"integer","minimum":0,"default":5000},"max_overtaken_ms":{"type":"integer","minimum":0,"default":60000},"max_parallel_loads":{"type":"integer","minimum":1,"maximum":64,"default":1}}}},"$defs":{"FullPolicy":{"type":"string","enum":["reject","drop-lru","shed-low-priority"]},"PoolId":{"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"},"Slots":{"type":"integer","minimum":1,"maximum":1024},"Ctx":{"type":"integer","minimum":1,"maximum":2147483647},"MaxTokensOut":{"type":"integer","minimum":1,"maximum":2147483647},"Preload":{"type":"boolean"},"PoolQueue":{"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}},"PoolConfig":{"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]},"LlamacppPool":{"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}},"RemotePool":{"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}},"SyntheticPool":{"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}},"Provisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","external"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}}}},"RemoteProvisioning":{"type":"object","additionalProperties":false,"required":["external"],"properties":{"mode":{"type":"string","enum":["external"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"}}},"ExternalServer":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"ApiKey":{"type":"string","pattern":"^[\\x21-\\x7e]+$"},"SyntheticConfig":{"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}},"PriorityRules":{"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}},"PoolAdmission":{"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}},"Timeouts":{"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}},"Replicas":{"type":"integer","minimum":1,"maximum":64},"Devices":{"type":"array","maxItems":64,"uniqueItems":true,"items":{"type":"integer","minimum":0,"maximum":1023}},"MemoryBytes":{"type":"integer","minimum":0},"Pinned":{"type":"boolean"},"IdleTtl":{"type":"integer","minimum":1}}};
 const schema44 = {"type":"string","enum":["reject","drop-lru","shed-low-priority"]};
 const func1 = Object.prototype.hasOwnProperty;
-const pattern11 = new RegExp("^[A-Za-z0-9.-]+(:\\d+)?$", "u");
+const pattern12 = new RegExp("^[A-Za-z0-9.-]+(:\\d+)?$", "u");
 const schema45 = {"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]};
 const schema46 = {"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}};
 const schema47 = {"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"};
@@ -1455,7 +1464,7 @@ const schema54 = {"type":"integer","minimum":1};
 const schema55 = {"type":"boolean"};
 const schema56 = {"type":"integer","minimum":1,"maximum":2147483647};
 const schema61 = {"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}};
-const pattern12 = new RegExp("^[A-Za-z0-9._-]{1,64}$", "u");
+const pattern13 = new RegExp("^[A-Za-z0-9._-]{1,64}$", "u");
 const schema57 = {"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}};
 
 function validate27(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
@@ -1710,8 +1719,8 @@ validate29.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
 const schema62 = {"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","external"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}}}};
 const schema63 = {"type":"string","pattern":"^[\\x21-\\x7e]+$"};
-const pattern16 = new RegExp("^https?://[^\\s/]+", "u");
-const pattern17 = new RegExp("^[\\x21-\\x7e]+$", "u");
+const pattern17 = new RegExp("^https?://[^\\s/]+", "u");
+const pattern18 = new RegExp("^[\\x21-\\x7e]+$", "u");
 
 function validate31(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
@@ -1774,7 +1783,7 @@ let data2 = data1.url;
 const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
-if(!pattern16.test(data2)){
+if(!pattern17.test(data2)){
 validate31.errors = [{instancePath:instancePath+"/external/url",schemaPath:"#/properties/external/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/]+"}}];
 return false;
 }
@@ -1796,7 +1805,7 @@ const _errs9 = errors;
 const _errs10 = errors;
 if(errors === _errs10){
 if(typeof data3 === "string"){
-if(!pattern17.test(data3)){
+if(!pattern18.test(data3)){
 validate31.errors = [{instancePath:instancePath+"/external/api_key",schemaPath:"#/$defs/ApiKey/pattern",keyword:"pattern",params:{pattern: "^[\\x21-\\x7e]+$"}}];
 return false;
 }
@@ -1956,7 +1965,7 @@ const _errs2 = errors;
 const _errs3 = errors;
 if(errors === _errs3){
 if(typeof data0 === "string"){
-if(!pattern12.test(data0)){
+if(!pattern13.test(data0)){
 validate26.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
 return false;
 }
@@ -2015,7 +2024,7 @@ let data3 = data.checksum;
 const _errs9 = errors;
 if(errors === _errs9){
 if(typeof data3 === "string"){
-if(!pattern8.test(data3)){
+if(!pattern9.test(data3)){
 validate26.errors = [{instancePath:instancePath+"/checksum",schemaPath:"#/properties/checksum/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
 return false;
 }
@@ -2466,7 +2475,7 @@ let data0 = data.url;
 const _errs2 = errors;
 if(errors === _errs2){
 if(typeof data0 === "string"){
-if(!pattern16.test(data0)){
+if(!pattern17.test(data0)){
 validate37.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/]+"}}];
 return false;
 }
@@ -2509,7 +2518,7 @@ const _errs6 = errors;
 const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
-if(!pattern17.test(data2)){
+if(!pattern18.test(data2)){
 validate37.errors = [{instancePath:instancePath+"/api_key",schemaPath:"#/$defs/ApiKey/pattern",keyword:"pattern",params:{pattern: "^[\\x21-\\x7e]+$"}}];
 return false;
 }
@@ -2659,7 +2668,7 @@ const _errs2 = errors;
 const _errs3 = errors;
 if(errors === _errs3){
 if(typeof data0 === "string"){
-if(!pattern12.test(data0)){
+if(!pattern13.test(data0)){
 validate33.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
 return false;
 }
@@ -3016,7 +3025,7 @@ const _errs2 = errors;
 const _errs3 = errors;
 if(errors === _errs3){
 if(typeof data0 === "string"){
-if(!pattern12.test(data0)){
+if(!pattern13.test(data0)){
 validate40.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
 return false;
 }
@@ -4735,7 +4744,7 @@ let data48 = data47[i0];
 const _errs113 = errors;
 if(errors === _errs113){
 if(typeof data48 === "string"){
-if(!pattern11.test(data48)){
+if(!pattern12.test(data48)){
 validate24.errors = [{instancePath:instancePath+"/policy/allowlist/" + i0,schemaPath:"#/properties/policy/properties/allowlist/items/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9.-]+(:\\d+)?$"}}];
 return false;
 }
