@@ -119,7 +119,9 @@ export class Sessions {
         'INVALID_PARAMS',
         `session_id: this session has had all its turns, session.max_turns is ${max_turns}; it is ended, and a new task under any session_id begins a new one`,
       );
-    return refusalByBudget(budgets, session?.context ?? NEW_ACCOUNT, max_tokens, cost_per_output_token);
+    const cause = refusalByBudget(budgets, session?.context ?? NEW_ACCOUNT, max_tokens, cost_per_output_token);
+    // What this session cannot give, the next one under its id may.
+    return cause && { retry_after_ms: this.#expiresIn(session), ...cause };
   }
 
   /** Ends a session that was refused a task because it has had all its turns: its id begins anew. */
@@ -182,12 +184,12 @@ export class Sessions {
 
   /** The session as it is now; it exists after this. While a task is unfinished, its TTL has not begun. */
   info(session_id: string): SessionInfo {
-    const { clock, ttl_ms } = this.#options;
+    const { clock } = this.#options;
     let session = this.#find(session_id);
     if (!session) this.#rest((session = this.#create(session_id, { at: clock.now() })));
-    const { turns, warmth, running, last_seen_at } = session.context;
+    const { turns, warmth } = session.context;
     return {
-      ttl_ms_remaining: running > 0 ? ttl_ms : Math.ceil(last_seen_at + ttl_ms - clock.now()),
+      ttl_ms_remaining: this.#expiresIn(session),
       turns,
       kv_bytes: warmth?.kv_bytes ?? 0,
       kv_warmth: warmth !== undefined,
@@ -258,6 +260,13 @@ export class Sessions {
     this.#tasks.clear();
     this.#idle.clear();
     this.#kvBytes = 0;
+  }
+
+  /** Milliseconds at least; while a task of it is unfinished, its TTL has not begun. */
+  #expiresIn(session: Session | undefined): number {
+    const { clock, ttl_ms } = this.#options;
+    if (!session || session.context.running > 0) return ttl_ms;
+    return Math.ceil(session.context.last_seen_at + ttl_ms - clock.now());
   }
 
   #isExhausted({ context }: Session): boolean {

@@ -136,14 +136,17 @@ const exhausted = [
 ];
 
 for (const { budget, budgets } of exhausted)
-  test(`a session whose ${budget} are used is refused with 429, budget.${budget}, for good`, async (t) => {
-    const server = await steppedServer({ session: { budgets } });
+  test(`a session whose ${budget} are used is refused with 429, budget.${budget}, until it has expired`, async (t) => {
+    const server = await steppedServer({ session: { ttl_ms: 5000, budgets } });
     t.teardown(server.close);
     const body = { ...request, session_id: SESSION, max_tokens: 10 };
     const id = await server.submit(body);
     await server.step(() => server.state(id) === 'ended');
+    server.clock.advance(1500);
     const refused = await call(server, 'POST', '/v1/tasks', body);
     t.is(refused.status, 429);
+    t.is(refused.body['retry_after_ms'], 3500);
+    t.is(refused.headers.get('retry-after'), '4');
     t.like(refused.body, {
       code: 'ADMISSION_REJECT',
       policy_label: `budget.${budget}`,
@@ -151,6 +154,8 @@ for (const { budget, budgets } of exhausted)
       engine: 'synthetic',
     });
     t.is((await call(server, 'POST', '/v1/tasks', { ...body, session_id: idOf(2) })).status, 202);
+    server.clock.advance(3500);
+    t.is((await call(server, 'POST', '/v1/tasks', body)).status, 202);
   });
 
 test('a task that would fit once others have given theirs back is refused for now, with a time', async (t) => {
