@@ -59,6 +59,7 @@ export function mountHttp(orchestrator: EmbeddedOrchestrator, options: MountOpti
     narration_enabled: config.sse.narration_enabled,
     microbatch_window_ms: config.sse.microbatch ? config.sse.microbatch_window_ms : undefined,
     metrics: metrics.exposition,
+    dropped: metrics.dropped,
     report: (error, ctx) =>
       logger?.error({
         actor: 'http',

@@ -100,6 +100,16 @@ export class Sessions {
     return this.#kvBytes;
   }
 
+  /** The same by replica. */
+  kvBytesByReplica(): Map<string, number> {
+    const held = new Map<string, number>();
+    for (const { context } of this.#sessions.values()) {
+      const { replica_id, kv_bytes } = context.warmth ?? {};
+      if (replica_id !== undefined) held.set(replica_id, (held.get(replica_id) ?? 0) + (kv_bytes ?? 0));
+    }
+    return held;
+  }
+
   /** Whether any budget or a limit of turns is configured. */
   get isLimited(): boolean {
     const { budgets, max_turns } = this.#options;

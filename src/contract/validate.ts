@@ -45,9 +45,18 @@ function invalid(message: string, engine: string | undefined): TaskchartError {
   return new TaskchartError(failure('INVALID_PARAMS', message, engine === undefined ? {} : { engine }));
 }
 
-/** The envelope names the engine where it is one; anything else the caller sent has no place there. */
+const ENGINES: Readonly<Record<TaskRequest['engine'], true>> = {
+  llamacpp: true,
+  vllm: true,
+  tgi: true,
+  triton: true,
+  openai: true,
+  synthetic: true,
+};
+
+/** The envelope and the metrics name the engine where it is one; anything else the caller sent has no place there. */
 function isEngine(value: unknown): value is TaskRequest['engine'] {
-  return typeof value === 'string' && /^[a-z]{2,16}$/.test(value);
+  return typeof value === 'string' && Object.hasOwn(ENGINES, value);
 }
 
 /** What each workload needs; the schema only knows that there has to be some input. */

@@ -21,6 +21,8 @@ export interface HttpOptions {
   microbatch_window_ms: number | undefined;
   /** The exposition format of everything measured. */
   metrics: () => Promise<string>;
+  /** A frame was not sent to a slow reader, because a newer one has replaced it. */
+  dropped: () => void;
   /** Hears of failures that are not the caller's. */
   report: (error: unknown, ctx: Context) => void;
 }

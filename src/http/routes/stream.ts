@@ -13,7 +13,7 @@ import { knownTask } from './tasks.ts';
 const LEFT = new Error('the reader left');
 
 export function streamRoutes(
-  { orchestrator, clock, narration_enabled, microbatch_window_ms }: HttpOptions,
+  { orchestrator, clock, narration_enabled, microbatch_window_ms, dropped }: HttpOptions,
   heartbeats: Heartbeats,
 ): Record<'streamTask', Handler> {
   return {
@@ -60,7 +60,7 @@ export function streamRoutes(
       const log = orchestrator.read(record.id, after, signal);
       const isBatched = microbatch_window_ms !== undefined;
       const batches = isBatched ? microbatched(log, microbatch_window_ms, clock) : log;
-      const prepared = verbose ? withPreparation(batches, orchestrator, record) : batches;
+      const prepared = verbose ? withPreparation(batches, orchestrator, record, dropped) : batches;
       const encode = isBatched ? encodeTogether : encodeEvents;
       await writeEvents(
         ctx.res,

@@ -1,4 +1,6 @@
+import type { Context } from 'koa';
 import type { Sessions } from '../../actors/sessions.ts';
+import type { TaskRequest } from '../../contract/generated/types.ts';
 import { parseTaskRequest } from '../../contract/validate.ts';
 import { failure, TaskchartError } from '../../errors.ts';
 import { readJson } from '../body.ts';
@@ -11,16 +13,31 @@ export function submissionRoutes({
   orchestrator,
   body_limit_bytes,
 }: HttpOptions): Record<'submitTask' | 'previewTask', Handler> {
+  const readSubmission = async (
+    ctx: Context,
+  ): Promise<{ request: TaskRequest; idempotency_key: string | undefined }> => {
+    const body = await readJson(ctx.req, body_limit_bytes);
+    await gather();
+    const request = parseTaskRequest(body);
+    return { request, idempotency_key: idempotencyKey(ctx.get('Idempotency-Key'), request.engine) };
+  };
+
   return {
     async submitTask(ctx) {
-      const body = await readJson(ctx.req, body_limit_bytes);
-      await gather();
-      const request = parseTaskRequest(body);
-      ctx.state.concerns = { engine: request.engine };
-      const admission = await orchestrator.submit(request, {
-        correlation_id: ctx.state.correlation_id,
-        idempotency_key: idempotencyKey(ctx.get('Idempotency-Key')),
+      const { correlation_id } = ctx.state;
+      const { request, idempotency_key } = await readSubmission(ctx).catch((error: unknown) => {
+        // Who asks for work and is refused is counted and logged, also where nobody can tell what it was.
+        if (error instanceof TaskchartError)
+          orchestrator.observers.tell({
+            type: 'task.refused',
+            failure: error.failure,
+            engine: error.failure.engine ?? '',
+            correlation_id,
+          });
+        throw error;
       });
+      ctx.state.concerns = { engine: request.engine };
+      const admission = await orchestrator.submit(request, { correlation_id, idempotency_key });
       const self = `${mountPoint(ctx)}/v1/tasks/${admission.task_id}`;
       ctx.status = 202;
       ctx.set('Location', self);
@@ -50,13 +67,14 @@ export function budgetHeaders(sessions: Sessions, session_id: string): Record<st
   };
 }
 
-function idempotencyKey(header: string): string | undefined {
+function idempotencyKey(header: string, engine: string): string | undefined {
   if (header === '') return undefined;
   if (header.length <= LONGEST_KEY) return header;
   throw new TaskchartError(
     failure(
       'INVALID_PARAMS',
       `Idempotency-Key: must have at most ${LONGEST_KEY} characters, got ${header.length}`,
+      { engine },
     ),
   );
 }
