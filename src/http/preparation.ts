@@ -50,6 +50,8 @@ export async function* withPreparation(
         if (told !== shown) {
           shown = told;
           yield { events: [], frames: told, isLast: false };
+          // What came while the reader was busy has woken nobody.
+          continue;
         }
         const noted = new Promise<'noted'>((resolve) => (wake = () => resolve('noted')));
         const first = await Promise.race([next, noted]);

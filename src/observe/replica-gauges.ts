@@ -9,37 +9,45 @@ type ReplicaLabels = Record<(typeof REPLICA_LABELS)[number], string>;
 
 /** What each replica holds, read at each scrape; what nobody knows has no series. */
 export function addReplicaGauges(orchestrator: Orchestrator, gpus: Gpus, registry: Registry): void {
-  const registers = [registry];
-  new Gauge({
+  const held = new Gauge({
     name: 'sessions_kv_bytes',
     help: 'Bytes of cache that warm sessions hold in their replicas',
-    registers,
+    registers: [],
     collect() {
       this.set(orchestrator.sessions.kvBytes);
     },
   });
-  new Gauge({
+  const usage = new Gauge({
     name: 'kv_cache_usage_ratio',
     help: 'Share of the KV cache of a replica that warm sessions hold, from 0 to 1',
     labelNames: [...REPLICA_LABELS],
-    registers,
+    registers: [],
     collect() {
       this.reset();
-      const held = orchestrator.sessions.kvBytesByReplica();
+      const bytes = orchestrator.sessions.kvBytesByReplica();
       for (const { labels, capacity_bytes } of replicasOf(orchestrator))
         if (capacity_bytes > 0)
-          this.set(labels, Math.min(1, (held.get(labels.replica_id) ?? 0) / capacity_bytes));
+          this.set(labels, Math.min(1, (bytes.get(labels.replica_id) ?? 0) / capacity_bytes));
     },
   });
-  ofDevices('gpu_utilization', 'Percent of the time in which the device was busy', 'utilization_percent');
-  ofDevices('vram_used_bytes', 'Memory of the device that is in use, by any program', 'vram_used_bytes');
+  const utilization = ofDevices(
+    'gpu_utilization',
+    'Percent of the time in which the device was busy',
+    'utilization_percent',
+  );
+  const memory = ofDevices(
+    'vram_used_bytes',
+    'Memory of the device that is in use, by any program',
+    'vram_used_bytes',
+  );
+  for (const gauge of [held, usage, utilization, memory] as Gauge[]) registry.registerMetric(gauge);
 
-  function ofDevices(name: string, help: string, field: 'utilization_percent' | 'vram_used_bytes'): void {
-    new Gauge({
+  function ofDevices(name: string, help: string, field: 'utilization_percent' | 'vram_used_bytes'): Gauge {
+    return new Gauge({
       name,
       help,
       labelNames: [...REPLICA_LABELS, 'device'],
-      registers,
+      registers: [],
       collect() {
         this.reset();
         // A server whose pools have no devices starts no program to look at some.
