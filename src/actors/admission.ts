@@ -4,10 +4,16 @@ import { digestOf } from '../contract/request-digest.ts';
 import { failure, TaskchartError, type Failure } from '../errors.ts';
 import { newId } from '../ids.ts';
 import { backoff, predictDuration, retryAfter } from '../scheduling/estimate.ts';
-import { limitsOf, place, type PlacementDecision, type PlacementPool } from '../scheduling/placement.ts';
+import {
+  isPinned,
+  limitsOf,
+  place,
+  type PlacementDecision,
+  type PlacementPool,
+} from '../scheduling/placement.ts';
 import type { Store } from '../store/store.ts';
 import { candidateOf } from './candidate.ts';
-import type { Observers } from './observation.ts';
+import type { Observers, RefusedPlacement } from './observation.ts';
 import type { Pool } from './pool.ts';
 import type { Sessions } from './sessions.ts';
 import { admissionFact, laterKey, taskKey, type LaterKeyFact } from './task-facts.ts';
@@ -41,6 +47,7 @@ interface Seat {
   pool: Pool;
   queue_position: number;
   predicted_start_ms: number;
+  decision: PlacementDecision;
   /** Whose place it takes in a full queue. */
   victim: TaskRecord | undefined;
 }
@@ -83,6 +90,7 @@ export class Admission {
           failure: error.failure,
           engine: request.engine,
           correlation_id: caller.correlation_id,
+          placement: error instanceof NotPlaced ? error.placement : undefined,
         });
       throw error;
     }
@@ -122,7 +130,7 @@ export class Admission {
   async #admit(request: TaskRequest, caller: Caller): Promise<AdmissionResponse> {
     const { clock, sessions, tasks, registry, observers } = this.#options;
     const tokens_in = await this.#checkRequest(request);
-    const { pool, queue_position, predicted_start_ms, victim } = this.#findSeat(request, 'admit');
+    const { pool, queue_position, predicted_start_ms, decision, victim } = this.#findSeat(request, 'admit');
     const id = request.task_id ?? newId();
     const session_id = request.session_id ?? newId();
     const draft: TaskDraft = {
@@ -165,7 +173,7 @@ export class Admission {
     if (victim) pool.drop(victim);
     const record = tasks.admit(draft, estimate);
     registry.add(record);
-    observers.tell({ type: 'task.admitted', record });
+    observers.tell({ type: 'task.admitted', record, decision });
     pool.enqueue(record);
     return this.#answer(record, estimate);
   }
@@ -183,8 +191,13 @@ export class Admission {
           { engine },
         ),
       );
-    const limits = limitsOf(this.#candidates(request), request);
-    if (limits.failure) throw refusal({ engine, ...limits.failure });
+    const candidates = this.#candidates(request);
+    const limits = limitsOf(candidates, request);
+    if (limits.failure && limits.reason)
+      throw new NotPlaced(
+        { engine, ...limits.failure },
+        { reason: limits.reason, considered: candidates.length, feasible: 0, pinned: isPinned(request) },
+      );
     const counter = limits.pool_id === undefined ? undefined : this.#options.pools.get(limits.pool_id);
     return counter && checkTokens(request, counter, this.#options.clock);
   }
@@ -221,12 +234,12 @@ export class Admission {
           },
         ),
       );
-    if (decision.kind === 'refused') throw refusal(decision.failure);
-    return this.#seatIn(pool as Pool, request);
+    if (decision.kind === 'refused') throw new NotPlaced(decision.failure, decision);
+    return { ...this.#seatIn(pool as Pool, request), decision };
   }
 
   /** Steps 9 and 10. */
-  #seatIn(pool: Pool, request: TaskRequest): Seat {
+  #seatIn(pool: Pool, request: TaskRequest): Omit<Seat, 'decision'> {
     const { priority, deadline_ms } = request;
     const context = { engine: pool.spec.engine, pool_id: pool.spec.id };
     const { queue_position, predicted_start_ms } = pool.forecast.newcomer(priority);
@@ -362,6 +375,16 @@ function isSame(record: TaskRecord, request: TaskRequest): boolean {
     ...(isSessionMadeHere ? {} : { session_id }),
   } as TaskRequest;
   return (record.digest ?? digestOf(before)) === digestOf(posted);
+}
+
+/** No pool can take the task. */
+class NotPlaced extends TaskchartError {
+  readonly placement: RefusedPlacement;
+
+  constructor(why: Failure, placement: RefusedPlacement) {
+    super(why);
+    this.placement = placement;
+  }
 }
 
 function refusal(why: Failure, status?: number): TaskchartError {

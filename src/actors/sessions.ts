@@ -129,7 +129,12 @@ export class Sessions {
         'INVALID_PARAMS',
         `session_id: this session has had all its turns, session.max_turns is ${max_turns}; it is ended, and a new task under any session_id begins a new one`,
       );
-    const cause = refusalByBudget(budgets, session?.context ?? NEW_ACCOUNT, max_tokens, cost_per_output_token);
+    const cause = refusalByBudget(
+      budgets,
+      session?.context ?? NEW_ACCOUNT,
+      max_tokens,
+      cost_per_output_token,
+    );
     // What this session cannot give, the next one under its id may.
     return cause && { retry_after_ms: this.#expiresIn(session), ...cause };
   }

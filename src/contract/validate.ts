@@ -28,6 +28,19 @@ export function parseTaskRequest(body: unknown): TaskRequest {
   return kept;
 }
 
+const MOST_NAMES = 20;
+const LONGEST_NAME = 40;
+
+/** Names of the body's own fields that {@link parseTaskRequest} has not kept: the first 20, at most 40 characters each. */
+export function unknownFields(body: unknown, request: TaskRequest): string[] {
+  const names = Object.keys(body as object);
+  if (names.length === Object.keys(request).length) return [];
+  return names
+    .filter((name) => !Object.hasOwn(request, name))
+    .slice(0, MOST_NAMES)
+    .map((name) => name.slice(0, LONGEST_NAME));
+}
+
 /** The same for the body of a count. */
 export function parseTokenizeRequest(body: unknown): TokenizeRequest {
   return check(body, validateTokenizeRequest, tokenizeRequestFields);

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino';
-import type { Observation } from '../actors/observation.ts';
+import type { Observation, RefusedPlacement } from '../actors/observation.ts';
 import type { Orchestrator } from '../actors/orchestrator.ts';
 import type { TaskRecord } from '../actors/task-record.ts';
 
@@ -8,7 +8,7 @@ export function narrate(orchestrator: Orchestrator, logger: Logger): () => void 
   return orchestrator.observers.add((observation) => {
     switch (observation.type) {
       case 'task.admitted': {
-        const { record } = observation;
+        const { record, decision } = observation;
         return logger.info({
           actor: 'orchestrator',
           action: 'admit',
@@ -18,6 +18,11 @@ export function narrate(orchestrator: Orchestrator, logger: Logger): () => void 
           predicted_start_ms: record.context.predicted_start_ms,
           ctx: record.request.ctx,
           seed: record.seed,
+          decision_reason: decision.reason,
+          pinned: decision.pinned,
+          fallback_used: decision.fallback_used,
+          candidates_total: decision.considered,
+          candidates_feasible: decision.feasible,
           human: `A task joins the queue of pool ${record.pool_id} with ${record.context.queue_position} ahead of it.`,
         });
       }
@@ -30,8 +35,18 @@ export function narrate(orchestrator: Orchestrator, logger: Logger): () => void 
           engine: observation.engine,
           error_kind: observation.failure.code,
           retry_after_ms: observation.failure.retry_after_ms,
-          decision_reason: observation.failure.message,
+          policy_label: observation.failure.policy_label,
+          ...(observation.placement ? refusedPlacement(observation.placement) : {}),
           human: `A task is refused: ${observation.failure.message}.`,
+        });
+      case 'request.trimmed':
+        return logger.debug({
+          actor: 'http',
+          action: 'ignore',
+          target: 'fields',
+          x_correlation_id: observation.correlation_id,
+          fields: observation.fields,
+          human: 'A request has fields that nobody knows, which are ignored.',
         });
       case 'store.recovered':
         return logger.info({
@@ -99,6 +114,16 @@ export function narrate(orchestrator: Orchestrator, logger: Logger): () => void 
         return;
     }
   });
+}
+
+function refusedPlacement({ reason, pinned, considered, feasible }: RefusedPlacement): object {
+  return {
+    decision_reason: reason,
+    pinned,
+    fallback_used: false,
+    candidates_total: considered,
+    candidates_feasible: feasible,
+  };
 }
 
 function fieldsOf(orchestrator: Orchestrator, record: TaskRecord): Record<string, unknown> {

@@ -1,7 +1,7 @@
 import type { Context } from 'koa';
 import type { Sessions } from '../../actors/sessions.ts';
 import type { TaskRequest } from '../../contract/generated/types.ts';
-import { parseTaskRequest } from '../../contract/validate.ts';
+import { parseTaskRequest, unknownFields } from '../../contract/validate.ts';
 import { failure, TaskchartError } from '../../errors.ts';
 import { readJson } from '../body.ts';
 import { gather } from '../gather.ts';
@@ -19,6 +19,13 @@ export function submissionRoutes({
     const body = await readJson(ctx.req, body_limit_bytes);
     await gather();
     const request = parseTaskRequest(body);
+    const fields = unknownFields(body, request);
+    if (fields.length > 0)
+      orchestrator.observers.tell({
+        type: 'request.trimmed',
+        fields,
+        correlation_id: ctx.state['correlation_id'] as string,
+      });
     return { request, idempotency_key: idempotencyKey(ctx.get('Idempotency-Key'), request.engine) };
   };
 
