@@ -17,7 +17,7 @@ import type { Observers, RefusedPlacement } from './observation.ts';
 import type { Pool } from './pool.ts';
 import type { Sessions } from './sessions.ts';
 import { admissionFact, laterKey, taskKey, type LaterKeyFact } from './task-facts.ts';
-import { seedOf, type TaskDraft, type TaskRecord } from './task-record.ts';
+import { mostTokensOut, seedOf, type TaskDraft, type TaskRecord } from './task-record.ts';
 import type { TaskRegistry } from './task-registry.ts';
 import type { Tasks } from './tasks.ts';
 import { checkTokens } from './token-check.ts';
@@ -157,7 +157,7 @@ export class Admission {
     // Nobody else may take the victim's place meanwhile, and it is lost only to a task that is really there.
     if (victim) pool.setAside(victim);
     pool.queue.reserve(request.priority, draft.expected_tokens);
-    sessions.accept(session_id, id, request.max_tokens);
+    sessions.accept(session_id, id, mostTokensOut(request));
     this.#commits++;
     try {
       await this.#commit(draft, estimate);
@@ -206,7 +206,7 @@ export class Admission {
   #findSeat(request: TaskRequest, purpose: 'admit' | 'preview'): Seat {
     const { sessions, clock, pools, observers, allow_pin } = this.#options;
     const { engine, priority, session_id } = request;
-    const ofSession = sessions.refusalOf(session_id, request.max_tokens);
+    const ofSession = sessions.refusalOf(session_id, mostTokensOut(request));
     if (ofSession) {
       if (purpose === 'admit' && session_id !== undefined) sessions.exhaust(session_id);
       throw refusal({ engine, ...ofSession });

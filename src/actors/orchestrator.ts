@@ -256,6 +256,13 @@ export class Orchestrator {
     return isWatched && !isOver(record.state) ? this.#readers.attach(record.id) : () => {};
   }
 
+  /** When an event of the task was written, in epoch milliseconds; of its first one, when it was admitted. */
+  async timesOf({ id, admitted_wall_ms }: TaskRecord): Promise<(event_id: number) => number> {
+    const times = (await this.#ports.log.times?.(id)) ?? [];
+    return (event_id) =>
+      Math.floor(times.findLast(({ from }) => from <= event_id)?.at_ms ?? admitted_wall_ms);
+  }
+
   /** What the task's log holds now, without waiting for more. */
   eventsSoFar(task_id: string): Promise<readonly LogEvent[]> {
     return eventsSoFar(this.#ports.log, task_id);

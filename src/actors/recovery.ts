@@ -17,7 +17,7 @@ import {
   type LaterKeyFact,
   type StoredTask,
 } from './task-facts.ts';
-import type { TaskDraft, TaskRecord } from './task-record.ts';
+import { mostTokensOut, type TaskDraft, type TaskRecord } from './task-record.ts';
 import type { TaskRegistry } from './task-registry.ts';
 import type { Tasks } from './tasks.ts';
 
@@ -92,7 +92,7 @@ export async function recover(options: RecoveryOptions): Promise<{ finished: num
     if (i % AT_ONCE === AT_ONCE - 1) await turn();
     if (!options.isWanted()) break;
     // First of all, so that one that turns out to be over is charged for what it has used.
-    sessions.readopt(record.session_id, record.id, record.request.max_tokens);
+    sessions.readopt(record.session_id, record.id, mostTokensOut(record.request));
     const tail = options.log.tail(record.id);
     if ((tail instanceof Promise ? await tail : tail) > 0) await resume(record, options);
     else await tasks.reopen(record);

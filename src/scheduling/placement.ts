@@ -123,6 +123,8 @@ function placeFreely(pools: readonly PlacementPool[], job: PlacementJob): Placem
       failure(
         'POOL_UNAVAILABLE',
         `placement.prefer_pools: none of ${list(preferred)} can take this task now`,
+        // One that does not exist cannot later either.
+        { retriable: pools.some(({ id }) => preferred.includes(id)) },
       ),
       'no_preferred_feasible',
     );

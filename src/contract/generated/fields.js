@@ -156,7 +156,7 @@ export const taskRequestFields = {
  "seed": {
   "type": "integer",
   "about": "start of the random numbers that sampling uses; derived from the task's id when left out",
-  "expects": "an integer ≥ 0"
+  "expects": "an integer ≥ -9007199254740991"
  },
  "determinism": {
   "type": "string",

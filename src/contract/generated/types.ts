@@ -225,7 +225,7 @@ export interface TaskRequest {
    */
   max_tokens: number;
   /**
-   * Milliseconds from admission until the answer is no longer useful. Zero or less is refused with DEADLINE_UNMET.
+   * Milliseconds from admission until the answer is no longer useful. At most a year, 31536000000. Zero or less is refused with DEADLINE_UNMET.
    */
   deadline_ms: number;
   /**
@@ -248,7 +248,9 @@ export interface TaskRequest {
   messages?: ChatMessage[];
   sampling?: Sampling;
   /**
-   * Start of the random numbers that sampling uses; derived from the task's id when left out.
+   * Start of the random numbers that sampling uses; derived from the task's id when left out. Any whole number
+   * that JSON carries exactly: from -(2^53-1) to 2^53-1. An engine that knows fewer seeds folds it.
+   *
    */
   seed?: number;
   /**

@@ -64,7 +64,9 @@ export function streamRoutes(
       const encode = isBatched ? encodeTogether : encodeEvents;
       await writeEvents(
         ctx.res,
-        verbose || narration_enabled ? inWords(prepared, clock, encode) : prepared,
+        verbose || narration_enabled
+          ? inWords(prepared, () => orchestrator.timesOf(record), encode)
+          : prepared,
         signal,
       );
     },

@@ -3,6 +3,7 @@ import type { Sessions } from '../../actors/sessions.ts';
 import type { TaskRequest } from '../../contract/generated/types.ts';
 import { parseTaskRequest, unknownFields } from '../../contract/validate.ts';
 import { failure, TaskchartError } from '../../errors.ts';
+import { decimal } from '../../scheduling/budget.ts';
 import { readJson } from '../body.ts';
 import { gather } from '../gather.ts';
 import { mountPoint, type Handler, type HttpOptions } from '../handler.ts';
@@ -70,7 +71,7 @@ export function budgetHeaders(sessions: Sessions, session_id: string): Record<st
   return {
     ...(tokens === undefined ? {} : { 'X-Budget-Tokens-Remaining': String(tokens) }),
     ...(time_ms === undefined ? {} : { 'X-Budget-Time-Remaining-Ms': String(time_ms) }),
-    ...(cost === undefined ? {} : { 'X-Budget-Cost-Remaining': String(cost) }),
+    ...(cost === undefined ? {} : { 'X-Budget-Cost-Remaining': decimal(cost) }),
   };
 }
 
