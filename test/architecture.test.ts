@@ -10,7 +10,7 @@ const MAX_LINES = 400;
 const FLOORS: [floor: string, files: RegExp][] = [
   ['cli', /^cli\//],
   ['faces', /^(index|embed|storage|mount|server|blueprint)\.ts$|^http\//],
-  ['watchers', /^observe\/(narrate|metrics)\.ts$/],
+  ['watchers', /^observe\/(narrate|metrics|replica-gauges)\.ts$/],
   ['actors', /^actors\//],
   ['decisions', /^(machines|scheduling)\//],
   ['adapters', /^(engines|models|store|streams|sqlite|artifacts|threads|observe)\//],
