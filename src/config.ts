@@ -4,6 +4,7 @@ import { dirname, join, resolve } from 'node:path';
 import { findMistake } from './config/checks.ts';
 import { readEnvironment, type Environment } from './config/environment.ts';
 import { ConfigError, type KeyPath } from './config/error.ts';
+import { withBooleans } from './config/booleans.ts';
 import { readConfigFile } from './config/file.ts';
 import { layerOf, locateIn, mergeLayers, type Layer, type Settings } from './config/layers.ts';
 import { modelId, parseModel } from './config/model.ts';
@@ -46,7 +47,8 @@ export interface ConfigSources {
  * @throws ConfigError on the first mistake, in one line
  */
 export function loadConfig(sources: ConfigSources = {}): Config {
-  const file: Layer | undefined = sources.file === undefined ? undefined : readConfigFile(sources.file);
+  const read = sources.file === undefined ? undefined : readConfigFile(sources.file);
+  const file: Layer | undefined = read && { ...read, settings: withBooleans(read.settings, configFields) };
   const layers: Layer[] = [
     ...(file ? [file] : []),
     readEnvironment(sources.env ?? {}, configFields),

@@ -27,7 +27,7 @@ import type {
 import { DEFAULT_DEADLINE_MS, DEFAULT_MAX_TOKENS } from './contract/defaults.ts';
 import { parseTaskRequest } from './contract/validate.ts';
 import { failure, TaskchartError } from './errors.ts';
-import { newCorrelationId } from './ids.ts';
+import { canonicalId, newCorrelationId } from './ids.ts';
 import { Engines } from './provisioning/engines.ts';
 import { MemoryStore } from './store/memory-store.ts';
 import type { Store } from './store/store.ts';
@@ -250,7 +250,7 @@ export function orchestrate(config: Config, ports: OrchestratorPortOptions = {})
         );
       if (core.isRecovering) await core.recovered;
       const known =
-        (request.task_id === undefined ? undefined : core.record(request.task_id)) ??
+        (request.task_id === undefined ? undefined : core.record(String(request.task_id))) ??
         (idempotency_key === undefined ? undefined : core.registry.byKey(idempotency_key));
       const parsed = parseTaskRequest(completeRequest(core, request, known?.request));
       const admission = await core.submit(parsed, { correlation_id, idempotency_key });
@@ -259,8 +259,8 @@ export function orchestrate(config: Config, ports: OrchestratorPortOptions = {})
     task(task_id) {
       const record = core.record(task_id);
       if (!record) throw new TaskchartError(failure('NOT_FOUND', `there is no task "${task_id}"`));
-      return taskOf(core, task_id, {
-        task_id,
+      return taskOf(core, record.id, {
+        task_id: record.id,
         session_id: record.session_id,
         backoff_ms: 0,
         ...core.place(record),
@@ -269,11 +269,13 @@ export function orchestrate(config: Config, ports: OrchestratorPortOptions = {})
     preview: async (request) => core.preview(parseTaskRequest(completeRequest(core, request))),
     cancel: (task_id) => core.cancel(task_id),
     remove: (task_id) => core.remove(task_id),
-    tasks: (filter = {}) =>
-      core.registry.page(filter, Infinity).tasks.map((record) => taskSummary(core, record)),
-    session: (session_id) => core.sessions.info(session_id),
-    touchSession: (session_id) => core.touchSession(session_id),
-    removeSession: (session_id) => core.deleteSession(session_id),
+    tasks: ({ session_id, ...filter } = {}) =>
+      core.registry
+        .page({ ...filter, session_id: session_id && canonicalId(session_id) }, Infinity)
+        .tasks.map((record) => taskSummary(core, record)),
+    session: (session_id) => core.sessions.info(canonicalId(session_id)),
+    touchSession: (session_id) => core.touchSession(canonicalId(session_id)),
+    removeSession: (session_id) => core.deleteSession(canonicalId(session_id)),
     capabilities: () => capabilities(core),
     pools: () => Array.from(core.pools.values(), (pool) => poolHealth(pool, clock)),
     observe: (observer) => core.observers.add(observer),

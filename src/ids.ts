@@ -31,6 +31,11 @@ export function newCorrelationId(): string {
   return flat(randomUUID());
 }
 
+/** The one spelling of a UUID: they are compared without regard to case, and kept in lower case. */
+export function canonicalId(uuid: string): string {
+  return uuid.toLowerCase();
+}
+
 /** A joined string keeps all its pieces, some 400 bytes for an id; this makes it one string of 48. */
 function flat(joined: string): string {
   return joined.toLowerCase();

@@ -81,6 +81,7 @@ export function mountHttp(orchestrator: EmbeddedOrchestrator, options: MountOpti
         error_kind: message,
         human: `A caller is turned away: ${hint}.`,
       }),
+    dropped: metrics.dropped,
     report: (error, ctx) =>
       logger?.error({
         actor: 'http',

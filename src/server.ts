@@ -5,6 +5,7 @@ import { HandoffWatcher } from './actors/handoff-watcher.ts';
 import { ConfigError, parseBindAddr } from './config.ts';
 import type { EmbeddedOrchestrator } from './embed.ts';
 import { FolderOfHandoffs, isElsewhere } from './engines/handoff-folder.ts';
+import { answerMalformed } from './http/malformed.ts';
 import { mountHttp } from './mount.ts';
 import { systemClock, type Clock } from './clock.ts';
 import { narrate } from './observe/narrate.ts';
@@ -38,7 +39,8 @@ export async function startServer(
   const http = mountHttp(orchestrator, { logger, clock, auth: config.auth });
   // Nobody may be told that there is no such task before it is known what there is.
   await core.recovered;
-  const server = createServer(http.handler);
+  const server = createServer({ requireHostHeader: false });
+  answerMalformed(server, (request, response) => void http.handler(request, response));
   await listen(server, host, port);
   handoff.start();
   const url = `http://${host.includes(':') ? `[${host}]` : host}:${(server.address() as AddressInfo).port}`;

@@ -11,7 +11,7 @@ const PORT_SPEAKERS = new Set(['models/source.ts', 'provisioning/step.ts']);
 const FLOORS: [floor: string, files: RegExp][] = [
   ['cli', /^cli\//],
   ['faces', /^(index|embed|storage|mount|server|blueprint|engine-settings|pool-plan)\.ts$|^http\//],
-  ['watchers', /^observe\/(narrate|metrics)\.ts$/],
+  ['watchers', /^observe\/(narrate|metrics|replica-gauges)\.ts$/],
   ['actors', /^actors\//],
   ['decisions', /^(machines|scheduling)\//],
   ['adapters', /^(engines|models|provisioning|store|streams|sqlite|artifacts|catalog|threads|observe)\//],

@@ -207,3 +207,22 @@ test('an address is a host and a port, and tells whether others can reach it', (
     t.is(parseBindAddr(text), undefined, text);
   }
 });
+
+test('yes and no may be written in a file as in a variable, in lists too', (t) => {
+  const yes = ['true', '1', '"true"', '"TRUE"', '"1"'];
+  const no = ['false', '0', '"False"'];
+  for (const [texts, expected] of [
+    [yes, true],
+    [no, false],
+  ] as const)
+    for (const text of texts) {
+      const file = write(
+        `sse: { microbatch: ${text} }\npools: [{ id: a, engine: synthetic, model: m, preload: ${text} }]`,
+      );
+      const { sse, pools } = loadConfig({ file });
+      t.is(sse.microbatch, expected, text);
+      t.is(pools[0]?.preload, expected, text);
+    }
+  const error = t.throws(() => loadConfig({ file: write('sse: { microbatch: 2 }') }));
+  t.regex(error?.message ?? '', /sse\.microbatch: .*got 2/);
+});

@@ -1,19 +1,25 @@
-import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '../clock.ts';
 import type { AdmissionResponse, TaskPreview, TaskRequest } from '../contract/generated/types.ts';
-import { digestOf } from '../contract/request-digest.ts';
 import { failure, TaskchartError, type Failure } from '../errors.ts';
 import { newId } from '../ids.ts';
 import { backoff, predictDuration, retryAfter } from '../scheduling/estimate.ts';
-import { limitsOf, place, type PlacementDecision, type PlacementPool } from '../scheduling/placement.ts';
+import {
+  isPinned,
+  limitsOf,
+  place,
+  type PlacementDecision,
+  type PlacementPool,
+} from '../scheduling/placement.ts';
 import type { Store } from '../store/store.ts';
 import { candidateOf } from './candidate.ts';
 import { serves, type ModelGate } from './model-gate.ts';
 import type { Observers } from './observation.ts';
+import { NotPlaced, refusal } from './refusal.ts';
+import { isSameRequest } from './same-request.ts';
 import type { Pool } from './pool.ts';
 import type { Sessions } from './sessions.ts';
-import { admissionFact, taskKey } from './task-facts.ts';
-import { seedOf, type TaskDraft, type TaskRecord } from './task-record.ts';
+import { admissionFact, laterKey, taskKey, type LaterKeyFact } from './task-facts.ts';
+import { mostTokensOut, seedOf, type TaskDraft, type TaskRecord } from './task-record.ts';
 import type { TaskRegistry } from './task-registry.ts';
 import type { Tasks } from './tasks.ts';
 import { checkTokens } from './token-check.ts';
@@ -47,6 +53,7 @@ interface Seat {
   pool: Pool;
   queue_position: number;
   predicted_start_ms: number;
+  decision: PlacementDecision;
   /** Whose place it takes in a full queue. */
   victim: TaskRecord | undefined;
 }
@@ -78,10 +85,10 @@ export class Admission {
         ...(task_id === undefined ? [] : [`task ${task_id}`]),
         ...(idempotency_key === undefined ? [] : [`key ${idempotency_key}`]),
       ];
-      return await this.#turns.take(
-        names,
-        async () => this.#readmit(request, caller) ?? (await this.#admit(request, caller)),
-      );
+      return await this.#turns.take(names, async () => {
+        const known = this.#knownAs(request, idempotency_key);
+        return known ? this.#readmit(known, caller) : this.#admit(request, caller);
+      });
     } catch (error) {
       if (error instanceof TaskchartError)
         this.#options.observers.tell({
@@ -90,14 +97,17 @@ export class Admission {
           engine: request.engine,
           correlation_id: caller.correlation_id,
           identity: caller.identity,
+          placement: error instanceof NotPlaced ? error.placement : undefined,
         });
       throw error;
     }
   }
 
-  /** Runs every check of an admission, and leaves no trace. */
+  /** Runs every check of an admission, and leaves no trace; one that is accepted already is told its place. */
   async preview(request: TaskRequest): Promise<TaskPreview> {
     try {
+      const known = this.#knownAs(request);
+      if (known) return { feasible: true, ...this.place(known) };
       await this.#checkRequest(request);
       const { queue_position, predicted_start_ms } = this.#findSeat(request, 'preview');
       return { feasible: true, queue_position, predicted_start_ms };
@@ -127,7 +137,7 @@ export class Admission {
   async #admit(request: TaskRequest, caller: Caller): Promise<AdmissionResponse> {
     const { clock, sessions, tasks, registry, observers } = this.#options;
     const tokens_in = await this.#checkRequest(request);
-    const { pool, queue_position, predicted_start_ms, victim } = this.#findSeat(request, 'admit');
+    const { pool, queue_position, predicted_start_ms, decision, victim } = this.#findSeat(request, 'admit');
     const id = request.task_id ?? newId();
     const session_id = request.session_id ?? newId();
     const draft: TaskDraft = {
@@ -156,7 +166,7 @@ export class Admission {
     // Nobody else may take the victim's place meanwhile, and it is lost only to a task that is really there.
     if (victim) pool.setAside(victim);
     pool.queue.reserve(request.priority, draft.expected_tokens);
-    sessions.accept(session_id, id, request.max_tokens);
+    sessions.accept(session_id, id, mostTokensOut(request));
     this.#commits++;
     try {
       await this.#commit(draft, estimate);
@@ -172,7 +182,7 @@ export class Admission {
     if (victim) pool.drop(victim);
     const record = tasks.admit(draft, estimate);
     registry.add(record);
-    observers.tell({ type: 'task.admitted', record });
+    observers.tell({ type: 'task.admitted', record, decision });
     pool.enqueue(record);
     return this.#answer(record, estimate);
   }
@@ -191,8 +201,13 @@ export class Admission {
         ),
       );
     this.#checkModel(request);
-    const limits = limitsOf(this.#candidates(request), request);
-    if (limits.failure) throw refusal({ engine, ...limits.failure });
+    const candidates = this.#candidates(request);
+    const limits = limitsOf(candidates, request);
+    if (limits.failure && limits.reason)
+      throw new NotPlaced(
+        { engine, ...limits.failure },
+        { reason: limits.reason, considered: candidates.length, feasible: 0, pinned: isPinned(request) },
+      );
     const counter = limits.pool_id === undefined ? undefined : this.#options.pools.get(limits.pool_id);
     return counter && checkTokens(request, counter, this.#options.clock);
   }
@@ -208,7 +223,7 @@ export class Admission {
     const { sessions, clock, pools, observers, allow_pin } = this.#options;
     const { engine, priority, session_id } = request;
     this.#checkModel(request);
-    const ofSession = sessions.refusalOf(session_id, request.max_tokens);
+    const ofSession = sessions.refusalOf(session_id, mostTokensOut(request));
     if (ofSession) {
       if (purpose === 'admit' && session_id !== undefined) sessions.exhaust(session_id);
       throw refusal({ engine, ...ofSession });
@@ -236,12 +251,12 @@ export class Admission {
           },
         ),
       );
-    if (decision.kind === 'refused') throw refusal(decision.failure);
-    return this.#seatIn(pool as Pool, request);
+    if (decision.kind === 'refused') throw new NotPlaced(decision.failure, decision);
+    return { ...this.#seatIn(pool as Pool, request), decision };
   }
 
   /** Steps 9 and 10. */
-  #seatIn(pool: Pool, request: TaskRequest): Seat {
+  #seatIn(pool: Pool, request: TaskRequest): Omit<Seat, 'decision'> {
     const { priority, deadline_ms } = request;
     const context = { engine: pool.spec.engine, pool_id: pool.spec.id };
     const { queue_position, predicted_start_ms } = pool.forecast.newcomer(priority);
@@ -321,25 +336,36 @@ export class Admission {
     );
   }
 
-  /** @returns undefined where neither id nor key is known */
-  #readmit(request: TaskRequest, { idempotency_key }: Caller): AdmissionResponse | undefined {
+  /** The task that the request was accepted as before. @throws TaskchartError INVALID_PARAMS (409) where it is another */
+  #knownAs(request: TaskRequest, idempotency_key?: string): TaskRecord | undefined {
     const { registry } = this.#options;
     const byId = request.task_id === undefined ? undefined : registry.get(request.task_id);
     const byKey = idempotency_key === undefined ? undefined : registry.byKey(idempotency_key);
-    const record = byId ?? byKey;
-    if (!record) return undefined;
-    if (!isSame(record, request)) {
-      const name = byId ? `task_id: ${record.id}` : 'Idempotency-Key: this key';
-      throw refusal(
-        failure(
-          'INVALID_PARAMS',
-          `${name} was accepted with another body; use a new ${byId ? 'id' : 'key'}`,
-          {
-            engine: request.engine,
-          },
-        ),
-        409,
-      );
+    const other = (what: string): TaskchartError =>
+      refusal(failure('INVALID_PARAMS', what, { engine: request.engine }), 409);
+    if (byId && !isSameRequest(byId, request))
+      throw other(`task_id: ${byId.id} was accepted with another body; use a new id`);
+    if (byKey && (byId ? byId !== byKey : !isSameRequest(byKey, request)))
+      throw other('Idempotency-Key: this key was accepted with another body; use a new key');
+    return byId ?? byKey;
+  }
+
+  async #readmit(record: TaskRecord, { idempotency_key }: Caller): Promise<AdmissionResponse> {
+    const { registry, store, clock } = this.#options;
+    if (idempotency_key !== undefined && registry.byKey(idempotency_key) !== record) {
+      const fact: LaterKeyFact = {
+        key: laterKey(idempotency_key),
+        data: { task_id: record.id, used_wall_ms: clock.wall() },
+      };
+      const answer = await store.commit({ facts: [fact] });
+      if (answer !== 'ok')
+        throw refusal(
+          failure('INTERNAL', 'the store did not answer; post the same again', {
+            retriable: true,
+            engine: record.request.engine,
+          }),
+        );
+      registry.addKey(idempotency_key, record.id, clock.now());
     }
     return this.#answer(record, this.place(record));
   }
@@ -356,15 +382,4 @@ export class Admission {
       backoff_ms: pool ? backoff(pool.forecast.load()) : 0,
     };
   }
-}
-
-/** Ids that the server made are no part of what the caller has posted. */
-function isSame(record: TaskRecord, request: TaskRequest): boolean {
-  return record.digest === undefined
-    ? isDeepStrictEqual(record.request, request)
-    : record.digest === digestOf(request);
-}
-
-function refusal(why: Failure, status?: number): TaskchartError {
-  return new TaskchartError(why, status);
 }

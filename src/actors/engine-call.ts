@@ -1,4 +1,5 @@
 import type { EmbedCall, EngineCall, EngineInput, RerankCall } from '../engines/engine.ts';
+import type { Failure } from '../errors.ts';
 import type { TaskRecord } from './task-record.ts';
 import type { Past } from './tasks.ts';
 
@@ -30,7 +31,7 @@ export function workOf(record: TaskRecord, lease: number, past: Past | undefined
       ...common,
       input: inputOf(request),
       max_tokens,
-      seed: record.seed,
+      seed: unsignedSeed(record.seed),
       ...(isCold(request) ? { cold: true } : {}),
       ...samplingOf(request),
       ...(resume ? { resume } : {}),
@@ -41,6 +42,16 @@ export function workOf(record: TaskRecord, lease: number, past: Past | undefined
 /** Whether a request must not profit from what others have left: it says so, or has to give the same bytes again. */
 export function isCold({ kv_hint, determinism }: TaskRecord['request']): boolean {
   return kv_hint === 'cold' || determinism === 'strict';
+}
+
+/** A failure of the engine in the words of the request: a single text to embed may have come as `prompt`. */
+export function inWordsOf({ inputs }: TaskRecord['request'], cause: Failure): Failure {
+  return inputs ? cause : { ...cause, message: cause.message.replaceAll('`inputs[0]`', '`prompt`') };
+}
+
+/** Servers read -1, and some read more of the negative ones, as "choose a seed at random". */
+function unsignedSeed(seed: number): number {
+  return seed < 0 ? Number.MAX_SAFE_INTEGER + 1 + seed : seed;
 }
 
 /** What a request asks the engine to continue. */

@@ -3,7 +3,7 @@ import type { EngineOutcome } from '../engines/engine.ts';
 import { failure } from '../errors.ts';
 import { noteFirstToken, noteRun, serviceTime, type Rates } from '../scheduling/estimate.ts';
 import type { LogWriter } from '../streams/log-writer.ts';
-import { workOf } from './engine-call.ts';
+import { inWordsOf, workOf } from './engine-call.ts';
 import type { Replica } from './replica.ts';
 import type { TaskRecord } from './task-record.ts';
 import type { Past, Tasks } from './tasks.ts';
@@ -223,7 +223,7 @@ export class Leases {
           ? outcome.failure
           : failure('WORKER_RESET', 'the engine was stopped', { pool_id });
       const type = outcome.kind === 'failed' && outcome.declined ? 'engine.declined' : 'engine.failed';
-      tasks.send(held.record, { type, at, failure: cause, usage });
+      tasks.send(held.record, { type, at, failure: inWordsOf(held.record.request, cause), usage });
     }
     this.#options.closed();
   }

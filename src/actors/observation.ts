@@ -2,14 +2,14 @@ import type { ModelState } from '../contract/generated/types.ts';
 import type { Failure } from '../errors.ts';
 import type { EngineLoss } from '../engines/engine.ts';
 import type { TaskState } from '../machines/task.ts';
-import type { PlacementDecision } from '../scheduling/placement.ts';
+import type { PlacementDecision, RefusalReason } from '../scheduling/placement.ts';
 import type { ProvisioningProgress } from './provisioner.ts';
 import type { TaskRecord } from './task-record.ts';
 import type { WorkerDescription } from './workers.ts';
 
 /** What happened, for logs, metrics and pages. Observers only look: nothing they do reaches a machine. */
 export type Observation =
-  | { type: 'task.admitted'; record: TaskRecord }
+  | { type: 'task.admitted'; record: TaskRecord; decision: PlacementDecision }
   | {
       type: 'task.refused';
       failure: Failure;
@@ -17,7 +17,11 @@ export type Observation =
       correlation_id: string;
       /** Who called, where that is known: `localhost`, or `token:` and its fingerprint. */
       identity: string | undefined;
+      /** Where no pool could take it, which it came to. */
+      placement?: RefusedPlacement | undefined;
     }
+  /** A request had fields that nobody knows; these are their names, cut where they are long. */
+  | { type: 'request.trimmed'; fields: readonly string[]; correlation_id: string }
   /** Its place in a full queue went to another one; its `task.closed` follows. */
   | { type: 'task.dropped'; record: TaskRecord; policy: string }
   | { type: 'task.moved'; record: TaskRecord; from: TaskState; to: TaskState }
@@ -58,6 +62,14 @@ export type Observation =
   /** What earlier processes had accepted is known again. */
   | { type: 'store.recovered'; finished: number; unfinished: number }
   | { type: 'child.crashed'; child: string; error: unknown };
+
+/** What was looked at for a task that no pool can take, and why none can. */
+export interface RefusedPlacement {
+  reason: RefusalReason;
+  considered: number;
+  feasible: number;
+  pinned: boolean;
+}
 
 export type Observer = (observation: Observation) => void;
 

@@ -5,7 +5,7 @@ import type { ThreadPool } from '../threads/thread-pool.ts';
 import type { MemoryOptions } from './memory.ts';
 import type { ModelGate } from './model-gate.ts';
 import type { PoolOptions } from './pool-options.ts';
-import type { SessionsOptions } from './sessions.ts';
+import type { SessionsOptions } from './sessions-options.ts';
 import type { TaskRegistryOptions } from './task-registry.ts';
 
 export interface OrchestratorSettings extends Pick<

@@ -2,11 +2,12 @@ import { createActor, type ActorRefFrom } from 'xstate';
 import type { AdmissionResponse, TaskPreview, TaskRequest } from '../contract/generated/types.ts';
 import { digestOf, withoutTexts } from '../contract/request-digest.ts';
 import { failure, TaskchartError, type Failure } from '../errors.ts';
+import { canonicalId } from '../ids.ts';
 import { orchestratorMachine } from '../machines/orchestrator.ts';
 import type { CancelReason } from '../machines/task-protocol.ts';
 import { isOver } from '../machines/task.ts';
 import type { Fact } from '../store/store.ts';
-import { eventsSoFar } from '../streams/read-log.ts';
+import { eventsSoFar, hasAll } from '../streams/read-log.ts';
 import type { LogBatch, LogEvent } from '../streams/task-log.ts';
 import { Admission, type Caller } from './admission.ts';
 import { Endings } from './endings.ts';
@@ -20,7 +21,7 @@ import { recover } from './recovery.ts';
 import { Retirement } from './retirement.ts';
 import { SESSION_KEY, Sessions } from './sessions.ts';
 import { link } from './supervision.ts';
-import { taskKey } from './task-facts.ts';
+import { laterKey, taskKey } from './task-facts.ts';
 import type { TaskRecord } from './task-record.ts';
 import { TaskRegistry } from './task-registry.ts';
 import { Tasks } from './tasks.ts';
@@ -73,6 +74,7 @@ export class Orchestrator {
         this.transcripts.forget(record.id);
         this.#forgotten = this.#store([{ key: taskKey(record.id), data: undefined }]);
       },
+      expired: (key) => void this.#store([{ key: laterKey(key), data: undefined }]),
     });
     this.sessions = new Sessions({
       clock,
@@ -176,8 +178,9 @@ export class Orchestrator {
     return this.#actor.getSnapshot().value;
   }
 
+  /** A known task, however its id is spelled. */
   record(task_id: string): TaskRecord | undefined {
-    return this.registry.get(task_id);
+    return this.registry.get(canonicalId(task_id));
   }
 
   /**
@@ -211,7 +214,7 @@ export class Orchestrator {
     if (!record) return;
     await this.tasks.cancel(record, reason);
     // Whoever has been told relies on it: the next process must not run the task again.
-    await this.#endings.stored(task_id);
+    await this.#endings.stored(record.id);
   }
 
   /**
@@ -229,6 +232,14 @@ export class Orchestrator {
     );
   }
 
+  /**
+   * Whether a reader that has the event `after` of a task has all there will be.
+   * @throws TaskchartError INVALID_PARAMS where the task has no such event
+   */
+  hasAll({ id }: TaskRecord, after: number): Promise<boolean> {
+    return hasAll(this.#ports.log, id, after);
+  }
+
   /** The task's events after `after`, from its log; empty for an unknown task. */
   read(task_id: string, after: number | undefined, signal: AbortSignal): AsyncIterable<LogBatch> {
     return this.#ports.log.read(task_id, after, signal);
@@ -241,6 +252,13 @@ export class Orchestrator {
   attachReader(record: TaskRecord): () => void {
     const isWatched = record.priority === 'interactive' && this.#settings.disconnect_grace_ms !== undefined;
     return isWatched && !isOver(record.state) ? this.#readers.attach(record.id) : () => {};
+  }
+
+  /** When an event of the task was written, in epoch milliseconds; of its first one, when it was admitted. */
+  async timesOf({ id, admitted_wall_ms }: TaskRecord): Promise<(event_id: number) => number> {
+    const times = (await this.#ports.log.times?.(id)) ?? [];
+    return (event_id) =>
+      Math.floor(times.findLast(({ from }) => from <= event_id)?.at_ms ?? admitted_wall_ms);
   }
 
   /** What the task's log holds now, without waiting for more. */

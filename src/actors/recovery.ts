@@ -10,8 +10,16 @@ import { serves, type ModelGate } from './model-gate.ts';
 import type { Pool } from './pool.ts';
 import { pastTimes, type PastTimes } from './past-times.ts';
 import { SESSION_KEY, type Sessions } from './sessions.ts';
-import { draftOf, endOf, isTaskFact, type StoredTask } from './task-facts.ts';
-import type { TaskDraft, TaskRecord } from './task-record.ts';
+import {
+  draftOf,
+  endOf,
+  isLaterKey,
+  isTaskFact,
+  keyOf,
+  type LaterKeyFact,
+  type StoredTask,
+} from './task-facts.ts';
+import { mostTokensOut, type TaskDraft, type TaskRecord } from './task-record.ts';
 import type { TaskRegistry } from './task-registry.ts';
 import type { Tasks } from './tasks.ts';
 
@@ -40,9 +48,14 @@ export async function recover(options: RecoveryOptions): Promise<{ finished: num
   const { store, clock, sessions, tasks, registry } = options;
   const unfinished: { record: TaskRecord; pool: Pool | undefined }[] = [];
   const finished: { record: TaskRecord; ended_at: number }[] = [];
+  const laterKeys: LaterKeyFact[] = [];
   const stale: Fact[] = [];
   for await (const facts of store.fold()) {
     for (const fact of facts) {
+      if (isLaterKey(fact)) {
+        laterKeys.push(fact);
+        continue;
+      }
       if (!isTaskFact(fact)) {
         const gone = fact.key.startsWith(SESSION_KEY) ? sessions.restore(fact) : undefined;
         if (gone) stale.push(gone);
@@ -60,6 +73,13 @@ export async function recover(options: RecoveryOptions): Promise<{ finished: num
     }
     if (!options.isWanted()) break;
   }
+  for (const { key, data } of laterKeys) {
+    const idempotency_key = keyOf(key);
+    const used_at = clock.now() - (clock.wall() - data.used_wall_ms);
+    const isFree = registry.byKey(idempotency_key) === undefined;
+    if (isFree && registry.get(data.task_id)) registry.addKey(idempotency_key, data.task_id, used_at);
+    else stale.push({ key, data: undefined });
+  }
   finished.sort((a, b) => a.ended_at - b.ended_at);
   for (const { record, ended_at } of finished) registry.retire(record, ended_at);
   // The store is synced and the log is not: a loss of power may have taken an end that the store knows of.
@@ -75,7 +95,7 @@ export async function recover(options: RecoveryOptions): Promise<{ finished: num
     if (i % AT_ONCE === AT_ONCE - 1) await turn();
     if (!options.isWanted()) break;
     // First of all, so that one that turns out to be over is charged for what it has used.
-    sessions.readopt(record.session_id, record.id, record.request.max_tokens);
+    sessions.readopt(record.session_id, record.id, mostTokensOut(record.request));
     const tail = options.log.tail(record.id);
     if ((tail instanceof Promise ? await tail : tail) > 0) await resume(record, options);
     else await tasks.reopen(record);

@@ -1,11 +1,9 @@
-import type { Clock } from '../clock.ts';
 import type { MetricsEvent, SessionInfo } from '../contract/generated/types.ts';
 import { failure, type Failure } from '../errors.ts';
 import { createRecordStepper } from '../machines/record-step.ts';
 import {
   sessionMachine,
   type SessionContext,
-  type SessionEnd,
   type SessionEvent,
   type SessionFact,
   type SessionInput,
@@ -18,11 +16,11 @@ import {
   refusalByBudget,
   remainingOf,
   type Account,
-  type Budgets,
   type Remaining,
 } from '../scheduling/budget.ts';
 import type { Fact } from '../store/store.ts';
 import { IdleList, type Idle } from './idle-list.ts';
+import type { SessionsOptions, Warm } from './sessions-options.ts';
 
 /** Prefix of the keys under which sessions are in a store. */
 export const SESSION_KEY = 'session/';
@@ -31,30 +29,6 @@ type SessionMetrics = Pick<
   MetricsEvent,
   'kv_warmth' | 'tokens_budget_remaining' | 'time_budget_remaining_ms' | 'cost_budget_remaining'
 >;
-
-export interface SessionsOptions {
-  clock: Clock;
-  /** How long an idle session is kept after its last use, in milliseconds. */
-  ttl_ms: number;
-  /** Tasks that a session may have; `null` is no limit. */
-  max_turns: number | null;
-  /** What each session may spend. */
-  budgets: Budgets;
-  /** Price of a generated token in currency units. */
-  cost_per_output_token: number;
-  /** Idle sessions that are kept; the least recently used leaves first. Default 100,000. */
-  max_sessions?: number;
-  /** Whether engines of this pool use what a session has left in a cache. Default: all do. */
-  reuses?: (pool_id: string) => boolean;
-  /** A session is gone: its fact should leave the store, and where it was warm, its cache may go. */
-  evicted?: (session_id: string, warm: Warm | undefined, reason: SessionEnd) => void;
-}
-
-/** The replica that has a session's cache. */
-export interface Warm {
-  pool_id: string;
-  replica_id: string;
-}
 
 /** What a store keeps of a session: numbers only. Caches are not among them, they die with their engines. */
 type SessionData = Pick<SessionContext, 'turns' | 'running' | 'spent'> & {
@@ -107,6 +81,16 @@ export class Sessions {
     return this.#kvBytes;
   }
 
+  /** The same by replica. */
+  kvBytesByReplica(): Map<string, number> {
+    const held = new Map<string, number>();
+    for (const { context } of this.#sessions.values()) {
+      const { replica_id, kv_bytes } = context.warmth ?? {};
+      if (replica_id !== undefined) held.set(replica_id, (held.get(replica_id) ?? 0) + (kv_bytes ?? 0));
+    }
+    return held;
+  }
+
   /** Whether any budget or a limit of turns is configured. */
   get isLimited(): boolean {
     const { budgets, max_turns } = this.#options;
@@ -126,7 +110,14 @@ export class Sessions {
         'INVALID_PARAMS',
         `session_id: this session has had all its turns, session.max_turns is ${max_turns}; it is ended, and a new task under any session_id begins a new one`,
       );
-    return refusalByBudget(budgets, session?.context ?? NEW_ACCOUNT, max_tokens, cost_per_output_token);
+    const cause = refusalByBudget(
+      budgets,
+      session?.context ?? NEW_ACCOUNT,
+      max_tokens,
+      cost_per_output_token,
+    );
+    // What this session cannot give, the next one under its id may.
+    return cause && { retry_after_ms: this.#expiresIn(session), ...cause };
   }
 
   /** Ends a session that was refused a task because it has had all its turns: its id begins anew. */
@@ -189,13 +180,13 @@ export class Sessions {
 
   /** The session as it is now; it exists after this. While a task is unfinished, its TTL has not begun. */
   info(session_id: string): SessionInfo {
-    const { clock, ttl_ms } = this.#options;
+    const { clock } = this.#options;
     let session = this.#find(session_id);
     if (!session) this.#rest((session = this.#create(session_id, { at: clock.now() })));
-    const { turns, running, last_seen_at } = session.context;
+    const { turns } = session.context;
     const warmth = this.#usable(session.context.warmth);
     return {
-      ttl_ms_remaining: running > 0 ? ttl_ms : Math.ceil(last_seen_at + ttl_ms - clock.now()),
+      ttl_ms_remaining: this.#expiresIn(session),
       turns,
       kv_bytes: warmth?.kv_bytes ?? 0,
       kv_warmth: warmth !== undefined,
@@ -287,6 +278,13 @@ export class Sessions {
     this.#tasks.clear();
     this.#idle.clear();
     this.#kvBytes = 0;
+  }
+
+  /** Milliseconds at least; while a task of it is unfinished, its TTL has not begun. */
+  #expiresIn(session: Session | undefined): number {
+    const { clock, ttl_ms } = this.#options;
+    if (!session || session.context.running > 0) return ttl_ms;
+    return Math.ceil(session.context.last_seen_at + ttl_ms - clock.now());
   }
 
   #isExhausted({ context }: Session): boolean {

@@ -5,6 +5,13 @@ import type { Fact } from '../store/store.ts';
 import type { TaskDraft, TaskRecord } from './task-record.ts';
 
 const PREFIX = 'task/';
+const KEY_PREFIX = 'key/';
+
+/** An Idempotency-Key with which a task was posted again; the one that it came with is in its own fact. */
+export interface LaterKeyFact {
+  key: string;
+  data: { task_id: string; used_wall_ms: number };
+}
 
 /** A task as the store keeps it: written at its admission, and once more, without its texts, when it is over. */
 export interface StoredTask {
@@ -35,6 +42,20 @@ export interface StoredEnd {
 
 export function taskKey(id: string): string {
   return PREFIX + id;
+}
+
+/** Where the store has a {@link LaterKeyFact}. */
+export function laterKey(idempotency_key: string): string {
+  return KEY_PREFIX + idempotency_key;
+}
+
+export function isLaterKey(fact: Fact): fact is LaterKeyFact {
+  return fact.key.startsWith(KEY_PREFIX);
+}
+
+/** The Idempotency-Key of a {@link LaterKeyFact}. */
+export function keyOf(key: string): string {
+  return key.slice(KEY_PREFIX.length);
 }
 
 export function isTaskFact(fact: Fact): fact is { key: string; data: StoredTask } {

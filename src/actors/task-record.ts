@@ -46,6 +46,11 @@ export interface TaskRecord extends TaskDraft {
   context: TaskContext;
 }
 
+/** Tokens that a task may write, and its session's budget has to have: vectors and rankings are none. */
+export function mostTokensOut({ workload, max_tokens }: TaskRequest): number {
+  return workload === 'completion' ? max_tokens : 0;
+}
+
 const sampleRules: TaskRules = {
   max_attempts: 1,
   max_continuations: 0,

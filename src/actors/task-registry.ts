@@ -12,6 +12,8 @@ export interface TaskRegistryOptions {
   idempotency_ttl_ms: number;
   /** A finished task has left: its log and what the store has of it can go. */
   forgotten: (record: TaskRecord) => void;
+  /** A key that a task was posted again with stands for nothing any more. */
+  expired: (idempotency_key: string) => void;
 }
 
 export interface TaskFilter {
@@ -28,7 +30,7 @@ export class TaskRegistry {
   /** Finished ones in the order of their end, with the monotonic time of it. */
   readonly #over = new Map<TaskRecord, number>();
   /** In the order of their first use. */
-  readonly #keys = new Map<string, { task_id: string; used_at: number }>();
+  readonly #keys = new Map<string, { task_id: string; used_at: number; isLater: boolean }>();
   #timer: unknown;
   #sequence = 0;
 
@@ -57,7 +59,8 @@ export class TaskRegistry {
   byKey(key: string): TaskRecord | undefined {
     this.#dropKeys();
     const entry = this.#keys.get(key);
-    return entry && this.#records.get(entry.task_id);
+    // A restart may have taken keys in out of their order, and then those that are over do not all come first.
+    return entry && entry.used_at > this.#oldestKey ? this.#records.get(entry.task_id) : undefined;
   }
 
   add(record: TaskRecord): void {
@@ -65,9 +68,23 @@ export class TaskRegistry {
     this.#sequence = Math.max(this.#sequence, record.sequence);
     const { idempotency_key } = record;
     if (idempotency_key === undefined) return;
+    this.#use(idempotency_key, {
+      task_id: record.id,
+      used_at: record.context.times.admitted,
+      isLater: false,
+    });
+  }
+
+  /** A task was posted again with another key, which stands for it as well from now on. */
+  addKey(idempotency_key: string, task_id: string, used_at: number): void {
+    this.#use(idempotency_key, { task_id, used_at, isLater: true });
+  }
+
+  #use(idempotency_key: string, entry: { task_id: string; used_at: number; isLater: boolean }): void {
+    if (this.#keys.get(idempotency_key)?.isLater && !entry.isLater) this.#options.expired(idempotency_key);
     // A key that is used again after its time is the newest again, also in the order of a store.
     this.#keys.delete(idempotency_key);
-    this.#keys.set(idempotency_key, { task_id: record.id, used_at: record.context.times.admitted });
+    this.#keys.set(idempotency_key, entry);
   }
 
   /** Starts the retention of a task that is over. */
@@ -126,11 +143,16 @@ export class TaskRegistry {
     );
   }
 
+  get #oldestKey(): number {
+    return this.#options.clock.now() - this.#options.idempotency_ttl_ms;
+  }
+
   #dropKeys(): void {
-    const oldest_kept = this.#options.clock.now() - this.#options.idempotency_ttl_ms;
-    for (const [key, { used_at }] of this.#keys) {
+    const oldest_kept = this.#oldestKey;
+    for (const [key, { used_at, isLater }] of this.#keys) {
       if (used_at > oldest_kept) return;
       this.#keys.delete(key);
+      if (isLater) this.#options.expired(key);
     }
   }
 }

@@ -1,5 +1,6 @@
 import type { Field, Fields } from '../contract/generated/fields.js';
 import { nearest } from '../contract/nearest.ts';
+import { booleanOf } from './booleans.ts';
 import { ConfigError } from './error.ts';
 import type { Layer, Settings } from './layers.ts';
 
@@ -62,9 +63,7 @@ function valueOf(text: string, field: Field | undefined): unknown {
   if (field?.type === 'integer' || field?.type === 'number') {
     return /^[+-]?\d+(\.\d+)?$/.test(text.trim()) ? Number(text) : text;
   }
-  if (field?.type !== 'boolean') return text;
-  if (/^(true|1)$/i.test(text)) return true;
-  return /^(false|0)$/i.test(text) ? false : text;
+  return field?.type === 'boolean' ? (booleanOf(text) ?? text) : text;
 }
 
 function put(settings: Settings, keys: readonly string[], value: unknown): void {

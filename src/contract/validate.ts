@@ -1,4 +1,5 @@
 import { failure, TaskchartError } from '../errors.ts';
+import { canonicalId } from '../ids.ts';
 import { explain } from './explain.ts';
 import {
   catalogModelFields,
@@ -29,19 +30,41 @@ import {
   validateWorkerRegistration,
   type Validate,
 } from './generated/validators.js';
+import { schemaMistake } from './schema-mistake.ts';
 
 /** Deeper schemas overflow stacks of engines, and of what compares or stores them. Nobody writes them by hand. */
 const MOST_LEVELS = 64;
 
 /**
- * Checks the body of a task submission against the contract; limits of pools and deadlines are not its matter.
+ * Checks the body of a task submission against the contract; limits of pools and deadlines are not its matter. Ids are
+ * in lower case afterwards.
  * @throws TaskchartError INVALID_PARAMS, its message names the field and what would be right
  */
 export function parseTaskRequest(body: unknown): TaskRequest {
   const request = check(body, validateTaskRequest, taskRequestFields);
-  const mistake = workloadMistake(request) ?? depthMistake(request);
+  const { json_schema } = request.sampling ?? {};
+  const mistake =
+    workloadMistake(request) ??
+    depthMistake(request) ??
+    (json_schema && schemaMistake(json_schema, 'sampling.json_schema'));
   if (mistake) throw invalid(mistake, request.engine);
-  return known(request, SHAPE) as TaskRequest;
+  const kept = known(request, SHAPE) as TaskRequest;
+  if (kept.task_id !== undefined) kept.task_id = canonicalId(kept.task_id);
+  if (kept.session_id !== undefined) kept.session_id = canonicalId(kept.session_id);
+  return kept;
+}
+
+const MOST_NAMES = 20;
+const LONGEST_NAME = 40;
+
+/** Names of the body's own fields that {@link parseTaskRequest} has not kept: the first 20, at most 40 characters each. */
+export function unknownFields(body: unknown, request: TaskRequest): string[] {
+  const names = Object.keys(body as object);
+  if (names.length === Object.keys(request).length) return [];
+  return names
+    .filter((name) => !Object.hasOwn(request, name))
+    .slice(0, MOST_NAMES)
+    .map((name) => name.slice(0, LONGEST_NAME));
 }
 
 /** The same for the body of a count. */
@@ -104,21 +127,33 @@ function invalid(message: string, engine: string | undefined): TaskchartError {
   return new TaskchartError(failure('INVALID_PARAMS', message, engine === undefined ? {} : { engine }));
 }
 
-/** The envelope names the engine where it is one; anything else the caller sent has no place there. */
+const ENGINES: Readonly<Record<TaskRequest['engine'], true>> = {
+  llamacpp: true,
+  vllm: true,
+  tgi: true,
+  triton: true,
+  openai: true,
+  synthetic: true,
+};
+
+/** The envelope and the metrics name the engine where it is one; anything else the caller sent has no place there. */
 function isEngine(value: unknown): value is TaskRequest['engine'] {
-  return typeof value === 'string' && /^[a-z]{2,16}$/.test(value);
+  return typeof value === 'string' && Object.hasOwn(ENGINES, value);
 }
 
 /** What each workload needs; the schema only knows that there has to be some input. */
 function workloadMistake({ workload, prompt, inputs, messages }: TaskRequest): string | undefined {
+  if (workload !== 'rerank' && prompt !== undefined && inputs)
+    return `prompt and inputs: only one of them goes with workload ${workload}`;
   if (workload === 'completion') return undefined;
   if (messages) return `messages: only go with workload completion, not with ${workload}`;
   if (workload === 'rerank' && prompt === undefined)
     return 'prompt: is required for workload rerank (the query)';
   if (workload === 'rerank' && !inputs) return 'inputs: is required for workload rerank (the documents)';
-  if (workload === 'embedding' && prompt !== undefined && inputs)
-    return 'prompt and inputs: only one of them goes with workload embedding';
-  return undefined;
+  if (workload === 'rerank') return undefined;
+  if (prompt === '') return 'prompt: must not be empty for workload embedding';
+  const empty = inputs?.indexOf('') ?? -1;
+  return empty === -1 ? undefined : `inputs[${empty}]: must not be empty for workload embedding`;
 }
 
 function depthMistake({ sampling }: TaskRequest): string | undefined {

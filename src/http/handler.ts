@@ -29,6 +29,8 @@ export interface HttpOptions {
   auth: AuthOptions | undefined;
   /** Hears of callers that are turned away. */
   refused: (ctx: Context, refusal: Refusal) => void;
+  /** A frame was not sent to a slow reader, because a newer one has replaced it. */
+  dropped: () => void;
   /** Hears of failures that are not the caller's. */
   report: (error: unknown, ctx: Context) => void;
 }

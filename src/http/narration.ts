@@ -1,4 +1,3 @@
-import type { Clock } from '../clock.ts';
 import type { NarrationEvent } from '../contract/generated/types.ts';
 import type { LogBatch, LogEvent } from '../streams/task-log.ts';
 
@@ -7,22 +6,23 @@ type Sentence = Omit<NarrationEvent, 'ts'>;
 /**
  * The same stream with what happens in words. `narration` frames have no id: they are made when somebody listens, and
  * nobody can resume from one.
+ * @param timesOf when events were written, in epoch milliseconds
  * @param encode the wire form of the events
  */
 export async function* inWords(
   batches: AsyncIterable<LogBatch>,
-  clock: Clock,
+  timesOf: () => Promise<(event_id: number) => number>,
   encode: (events: readonly LogEvent[]) => string,
 ): AsyncGenerator<LogBatch, void, undefined> {
   for await (const { events, frames, isLast } of batches) {
     const told = events.some((event) => event.type !== 'token');
-    yield { events, frames: told ? narrated(events, clock.wall(), encode) : frames, isLast };
+    yield { events, frames: told ? narrated(events, await timesOf(), encode) : frames, isLast };
   }
 }
 
 function narrated(
   events: readonly LogEvent[],
-  ts: number,
+  timeOf: (event_id: number) => number,
   encode: (events: readonly LogEvent[]) => string,
 ): string {
   let frames = '';
@@ -36,7 +36,9 @@ function narrated(
     frames += encode(tokens);
     tokens = [];
     const sentence = sentenceOf(event);
-    const narration = sentence ? `event: narration\ndata: ${JSON.stringify({ ...sentence, ts })}\n\n` : '';
+    const narration = sentence
+      ? `event: narration\ndata: ${JSON.stringify({ ...sentence, ts: timeOf(event.id) })}\n\n`
+      : '';
     const isTerminal = event.type === 'end' || event.type === 'error';
     const frame = encode([event]);
     // Nothing follows a terminal event, `started` comes before everything.

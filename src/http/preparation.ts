@@ -9,19 +9,23 @@ type EngineStep = Extract<Progress, { type: 'engine.progress' }>;
 
 /**
  * The same stream with what is prepared for the task while it waits for it: `metrics` frames without an id, because
- * they are of this moment, and nobody can resume from one.
+ * they are of this moment, and nobody can resume from one. A reader that does not keep up gets the newest.
+ * @param dropped hears of each that was not sent
  */
 export async function* withPreparation(
   batches: AsyncIterable<LogBatch>,
   orchestrator: Orchestrator,
   record: TaskRecord,
+  dropped: () => void,
 ): AsyncGenerator<LogBatch, void, undefined> {
   let told = '';
+  let shown = '';
   let progress: Progress | undefined;
   let wake = (): void => {};
   const look = (): void => {
     const frame = record.state === 'provisioning' ? frameOf(orchestrator, record, progress) : '';
     if (frame === '' || frame === told) return;
+    if (told !== shown) dropped();
     told = frame;
     wake();
   };
@@ -35,7 +39,6 @@ export async function* withPreparation(
     let next = log.next();
     // `started` comes before everything.
     let batch = await next;
-    let shown = '';
     look();
     while (!batch.done) {
       yield batch.value;
@@ -45,6 +48,8 @@ export async function* withPreparation(
         if (told !== shown) {
           shown = told;
           yield { events: [], frames: told, isLast: false };
+          // What came while the reader was busy has woken nobody.
+          continue;
         }
         const noted = new Promise<'noted'>((resolve) => (wake = () => resolve('noted')));
         const first = await Promise.race([next, noted]);

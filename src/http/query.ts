@@ -1,5 +1,6 @@
 import type { Context } from 'koa';
 import { failure, TaskchartError } from '../errors.ts';
+import { canonicalId } from '../ids.ts';
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
@@ -33,11 +34,12 @@ export function yesOrNo(name: string, text: string | undefined): boolean {
   return word !== 'false' && word !== '0';
 }
 
-/** @throws TaskchartError INVALID_PARAMS */
+/** @returns it in lower case. @throws TaskchartError INVALID_PARAMS */
 export function uuid(name: string, text: string): string;
 export function uuid(name: string, text: string | undefined): string | undefined;
 export function uuid(name: string, text: string | undefined): string | undefined {
-  if (text === undefined || UUID.test(text)) return text;
+  if (text === undefined) return undefined;
+  if (UUID.test(text)) return canonicalId(text);
   throw invalid(name, 'a UUID', text);
 }
 

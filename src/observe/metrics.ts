@@ -4,7 +4,9 @@ import type { Observation } from '../actors/observation.ts';
 import type { Orchestrator } from '../actors/orchestrator.ts';
 import type { Pool } from '../actors/pool.ts';
 import type { TaskRecord } from '../actors/task-record.ts';
-import { PRIORITIES } from '../scheduling/queue.ts';
+import { PRIORITIES, type FullPolicy } from '../scheduling/queue.ts';
+import { Gpus } from './gpus.ts';
+import { addReplicaGauges } from './replica-gauges.ts';
 
 /**
  * A counter that is counted in plain numbers and handed to the registry at each scrape: the registry's own `inc` builds
@@ -40,6 +42,8 @@ class Tally<L extends string> {
 
 const TASK_LABELS = ['engine', 'engine_version', 'pool_id', 'replica_id'] as const;
 const LATENCY_LABELS = ['engine', 'engine_version', 'pool_id', 'priority'] as const;
+/** What a full queue does; other labels of a refusal are of other rules. */
+const QUEUE_POLICIES: ReadonlySet<string> = new Set<FullPolicy>(['reject', 'drop-lru', 'shed-low-priority']);
 const FIRST_TOKEN_BUCKETS_MS = [50, 100, 150, 200, 300, 500, 750, 1000, 1500, 2000, 3000];
 const PREDICTION_ERROR_BUCKETS_MS = [
   -30_000, -10_000, -3000, -1000, -300, -100, -30, 0, 30, 100, 300, 1000, 3000, 10_000, 30_000,
@@ -49,9 +53,14 @@ const MOST_MODELS = 1024;
 const DECODE_BUCKETS_MS = [250, 500, 1000, 1500, 2000, 3000, 4000, 6000, 8000, 12_000];
 
 /** The contract's metrics, fed by what the orchestrator reports; gauges are read from it at each scrape. */
-export function createMetrics(orchestrator: Orchestrator): {
+export function createMetrics(
+  orchestrator: Orchestrator,
+  gpus: Gpus = new Gpus(),
+): {
   registry: Registry;
   exposition: () => Promise<string>;
+  /** A frame was not sent to a slow reader. */
+  dropped: () => void;
 } {
   const registry = new Registry();
   const registers = [registry];
@@ -81,6 +90,20 @@ export function createMetrics(orchestrator: Orchestrator): {
     'admission_backpressure_events_total',
     'Requests met by a full queue, by policy',
     ['engine', 'policy'],
+  );
+  const overBudget = counter('budget_rejections_total', 'Requests refused by a budget of their session', [
+    'engine',
+    'budget',
+  ]);
+  const throttled = counter(
+    'admission_throttled_total',
+    'Requests refused because too many came at once: above the rate of their class, or too many to count',
+    ['engine', 'policy'],
+  );
+  const drops = counter(
+    'sse_backpressure_drops_total',
+    'Frames without an id that a slow reader was not sent, because newer ones had replaced them',
+    [],
   );
   const placements = counter('placement_decisions_total', 'Placement decisions', [
     'outcome',
@@ -171,6 +194,15 @@ export function createMetrics(orchestrator: Orchestrator): {
     });
   }
 
+  addReplicaGauges(orchestrator, gpus, registry);
+
+  /** Which rule refused a request, by what kind of rule it is. */
+  function refusedBy(engine: string, policy: string): void {
+    if (QUEUE_POLICIES.has(policy)) backpressure.inc({ engine, policy });
+    else if (policy.startsWith('budget.')) overBudget.inc({ engine, budget: policy.slice('budget.'.length) });
+    else throttled.inc({ engine, policy });
+  }
+
   function engineOf(pool: Pool | undefined): { engine: string; engine_version: string } {
     return { engine: pool?.spec.engine ?? '', engine_version: pool?.properties?.engine_version ?? '' };
   }
@@ -187,6 +219,13 @@ export function createMetrics(orchestrator: Orchestrator): {
       pool_id: record.pool_id,
       replica_id: record.context.replica_id ?? '',
     };
+  }
+
+  /** Before it is placed: which replica a task will have is known only where there is but one. */
+  function labelsInQueue(record: TaskRecord): Record<(typeof TASK_LABELS)[number], string> {
+    const pool = orchestrator.pools.get(record.pool_id);
+    const replica_id = pool?.spec.replicas === 1 ? (pool.replicas[0]?.id ?? '') : '';
+    return { ...engineOf(pool), pool_id: record.pool_id, replica_id };
   }
 
   function placed(record: TaskRecord): void {
@@ -223,7 +262,7 @@ export function createMetrics(orchestrator: Orchestrator): {
   orchestrator.observers.add((observation: Observation) => {
     switch (observation.type) {
       case 'task.admitted':
-        return enqueued.inc({ ...labelsOf(observation.record), priority: observation.record.priority });
+        return enqueued.inc({ ...labelsInQueue(observation.record), priority: observation.record.priority });
       case 'task.moved':
         if (observation.to === 'placed' && observation.record.context.attempts === 1)
           placed(observation.record);
@@ -234,8 +273,7 @@ export function createMetrics(orchestrator: Orchestrator): {
       }
       case 'task.refused':
         rejected.inc({ engine: observation.engine, reason: observation.failure.code });
-        if (observation.failure.policy_label)
-          backpressure.inc({ engine: observation.engine, policy: observation.failure.policy_label });
+        if (observation.failure.policy_label) refusedBy(observation.engine, observation.failure.policy_label);
         return;
       case 'task.closed':
         return closed(observation.record);
@@ -258,6 +296,7 @@ export function createMetrics(orchestrator: Orchestrator): {
   });
   return {
     registry,
+    dropped: () => drops.inc({}),
     exposition() {
       sessions.set(orchestrator.sessions.size);
       return registry.metrics();

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino';
-import type { Observation } from '../actors/observation.ts';
+import type { Observation, RefusedPlacement } from '../actors/observation.ts';
 import type { Orchestrator } from '../actors/orchestrator.ts';
 import type { TaskRecord } from '../actors/task-record.ts';
 import { decodeTime } from '../machines/task-protocol.ts';
@@ -9,7 +9,7 @@ export function narrate(orchestrator: Orchestrator, logger: Logger): () => void 
   return orchestrator.observers.add((observation) => {
     switch (observation.type) {
       case 'task.admitted': {
-        const { record } = observation;
+        const { record, decision } = observation;
         return logger.info({
           actor: 'orchestrator',
           action: 'admit',
@@ -19,6 +19,11 @@ export function narrate(orchestrator: Orchestrator, logger: Logger): () => void 
           predicted_start_ms: record.context.predicted_start_ms,
           ctx: record.request.ctx,
           seed: record.seed,
+          decision_reason: decision.reason,
+          pinned: decision.pinned,
+          fallback_used: decision.fallback_used,
+          candidates_total: decision.considered,
+          candidates_feasible: decision.feasible,
           human: `A task joins the queue of pool ${record.pool_id} with ${record.context.queue_position} ahead of it.`,
         });
       }
@@ -32,7 +37,8 @@ export function narrate(orchestrator: Orchestrator, logger: Logger): () => void 
           engine: observation.engine,
           error_kind: observation.failure.code,
           retry_after_ms: observation.failure.retry_after_ms,
-          decision_reason: observation.failure.message,
+          policy_label: observation.failure.policy_label,
+          ...(observation.placement ? refusedPlacement(observation.placement) : {}),
           human: `A task is refused: ${observation.failure.message}.`,
         });
       case 'model.ingested':
@@ -40,6 +46,15 @@ export function narrate(orchestrator: Orchestrator, logger: Logger): () => void 
       case 'model.moved':
       case 'model.removed':
         return ofModel(logger, observation);
+      case 'request.trimmed':
+        return logger.debug({
+          actor: 'http',
+          action: 'ignore',
+          target: 'fields',
+          x_correlation_id: observation.correlation_id,
+          fields: observation.fields,
+          human: 'A request has fields that nobody knows, which are ignored.',
+        });
       case 'store.recovered':
         return logger.info({
           actor: 'orchestrator',
@@ -274,6 +289,16 @@ function prepares(
         ? `The engine of pool ${pool_id} is here.`
         : `The provisioner of pool ${pool_id} is ${phase}.`),
   });
+}
+
+function refusedPlacement({ reason, pinned, considered, feasible }: RefusedPlacement): object {
+  return {
+    decision_reason: reason,
+    pinned,
+    fallback_used: false,
+    candidates_total: considered,
+    candidates_feasible: feasible,
+  };
 }
 
 function fieldsOf(orchestrator: Orchestrator, record: TaskRecord): Record<string, unknown> {

@@ -117,7 +117,7 @@ export function refusalByBudget(
   if (left.cost !== undefined && cost > left.cost)
     return refuse(
       'cost',
-      `${left.cost} of ${budgets.cost} currency units are left and max_tokens ${max_tokens} asks for ${cost}`,
+      `${decimal(left.cost)} of ${decimal(budgets.cost ?? 0)} currency units are left and max_tokens ${max_tokens} asks for ${decimal(cost)}`,
     );
   return undefined;
 
@@ -135,6 +135,11 @@ export function refusalByBudget(
       ...(mayRecover ? { retry_after_ms: RETRY_AFTER_MS } : {}),
     });
   }
+}
+
+/** Without an exponent, which not everybody reads as a number. */
+export function decimal(cost: number): string {
+  return cost.toFixed(9).replace(/\.?0+$/, '');
 }
 
 function costOf(tokens: number, cost_per_output_token: number): number {

@@ -169,6 +169,8 @@ export interface Limits {
   pool_id: string | undefined;
   /** Why no pool could ever take the task, whatever else runs: engine, model, workload, ctx or max_tokens. */
   failure: Failure | undefined;
+  /** The same for the log. */
+  reason: RefusalReason | undefined;
 }
 
 /** What the pools of a task's engine and model allow; looks at nothing that changes with load. */
@@ -185,6 +187,7 @@ export function limitsOf(pools: readonly PlacementPool[], job: PlacementJob): Li
       counters[0]
     )?.id,
     failure: refusal?.failure,
+    reason: refusal?.reason,
   };
 }
 

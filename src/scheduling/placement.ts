@@ -51,9 +51,13 @@ export function place(
   job: PlacementJob,
   policy: PlacementPolicy = {},
 ): PlacementDecision {
-  const wishes = job.placement ?? {};
-  const pinned = wishes.mode === 'pin' || (wishes.mode === undefined && wishes.pin_pool_id !== undefined);
-  return pinned ? placePinned(pools, job, policy) : placeFreely(pools, job);
+  return isPinned(job) ? placePinned(pools, job, policy) : placeFreely(pools, job);
+}
+
+/** Whether the caller has chosen the pool. */
+export function isPinned({ placement }: Pick<PlacementJob, 'placement'>): boolean {
+  const { mode, pin_pool_id } = placement ?? {};
+  return mode === 'pin' || (mode === undefined && pin_pool_id !== undefined);
 }
 
 function placePinned(
@@ -119,6 +123,8 @@ function placeFreely(pools: readonly PlacementPool[], job: PlacementJob): Placem
       failure(
         'POOL_UNAVAILABLE',
         `placement.prefer_pools: none of ${list(preferred)} can take this task now`,
+        // One that does not exist cannot later either.
+        { retriable: pools.some(({ id }) => preferred.includes(id)) },
       ),
       'no_preferred_feasible',
     );

@@ -1,3 +1,4 @@
+import { failure, TaskchartError } from '../errors.ts';
 import { isTerminal, type LogEvent, type TaskLog } from './task-log.ts';
 
 /** What a task has written, as its log has it. */
@@ -26,6 +27,22 @@ export async function eventsSoFar(log: TaskLog, task_id: string): Promise<readon
     if (events.length >= tail) break;
   }
   return events;
+}
+
+/**
+ * Whether a reader that has the event `after` has all there will be.
+ * @throws TaskchartError INVALID_PARAMS where the log has no such event
+ */
+export async function hasAll(log: TaskLog, task_id: string, after: number): Promise<boolean> {
+  const last = (await log.tail(task_id)) - 1;
+  if (after > last)
+    throw new TaskchartError(
+      failure(
+        'INVALID_PARAMS',
+        `Last-Event-ID, after: must be at most ${last}, the id of this task’s last event, got ${after}`,
+      ),
+    );
+  return after === last && (await log.isClosed(task_id));
 }
 
 export function outputOf(events: readonly LogEvent[]): TaskOutput {

@@ -1,6 +1,7 @@
 import test from 'ava';
 import fc from 'fast-check';
-import { Sessions, type SessionsOptions } from '../../src/actors/sessions.ts';
+import { Sessions } from '../../src/actors/sessions.ts';
+import type { SessionsOptions } from '../../src/actors/sessions-options.ts';
 import { SimulatedClock } from '../helpers/simulated-clock.ts';
 
 const NO_BUDGETS = { tokens: null, time_ms: null, cost: null };

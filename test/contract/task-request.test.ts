@@ -200,3 +200,32 @@ test('any body is either accepted or refused with one line', (t) => {
   );
   t.pass();
 });
+
+for (const [schema, mistake] of [
+  [{ type: 'nonsense' }, 'type: must be one of string'],
+  [{ type: [] }, 'type: must be one of string'],
+  [{ type: ['string', 7] }, 'type: must be one of string'],
+  [{ properties: { a: { type: 'text' } } }, 'properties.a.type: must be one of string'],
+  [{ properties: ['a'] }, 'properties: must be an object of schemas'],
+  [{ items: { anyOf: [{}, 1] } }, 'items.anyOf[1]: must be a schema'],
+  [{ oneOf: [] }, 'oneOf: must be a list of schemas'],
+  [{ enum: [] }, 'enum: must be a list with entries'],
+  [{ required: 'a' }, 'required: must be a list of names'],
+  [{ additionalProperties: 'no' }, 'additionalProperties: must be a schema'],
+  [{ $defs: { a: null } }, '$defs.a: must be a schema'],
+] as const)
+  test(`what is no JSON Schema is refused by its place: ${JSON.stringify(schema)}`, (t) => {
+    const message = refusal({ ...good, sampling: { json_schema: schema } });
+    t.true(message.startsWith(`sampling.json_schema.${mistake}`), message);
+  });
+
+test('a schema may say nothing, say it of everything, and hold words that nobody knows', (t) => {
+  for (const json_schema of [
+    {},
+    { items: true, additionalProperties: false, not: {} },
+    { type: ['string', 'null'], format: 'poem', 'x-mood': 7, default: { type: 'nonsense' } },
+    { properties: { type: { const: 1 }, enum: {} }, required: [] },
+    { items: [{ type: 'null' }], $ref: '#' },
+  ])
+    t.is(refusal({ ...good, sampling: { json_schema } }), 'accepted');
+});

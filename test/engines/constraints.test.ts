@@ -64,8 +64,23 @@ test('a schema is put in the words the engine knows', (t) => {
   t.deepEqual(grammarSchema({ type: 'array', items: true, uniqueItems: false }), { type: 'array' });
 });
 
+test('a schema that says nothing is any JSON, and one that names no property any object', (t) => {
+  const any = { type: 'object', properties: {}, additionalProperties: true };
+  t.deepEqual(grammarSchema({}), {
+    oneOf: [
+      any,
+      { type: 'array' },
+      { type: 'string' },
+      { type: 'number' },
+      { type: 'boolean' },
+      { type: 'null' },
+    ],
+  });
+  t.deepEqual(grammarSchema({ type: 'object' }), any);
+  t.deepEqual(grammarSchema({ type: 'object', properties: {} }), { ...any, additionalProperties: false });
+});
+
 for (const [schema, message] of [
-  [{}, /`json_schema\.type` must be one of string/u],
   [{ type: 'text' }, /`json_schema\.type` must be one of/u],
   [{ type: [] }, /`json_schema\.type` must be a list with entries/u],
   [[], /`json_schema` is not a schema object/u],

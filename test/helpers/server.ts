@@ -1,4 +1,4 @@
-import { pino } from 'pino';
+import { pino, type Logger } from 'pino';
 import { loadConfig, type ConfigInput } from '../../src/config.ts';
 import type { TaskRequest } from '../../src/contract/generated/types.ts';
 import { orchestrate, type EmbeddedOrchestrator, type OrchestratorPortOptions } from '../../src/embed.ts';
@@ -19,7 +19,7 @@ export interface TestServer {
   /** Posts and returns the id; anything but 202 is an error. */
   submit(fields?: Partial<TaskRequest>): Promise<string>;
   cancel(id: string): Promise<Response>;
-  /** The raw bytes of a stream, to its end. */
+  /** The raw bytes of a stream, to its end; none where nothing follows. */
   raw(id: string, resume?: { after?: number; lastEventId?: number }): Promise<string>;
   events(id: string, resume?: { after?: number; lastEventId?: number }): Promise<SseEvent[]>;
   close(): Promise<void>;
@@ -43,12 +43,13 @@ export const SYNTHETIC: ConfigInput = { pools: [{ id: 'fast', engine: 'synthetic
 export async function startTestServer(
   settings: ConfigInput = SYNTHETIC,
   ports: OrchestratorPortOptions = {},
+  logger: Logger = pino({ level: 'silent' }),
 ): Promise<TestServer> {
   const config = loadConfig({
     overrides: { ...settings, server: { bind_addr: '127.0.0.1:0', ...settings.server } },
   });
   const orchestrator = orchestrate(config, ports);
-  const server = await startServer(orchestrator, pino({ level: 'silent' }), ports.clock);
+  const server = await startServer(orchestrator, logger, ports.clock);
   const ask = (path: string, init?: RequestInit): Promise<Response> => fetch(server.url + path, init);
 
   const raw: TestServer['raw'] = async (id, { after, lastEventId } = {}) => {
@@ -56,7 +57,7 @@ export async function startTestServer(
       `/v1/tasks/${id}/stream${after === undefined ? '' : `?after=${after}`}`,
       lastEventId === undefined ? {} : { headers: { 'Last-Event-ID': String(lastEventId) } },
     );
-    if (response.status !== 200)
+    if (response.status !== 200 && response.status !== 204)
       throw new Error(`stream answered ${response.status}: ${await response.text()}`);
     return response.text();
   };

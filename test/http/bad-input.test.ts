@@ -17,7 +17,7 @@ test.after.always(() => server.close());
 
 interface Answer {
   status: number;
-  body: { code: string; message: string; engine?: string };
+  body: { code: string; message: string; retriable: boolean; engine?: string };
 }
 
 async function send(body: string): Promise<Answer> {
@@ -41,6 +41,56 @@ const cases: [
   ['an unknown priority', { priority: 'urgent' }, 400, 'INVALID_PARAMS', /^priority: .*interactive.*batch/],
   ['an unknown engine', { engine: 'gpt' }, 400, 'INVALID_PARAMS', /^engine: .*llamacpp/],
   ['an id that is no UUID', { task_id: 'abc' }, 400, 'INVALID_PARAMS', /^task_id: .*UUID/],
+  [
+    'a prompt beside its pieces',
+    { inputs: ['a'] },
+    400,
+    'INVALID_PARAMS',
+    /^prompt and inputs: only one of them goes with workload completion$/,
+  ],
+  [
+    'nothing to embed',
+    { workload: 'embedding', prompt: '' },
+    400,
+    'INVALID_PARAMS',
+    /^prompt: must not be empty/,
+  ],
+  [
+    'nothing to embed in one of the inputs',
+    { workload: 'embedding', prompt: undefined, inputs: ['a', ''] },
+    400,
+    'INVALID_PARAMS',
+    /^inputs\[1\]: must not be empty/,
+  ],
+  [
+    'an empty grammar',
+    { sampling: { grammar: ' ' } },
+    400,
+    'INVALID_PARAMS',
+    /^sampling\.grammar: .*not empty/,
+  ],
+  [
+    'a schema that is none',
+    { sampling: { json_schema: { type: 'nonsense' } } },
+    400,
+    'INVALID_PARAMS',
+    /^sampling\.json_schema\.type: must be one of string/,
+  ],
+  [
+    'a deadline in another age',
+    { deadline_ms: 1e300 },
+    400,
+    'INVALID_PARAMS',
+    /^deadline_ms: must be ≤ 31536000000/,
+  ],
+  ['a seed that JSON cannot carry', { seed: -(2 ** 53) }, 400, 'INVALID_PARAMS', /^seed: /],
+  [
+    'preferred pools that do not exist',
+    { placement: { mode: 'prefer', prefer_pools: ['x'], allow_fallback: false } },
+    503,
+    'POOL_UNAVAILABLE',
+    /^placement\.prefer_pools: .*"x"/,
+  ],
   ['no input at all', { prompt: undefined }, 400, 'INVALID_PARAMS', /prompt.*inputs.*messages/],
   ['a deadline that has passed', { deadline_ms: 0 }, 400, 'DEADLINE_UNMET', /^deadline_ms: .*above 0/],
   [
@@ -83,6 +133,7 @@ for (const [title, fields, status, code, message] of cases)
     t.is(answer.body.code, code);
     t.regex(answer.body.message, message);
     if (fields['engine'] === undefined) t.is(answer.body.engine, 'synthetic');
+    t.false(answer.body.retriable);
   });
 
 test('malformed JSON is refused with its place, and without a word of it', async (t) => {
@@ -128,4 +179,18 @@ test('a path that does not exist is 404 in the same envelope', async (t) => {
 test('a correlation id that is too long or not printable is replaced', async (t) => {
   const response = await server.fetch('/healthz', { headers: { 'X-Correlation-Id': 'x'.repeat(500) } });
   t.regex(response.headers.get('x-correlation-id') ?? '', /^[0-9a-f-]{36}$/);
+});
+
+test('a negative seed is a seed like any other, and is told as it was sent', async (t) => {
+  const task = async (seed: number): Promise<{ started: unknown; text: string }> => {
+    const fields = { ctx: 100, seed, sampling: { temperature: 1 } };
+    const events = await server.events(await server.submit(fields));
+    const tokens = events.filter(({ event }) => event === 'token');
+    return { started: events[0]?.data['seed'], text: tokens.map(({ data }) => data['t']).join('') };
+  };
+  for (const seed of [-1, -Number.MAX_SAFE_INTEGER]) {
+    const [one, other] = [await task(seed), await task(seed)];
+    t.is(one.started, seed);
+    t.is(one.text, other.text);
+  }
 });

@@ -120,6 +120,24 @@ test('after a restart a key and an id still stand for their tasks', async (t) =>
   t.is(((await call(server, 'GET', '/v1/tasks')).body['tasks'] as unknown[]).length, 2);
 });
 
+test('after a restart every key that a task was posted with stands for it, and the same body is the same', async (t) => {
+  const before = await durableServer(t, { admission: { idempotency_ttl_ms: 60_000 } });
+  const body = `{"task_id":"${idOf(1)}","sampling":{"temperature":-0.0},${JSON.stringify(request).slice(1)}`;
+  const post = (server: SteppedServer, key: string) =>
+    call(server, 'POST', '/v1/tasks', body, { 'Idempotency-Key': key });
+  for (const key of ['first', 'second']) t.is((await post(before, key)).status, 202);
+  const server = await before.restart();
+  for (const key of ['first', 'second']) t.is((await post(server, key)).status, 202);
+  const other = await call(server, 'POST', '/v1/tasks', request, { 'Idempotency-Key': 'second' });
+  t.is(other.status, 409);
+  server.clock.advance(60_000);
+  const free = await call(server, 'POST', '/v1/tasks', request, { 'Idempotency-Key': 'second' });
+  t.is(free.status, 202);
+  const last = await before.restart();
+  const again = await call(last, 'POST', '/v1/tasks', request, { 'Idempotency-Key': 'second' });
+  t.is(again.body['task_id'], free.body['task_id']);
+});
+
 test('after a restart a key stands for its task no longer than before', async (t) => {
   const before = await durableServer(t, { admission: { idempotency_ttl_ms: 60_000 } });
   const headers = { 'Idempotency-Key': 'k' };

@@ -151,6 +151,33 @@ test('an id and a key of two different tasks do not go together', async (t) => {
   t.is((await post(server, { task_id: idOf(1) }, 'other')).status, 202);
 });
 
+test('a task may be posted again under the ids that its answer named', async (t) => {
+  const server = await steppedServer();
+  t.teardown(server.close);
+  const { task_id, session_id } = (await post(server)).body as Record<string, string>;
+  for (const ids of [{ task_id }, { task_id, session_id }])
+    t.is((await post(server, ids)).body['task_id'], task_id);
+  t.is((await post(server, { task_id, session_id: idOf(9) })).status, 409);
+  await server.step(() => server.state(task_id as string) === 'ended');
+  t.is((await post(server, { task_id, session_id })).status, 202);
+  t.is(await known(server), 1);
+});
+
+test('a key that a task was posted again with stands for it as well, also when it is over', async (t) => {
+  const server = await steppedServer();
+  t.teardown(server.close);
+  const fields = { task_id: idOf(1) };
+  for (const key of ['first', 'second']) t.is((await post(server, fields, key)).status, 202);
+  t.is((await post(server, { task_id: idOf(2) }, 'second')).status, 409);
+  t.is((await post(server, {}, 'second')).status, 409, 'another body, as under the first key');
+  await post(server, { task_id: idOf(3) }, 'third');
+  t.is((await post(server, fields, 'third')).status, 409, 'an id and a key of two tasks');
+  await server.step(() => server.state(idOf(1)) === 'ended');
+  for (const key of ['first', 'second', 'fourth']) t.is((await post(server, fields, key)).status, 202);
+  t.is((await post(server, {}, 'fourth')).status, 409);
+  t.is(await known(server), 2);
+});
+
 test('ids that are left out are UUIDs of version 7, in the order of admission', async (t) => {
   const server = await steppedServer();
   t.teardown(server.close);

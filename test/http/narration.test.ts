@@ -144,3 +144,18 @@ test('without verbose there is no narration; a word that is neither yes nor no i
   t.is(status, 400);
   t.regex(body['message'] as string, /^verbose: must be one of true, false/);
 });
+
+test('a narration has the time of what it tells, whenever it is read', async (t) => {
+  const server = await steppedServer();
+  t.teardown(server.close);
+  const admitted = server.clock.wall();
+  const id = await server.submit({ max_tokens: 3 });
+  await server.step(() => server.state(id) === 'ended');
+  const ended = server.clock.wall();
+  server.clock.advance(60_000);
+  const frames = await stream(server, id, '?verbose=true');
+  t.deepEqual(
+    frames.filter(({ event }) => event === 'narration').map(({ data }) => data['ts']),
+    [admitted, ended],
+  );
+});

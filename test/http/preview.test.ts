@@ -203,3 +203,16 @@ test('a preview of what is no request is 400 and names the field', async (t) => 
   t.like(body, { code: 'INVALID_PARAMS', engine: 'synthetic' });
   t.regex(body['message'] as string, /^ctx: /);
 });
+
+test('a preview of a task that is accepted already says what posting it again would', async (t) => {
+  const server = await steppedServer();
+  t.teardown(server.close);
+  const task_id = idOf(1);
+  await server.submit();
+  await post(server, { task_id });
+  const same = await preview(server, { task_id });
+  t.like(same.body, { feasible: true, queue_position: 0 });
+  const other = await preview(server, { task_id, prompt: 'Another' });
+  t.like(other.body, { feasible: false, code: 'INVALID_PARAMS', retriable: false });
+  t.is(other.body['reason'], (await post(server, { task_id, prompt: 'Another' })).body['message']);
+});

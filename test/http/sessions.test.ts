@@ -116,6 +116,33 @@ test('with three budgets, 202, stream, metrics and session say what is left of e
   });
 });
 
+test('what is left of a budget is written as a plain decimal, in headers and in words', async (t) => {
+  const server = await steppedServer({
+    session: { budgets: { cost: 0.0000005 } },
+    budget: { cost_per_output_token: 0.0000001 },
+  });
+  t.teardown(server.close);
+  const body = { ...request, session_id: SESSION, max_tokens: 1 };
+  const first = await call(server, 'POST', '/v1/tasks', body);
+  t.is(first.headers.get('x-budget-cost-remaining'), '0.0000004');
+  const refused = await call(server, 'POST', '/v1/tasks', { ...body, max_tokens: 9 });
+  t.regex(refused.body['message'] as string, /0\.0000004 of 0\.0000005 .*asks for 0\.0000009/);
+});
+
+test('vectors cost no tokens: none are reserved, and none need be left', async (t) => {
+  const server = await steppedServer({ session: { budgets: { tokens: 10 } } });
+  t.teardown(server.close);
+  const body = { ...request, session_id: SESSION, workload: 'embedding', max_tokens: 50 };
+  const { status, headers } = await call(server, 'POST', '/v1/tasks', body);
+  t.is(status, 202);
+  t.is(headers.get('x-budget-tokens-remaining'), '10');
+  t.is(
+    (await call(server, 'POST', '/v1/tasks', { ...request, session_id: SESSION, max_tokens: 10 })).status,
+    202,
+  );
+  t.is((await call(server, 'POST', '/v1/tasks', body)).status, 202);
+});
+
 test('without budgets nothing is said of them', async (t) => {
   const server = await startTestServer(SYNTHETIC);
   t.teardown(server.close);
@@ -136,14 +163,17 @@ const exhausted = [
 ];
 
 for (const { budget, budgets } of exhausted)
-  test(`a session whose ${budget} are used is refused with 429, budget.${budget}, for good`, async (t) => {
-    const server = await steppedServer({ session: { budgets } });
+  test(`a session whose ${budget} are used is refused with 429, budget.${budget}, until it has expired`, async (t) => {
+    const server = await steppedServer({ session: { ttl_ms: 5000, budgets } });
     t.teardown(server.close);
     const body = { ...request, session_id: SESSION, max_tokens: 10 };
     const id = await server.submit(body);
     await server.step(() => server.state(id) === 'ended');
+    server.clock.advance(1500);
     const refused = await call(server, 'POST', '/v1/tasks', body);
     t.is(refused.status, 429);
+    t.is(refused.body['retry_after_ms'], 3500);
+    t.is(refused.headers.get('retry-after'), '4');
     t.like(refused.body, {
       code: 'ADMISSION_REJECT',
       policy_label: `budget.${budget}`,
@@ -151,6 +181,8 @@ for (const { budget, budgets } of exhausted)
       engine: 'synthetic',
     });
     t.is((await call(server, 'POST', '/v1/tasks', { ...body, session_id: idOf(2) })).status, 202);
+    server.clock.advance(3500);
+    t.is((await call(server, 'POST', '/v1/tasks', body)).status, 202);
   });
 
 test('a task that would fit once others have given theirs back is refused for now, with a time', async (t) => {

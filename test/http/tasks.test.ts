@@ -2,6 +2,7 @@ import test from 'ava';
 import { validateEvent, validateResponse } from '../helpers/contract.ts';
 import { parseSse, startTestServer, SYNTHETIC } from '../helpers/server.ts';
 import { steppedServer } from './stepped-server.ts';
+import { call } from './wire.ts';
 
 test('answers 202 at once with the id, a position and a predicted start, and echoes the correlation id', async (t) => {
   const server = await startTestServer();
@@ -240,4 +241,23 @@ test('a stream of an unknown task is 404, and a resume point that is no number i
     code: 'INVALID_PARAMS',
     message: 'after: must be the id of an event (a whole number from 0), got "soon"',
   });
+});
+
+test('a reader that has the last event is told that nothing follows, and one that has more is told so', async (t) => {
+  const server = await steppedServer();
+  t.teardown(server.close);
+  const id = await server.submit({ max_tokens: 3 });
+  const beyond = await call(server, 'GET', `/v1/tasks/${id}/stream`, undefined, { 'Last-Event-ID': '5000' });
+  t.is(beyond.status, 400);
+  t.like(beyond.body, { code: 'INVALID_PARAMS', retriable: false });
+  t.regex(beyond.body['message'] as string, /^Last-Event-ID, after: must be at most 0\b/);
+  await server.step(() => server.state(id) === 'ended');
+  const last = (await server.events(id)).length - 1;
+  for (const method of ['GET', 'HEAD']) {
+    const over = await server.fetch(`/v1/tasks/${id}/stream?after=${last}`, { method });
+    t.is(over.status, 204);
+    t.is(await over.text(), '');
+  }
+  t.is((await server.events(id, { after: last - 1 })).length, 1);
+  t.is((await call(server, 'GET', `/v1/tasks/${id}/stream?after=${last + 1}`)).status, 400);
 });

@@ -55,8 +55,6 @@ function checkHeaders({ status, headers, body }: Answer): void {
   if (status !== 429) return;
   if (!body['policy_label']) throw wrong('no policy_label');
   if (!body['engine']) throw wrong('no engine');
-  // What cannot recover names no time at which to try again.
-  if (body['retriable'] === false) return;
   const backoff_ms = body['retry_after_ms'];
   if (typeof backoff_ms !== 'number' || headers.get('x-backoff-ms') !== String(backoff_ms))
     throw wrong('X-Backoff-Ms does not agree');
@@ -115,10 +113,8 @@ export async function follow(
   let text = '';
   const over = (async () => {
     try {
-      for await (const part of (response.body as ReadableStream<Uint8Array>).pipeThrough(
-        new TextDecoderStream(),
-      ))
-        text += part;
+      // With 204 nothing follows.
+      for await (const part of response.body?.pipeThrough(new TextDecoderStream()) ?? []) text += part;
     } catch (error) {
       if (!gone.signal.aborted) throw error;
     }

@@ -156,7 +156,7 @@ test('limits are those of the widest pool of the model, whatever else a task wan
 test('a pool that knows no limit yet has none, and no load or readiness matters', (t) => {
   const refusal = failure('POOL_UNREADY', 'pool a is not ready');
   const limits = limitsOf([pool('a', { refusal }), pool('b', { ctx_max: undefined })], job());
-  t.deepEqual(limits, { ctx_max: undefined, max_tokens_out: undefined, pool_id: 'b', failure: undefined });
+  t.like(limits, { ctx_max: undefined, max_tokens_out: undefined, pool_id: 'b', failure: undefined });
   t.is(limitsOf([pool('a', { refusal })], job()).failure, undefined);
 });
 

@@ -11,12 +11,12 @@ export const taskRequestFields = {
  },
  "task_id": {
   "type": "string",
-  "about": "the task's id; the server makes one when it is left out",
+  "about": "the task's id (told in lower case); the server makes one when it is left out",
   "expects": "a UUID"
  },
  "session_id": {
   "type": "string",
-  "about": "the session's id; the server makes one when it is left out",
+  "about": "the session's id (told in lower case); the server makes one when it is left out",
   "expects": "a UUID"
  },
  "workload": {
@@ -56,13 +56,13 @@ export const taskRequestFields = {
  },
  "prompt": {
   "type": "string",
-  "about": "text to continue; the text to embed, or the query to rank by",
+  "about": "text to continue; the text to embed (not an empty one), or the query to rank by",
   "expects": "a string",
   "private": true
  },
  "inputs": {
   "type": "array",
-  "about": "texts to embed, documents to rank, or a prompt in pieces",
+  "about": "texts to embed (no empty ones), documents to rank, or a prompt in pieces; together with prompt only for the workload rerank",
   "expects": "a list",
   "private": true
  },
@@ -144,19 +144,19 @@ export const taskRequestFields = {
  "sampling.grammar": {
   "type": "string",
   "about": "GBNF grammar that the output must follow; not together with json_schema",
-  "expects": "a string",
+  "expects": "a grammar that is not empty",
   "private": true
  },
  "sampling.json_schema": {
   "type": "object",
-  "about": "JSON Schema that the output must satisfy; not together with grammar",
+  "about": "JSON Schema that the output must satisfy (an empty one is any JSON); not together with grammar",
   "expects": "an object",
   "private": true
  },
  "seed": {
   "type": "integer",
   "about": "start of the random numbers that sampling uses; derived from the task's id when left out",
-  "expects": "an integer ≥ 0"
+  "expects": "an integer ≥ -9007199254740991"
  },
  "determinism": {
   "type": "string",

@@ -222,11 +222,11 @@ export interface AuthError {
  */
 export interface TaskRequest {
   /**
-   * The task's id; the server makes one when it is left out.
+   * The task's id (told in lower case); the server makes one when it is left out.
    */
   task_id?: string;
   /**
-   * The session's id; the server makes one when it is left out.
+   * The session's id (told in lower case); the server makes one when it is left out.
    */
   session_id?: string;
   workload: Workload;
@@ -245,15 +245,15 @@ export interface TaskRequest {
    */
   max_tokens: number;
   /**
-   * Milliseconds from admission until the answer is no longer useful. Zero or less is refused with DEADLINE_UNMET.
+   * Milliseconds from admission until the answer is no longer useful. At most a year, 31536000000. Zero or less is refused with DEADLINE_UNMET.
    */
   deadline_ms: number;
   /**
-   * Text to continue; the text to embed, or the query to rank by.
+   * Text to continue; the text to embed (not an empty one), or the query to rank by.
    */
   prompt?: string;
   /**
-   * Texts to embed, documents to rank, or a prompt in pieces.
+   * Texts to embed (no empty ones), documents to rank, or a prompt in pieces; together with prompt only for the workload rerank.
    *
    * @minItems 1
    *
@@ -268,7 +268,9 @@ export interface TaskRequest {
   messages?: ChatMessage[];
   sampling?: Sampling;
   /**
-   * Start of the random numbers that sampling uses; derived from the task's id when left out.
+   * Start of the random numbers that sampling uses; derived from the task's id when left out. Any whole number
+   * that JSON carries exactly: from -(2^53-1) to 2^53-1. An engine that knows fewer seeds folds it.
+   *
    */
   seed?: number;
   /**
@@ -343,7 +345,7 @@ export interface Sampling {
    */
   grammar?: string;
   /**
-   * JSON Schema that the output must satisfy; not together with grammar.
+   * JSON Schema that the output must satisfy (an empty one is any JSON); not together with grammar.
    */
   json_schema?: {
     [k: string]: unknown;

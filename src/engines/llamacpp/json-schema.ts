@@ -12,6 +12,9 @@ const REFUSED = (
 /** Formats with a grammar of their own; by the standard any other is a remark that binds nothing. */
 const FORMATS = ['date-time', 'date', 'time'];
 
+/** Together every JSON there is. */
+const ANY = ['object', 'array', 'string', 'number', 'boolean', 'null'];
+
 const TYPES = ['string', 'number', 'integer', 'boolean', 'null', 'object', 'array'];
 
 /**
@@ -53,9 +56,9 @@ function convert(value: unknown, at: string, names: ReadonlySet<string>): Schema
 }
 
 function typed(schema: Schema, at: string, names: ReadonlySet<string>): Schema {
-  const type = schema['type'] ?? impliedType(schema);
+  const type = schema['type'] ?? impliedType(schema) ?? ANY;
   if (Array.isArray(type)) {
-    const oneOf = list(schema, 'type', at).map((each) => typed({ ...schema, type: each }, at, names));
+    const oneOf = list({ type }, 'type', at).map((each) => typed({ ...schema, type: each }, at, names));
     return { oneOf };
   }
   if (typeof type !== 'string' || !TYPES.includes(type))
@@ -87,7 +90,8 @@ function typed(schema: Schema, at: string, names: ReadonlySet<string>): Schema {
 
 function objectSchema(schema: Schema, at: string, names: ReadonlySet<string>): Schema {
   const properties = objectAt(schema, 'properties');
-  const more = schema['additionalProperties'];
+  // Who names no property asks for any object; who names some, for those.
+  const more = schema['additionalProperties'] ?? schema['properties'] === undefined;
   for (const name of (schema['required'] ?? []) as string[]) {
     if (!Object.hasOwn(properties, name))
       throw refused(join(at, 'required'), `names ${name}, which is not in properties`);
@@ -96,8 +100,8 @@ function objectSchema(schema: Schema, at: string, names: ReadonlySet<string>): S
     type: 'object',
     ...pick(schema, ['minProperties', 'maxProperties']),
     properties: mapped(properties, (each, name) => convert(each, join(at, `properties.${name}`), names)),
-    ...(more === undefined || typeof more === 'boolean'
-      ? { additionalProperties: more ?? false }
+    ...(typeof more === 'boolean'
+      ? { additionalProperties: more }
       : { additionalProperties: convert(more, join(at, 'additionalProperties'), names) }),
   };
 }

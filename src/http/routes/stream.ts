@@ -13,7 +13,7 @@ import { knownTask } from './tasks.ts';
 const LEFT = new Error('the reader left');
 
 export function streamRoutes(
-  { orchestrator, clock, narration_enabled, microbatch_window_ms }: HttpOptions,
+  { orchestrator, clock, narration_enabled, microbatch_window_ms, dropped }: HttpOptions,
   heartbeats: Heartbeats,
 ): Record<'streamTask', Handler> {
   return {
@@ -26,6 +26,11 @@ export function streamRoutes(
           ? wholeNumber('after', queryOf(ctx, 'after'), rule)
           : wholeNumber('Last-Event-ID', header, rule);
       const verbose = yesOrNo('verbose', queryOf(ctx, 'verbose'));
+      // A reader that comes back by itself would do so for ever if it were answered with an empty stream.
+      if (after !== undefined && (await orchestrator.hasAll(record, after))) {
+        ctx.status = 204;
+        return;
+      }
       const headers = { ...SSE_HEADERS, ...budgetHeaders(orchestrator.sessions, record.session_id) };
       // The headers are all there is to say; the log may go on for minutes.
       if (ctx.method === 'HEAD') {
@@ -55,11 +60,13 @@ export function streamRoutes(
       const log = orchestrator.read(record.id, after, signal);
       const isBatched = microbatch_window_ms !== undefined;
       const batches = isBatched ? microbatched(log, microbatch_window_ms, clock) : log;
-      const prepared = verbose ? withPreparation(batches, orchestrator, record) : batches;
+      const prepared = verbose ? withPreparation(batches, orchestrator, record, dropped) : batches;
       const encode = isBatched ? encodeTogether : encodeEvents;
       await writeEvents(
         ctx.res,
-        verbose || narration_enabled ? inWords(prepared, clock, encode) : prepared,
+        verbose || narration_enabled
+          ? inWords(prepared, () => orchestrator.timesOf(record), encode)
+          : prepared,
         signal,
       );
     },

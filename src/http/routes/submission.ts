@@ -1,6 +1,9 @@
+import type { Context } from 'koa';
 import type { Sessions } from '../../actors/sessions.ts';
-import { parseTaskRequest } from '../../contract/validate.ts';
+import type { TaskRequest } from '../../contract/generated/types.ts';
+import { parseTaskRequest, unknownFields } from '../../contract/validate.ts';
 import { failure, TaskchartError } from '../../errors.ts';
+import { decimal } from '../../scheduling/budget.ts';
 import { readJson } from '../body.ts';
 import { gather } from '../gather.ts';
 import { mountPoint, type Handler, type HttpOptions } from '../handler.ts';
@@ -11,16 +14,42 @@ export function submissionRoutes({
   orchestrator,
   body_limit_bytes,
 }: HttpOptions): Record<'submitTask' | 'previewTask', Handler> {
+  const readSubmission = async (
+    ctx: Context,
+  ): Promise<{ request: TaskRequest; idempotency_key: string | undefined }> => {
+    const body = await readJson(ctx.req, body_limit_bytes);
+    await gather();
+    const request = parseTaskRequest(body);
+    const fields = unknownFields(body, request);
+    if (fields.length > 0)
+      orchestrator.observers.tell({
+        type: 'request.trimmed',
+        fields,
+        correlation_id: ctx.state['correlation_id'] as string,
+      });
+    return { request, idempotency_key: idempotencyKey(ctx.get('Idempotency-Key'), request.engine) };
+  };
+
   return {
     async submitTask(ctx) {
-      const body = await readJson(ctx.req, body_limit_bytes);
-      await gather();
-      const request = parseTaskRequest(body);
+      const { correlation_id } = ctx.state;
+      const { request, idempotency_key } = await readSubmission(ctx).catch((error: unknown) => {
+        // Who asks for work and is refused is counted and logged, also where nobody can tell what it was.
+        if (error instanceof TaskchartError)
+          orchestrator.observers.tell({
+            type: 'task.refused',
+            failure: error.failure,
+            engine: error.failure.engine ?? '',
+            correlation_id,
+            identity: ctx.state.caller?.identity,
+          });
+        throw error;
+      });
       ctx.state.concerns = { engine: request.engine };
       const admission = await orchestrator.submit(request, {
-        correlation_id: ctx.state.correlation_id,
+        correlation_id,
+        idempotency_key,
         identity: ctx.state.caller?.identity,
-        idempotency_key: idempotencyKey(ctx.get('Idempotency-Key')),
       });
       const self = `${mountPoint(ctx)}/v1/tasks/${admission.task_id}`;
       ctx.status = 202;
@@ -47,17 +76,18 @@ export function budgetHeaders(sessions: Sessions, session_id: string): Record<st
   return {
     ...(tokens === undefined ? {} : { 'X-Budget-Tokens-Remaining': String(tokens) }),
     ...(time_ms === undefined ? {} : { 'X-Budget-Time-Remaining-Ms': String(time_ms) }),
-    ...(cost === undefined ? {} : { 'X-Budget-Cost-Remaining': String(cost) }),
+    ...(cost === undefined ? {} : { 'X-Budget-Cost-Remaining': decimal(cost) }),
   };
 }
 
-function idempotencyKey(header: string): string | undefined {
+function idempotencyKey(header: string, engine: string): string | undefined {
   if (header === '') return undefined;
   if (header.length <= LONGEST_KEY) return header;
   throw new TaskchartError(
     failure(
       'INVALID_PARAMS',
       `Idempotency-Key: must have at most ${LONGEST_KEY} characters, got ${header.length}`,
+      { engine },
     ),
   );
 }
