@@ -3,6 +3,7 @@ import { serves } from './actors/model-gate.ts';
 import type { TaskFilter } from './actors/task-registry.ts';
 import { capabilities, poolHealth, taskInfo, taskSummary } from './actors/views.ts';
 import { Orchestrator } from './actors/orchestrator.ts';
+import { Purge } from './actors/purge.ts';
 import type { ArtifactStore } from './artifacts/artifact-store.ts';
 import { MemoryArtifacts } from './artifacts/memory-artifacts.ts';
 import { withTranscripts } from './artifacts/with-transcripts.ts';
@@ -28,6 +29,7 @@ import { DEFAULT_DEADLINE_MS, DEFAULT_MAX_TOKENS } from './contract/defaults.ts'
 import { parseTaskRequest } from './contract/validate.ts';
 import { failure, TaskchartError } from './errors.ts';
 import { canonicalId, newCorrelationId } from './ids.ts';
+import { engineRequestOf } from './engine-settings.ts';
 import { Engines } from './provisioning/engines.ts';
 import { MemoryStore } from './store/memory-store.ts';
 import type { Store } from './store/store.ts';
@@ -161,6 +163,8 @@ export interface EmbeddedOrchestrator {
   readonly artifacts: Pick<ArtifactStore, 'put' | 'get' | 'list'>;
   /** Models that are known here: what they are, whether they are trusted, and whether new work may use them. */
   readonly catalog: Pick<Catalog, 'add' | 'get' | 'list' | 'remove' | 'verify' | 'setState'>;
+  /** Deletes what was stored for pools. */
+  readonly purge: Pick<Purge, 'begin'>;
   /** What the HTTP face is built on; its shape is not promised. */
   readonly core: Orchestrator;
   /** With every default filled in; frozen. */
@@ -234,10 +238,22 @@ export function orchestrate(config: Config, ports: OrchestratorPortOptions = {})
     },
     config.pools.map((pool) => blueprintOf(pool, config, { clock, models, catalog, engines, env })),
   );
+  const requests = new Map(config.pools.map((pool) => [pool.id, engineRequestOf(pool)]));
   return {
     core,
     config,
     recovered: core.recovered,
+    purge: new Purge({
+      pools: core.pools,
+      observers: core.observers,
+      drain_ms: config.server.shutdown_ms,
+      removeModel: (model_ref) => models.remove(model_ref, true),
+      buildOf: (pool_id) => requests.get(pool_id),
+      removeBuild: async (pool_id) => {
+        const request = requests.get(pool_id);
+        return request && engines.removeBuild(request);
+      },
+    }),
     artifacts: withTranscripts(artifact_store, core.transcripts),
     catalog,
     async submit(request, { idempotency_key, correlation_id = newCorrelationId() } = {}) {

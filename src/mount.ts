@@ -63,6 +63,7 @@ export function mountHttp(orchestrator: EmbeddedOrchestrator, options: MountOpti
     orchestrator: core,
     artifacts: orchestrator.artifacts,
     catalog: orchestrator.catalog,
+    purge: orchestrator.purge,
     clock,
     prefix,
     body_limit_bytes: config.server.body_limit_bytes,

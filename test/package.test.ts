@@ -9,7 +9,7 @@ import { program } from './helpers/cli.ts';
 
 const run = promisify(execFile);
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
-const MAX_PACKED_BYTES = 2_300_000;
+const MAX_PACKED_BYTES = 2_500_000;
 
 interface Packed {
   filename: string;

@@ -32,6 +32,8 @@ export type Observation =
   | { type: 'pool.moved'; pool_id: string; from: string; to: string; failure: Failure | undefined }
   /** A pool is loaded or unloaded because of the memory that it shares with others; `human` says why. */
   | { type: 'memory.planned'; pool_id: string; do: 'load' | 'unload'; reason: string; human: string }
+  /** What was stored for a pool is deleted, or could not be. */
+  | { type: 'pool.purged'; pool_id: string; failure: Failure | undefined }
   /** A reload is over: it worked where there is no failure. */
   | { type: 'pool.reloaded'; pool_id: string; model_ref: string; failure: Failure | undefined }
   | {

@@ -119,6 +119,27 @@ export class PoolEngines {
     this.send({ type: 'pool.drain', deadline_ms });
   }
 
+  /** Resolves once it is drained, or over. */
+  async drained(): Promise<void> {
+    const isDrained = (): boolean => this.snapshot.value === 'drained' || this.snapshot.status !== 'active';
+    if (isDrained()) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const subscription = this.#actor.subscribe({
+      next: () => {
+        if (isDrained()) resolve();
+      },
+      complete: resolve,
+      error: () => resolve(),
+    });
+    await promise;
+    subscription.unsubscribe();
+  }
+
+  /** The one name of a model, however it was written. @throws TaskchartError INVALID_PARAMS */
+  nameOf(model_ref: string): string {
+    return this.#options.models.nameOf(model_ref);
+  }
+
   /** Takes work again after a drain. */
   restore(): void {
     this.send({ type: 'pool.restore' });
@@ -156,7 +177,7 @@ export class PoolEngines {
    * POOL_UNREADY (409) where it cannot begin now
    */
   reload(reference: string, deadline_ms: number): Promise<void> {
-    const { spec, models } = this.#options;
+    const { spec } = this.#options;
     const { snapshot } = this;
     const phase = outerState(snapshot);
     if (!spec.reloadable)
@@ -168,7 +189,7 @@ export class PoolEngines {
         ),
         409,
       );
-    const model_ref = models.nameOf(reference);
+    const model_ref = this.nameOf(reference);
     if (phase === 'ready' && model_ref === this.model.ref) return Promise.resolve();
     if (!snapshot.can({ type: 'pool.reload', deadline_ms, finishes_queue: false }))
       throw new TaskchartError(

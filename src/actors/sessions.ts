@@ -160,7 +160,10 @@ export class Sessions {
   /** A first token: this replica has the session's cache now. */
   warm(session_id: string, pool_id: string, replica_id: string, kv_bytes: number): void {
     const session = this.#sessions.get(session_id);
-    if (session) this.#send(session, { type: 'session.warm', pool_id, replica_id, kv_bytes });
+    if (!session) return;
+    // What an engine will not use again, it does not hold for the session either.
+    const held = this.#options.reuses?.(pool_id) === false ? 0 : kv_bytes;
+    this.#send(session, { type: 'session.warm', pool_id, replica_id, kv_bytes: held });
   }
 
   /**

@@ -5,6 +5,7 @@ import {
   catalogModelFields,
   drainRequestFields,
   modelStateRequestFields,
+  purgeRequestFields,
   reloadRequestFields,
   taskRequestFields,
   tokenizeRequestFields,
@@ -15,6 +16,7 @@ import type {
   CatalogModel,
   DrainRequest,
   ModelStateRequest,
+  PurgeRequest,
   ReloadRequest,
   TaskRequest,
   TokenizeRequest,
@@ -24,6 +26,7 @@ import {
   validateCatalogModel,
   validateDrainRequest,
   validateModelStateRequest,
+  validatePurgeRequest,
   validateReloadRequest,
   validateTaskRequest,
   validateTokenizeRequest,
@@ -75,6 +78,11 @@ export function parseTokenizeRequest(body: unknown): TokenizeRequest {
 /** The same for the body of a drain. */
 export function parseDrain(body: unknown): DrainRequest {
   return check(body, validateDrainRequest, drainRequestFields);
+}
+
+/** The same for the body of a purge. */
+export function parsePurge(body: unknown): PurgeRequest {
+  return check(body, validatePurgeRequest, purgeRequestFields);
 }
 
 /** The same for the body of a reload; whether there is such a model is not looked at. */

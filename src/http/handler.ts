@@ -1,6 +1,7 @@
 import type { Context } from 'koa';
 import type { Catalog } from '../actors/catalog.ts';
 import type { Orchestrator } from '../actors/orchestrator.ts';
+import type { Purge } from '../actors/purge.ts';
 import type { ArtifactStore } from '../artifacts/artifact-store.ts';
 import type { Clock } from '../clock.ts';
 import type { AuthOptions, Caller, Refusal } from './caller.ts';
@@ -12,6 +13,8 @@ export interface HttpOptions {
   artifacts: Pick<ArtifactStore, 'put' | 'get' | 'list'>;
   /** Models that are known here; what is added need not have been checked. */
   catalog: Pick<Catalog, 'add' | 'get' | 'list' | 'remove' | 'verify' | 'setState'>;
+  /** Deletes what was stored for pools. */
+  purge: Pick<Purge, 'begin'>;
   clock: Clock;
   /** Largest request body in bytes. */
   body_limit_bytes: number;

@@ -211,6 +211,12 @@ export class ModelCache {
     }
   }
 
+  /** This process does not use it any more. */
+  release(path: string): void {
+    this.#using.get(path)?.release();
+    this.#using.delete(path);
+  }
+
   /** Gives up what this process uses. */
   close(): void {
     for (const lock of this.#using.values()) lock.release();

@@ -115,11 +115,12 @@ export class ModelLibrary {
    * Deletes what was fetched by a reference; `kept` is what somebody uses or fetches, or was never fetched.
    * @throws Error of the file system
    */
-  async remove(model_ref: string): Promise<'removed' | 'kept' | 'none'> {
+  async remove(model_ref: string, isUnused = false): Promise<'removed' | 'kept' | 'none'> {
     const name = nameOf(model_ref);
     if (isLocal(name)) return 'kept';
     const entry = await this.#cache.lookup(modelId(name, '.'));
     if (!entry) return 'none';
+    if (isUnused) this.#cache.release(entry.path);
     return (await this.#cache.evict(entry)) ? 'removed' : 'kept';
   }
 

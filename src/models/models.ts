@@ -43,8 +43,8 @@ export class Models {
   }
 
   /** Deletes what was fetched by a reference; `kept` is what is in use, or was never fetched. */
-  async remove(model_ref: string): Promise<'removed' | 'kept' | 'none'> {
-    return isLocal(nameOf(model_ref)) ? 'kept' : (await this.#load()).remove(model_ref);
+  async remove(model_ref: string, isUnused = false): Promise<'removed' | 'kept' | 'none'> {
+    return isLocal(nameOf(model_ref)) ? 'kept' : (await this.#load()).remove(model_ref, isUnused);
   }
 
   /** Ends connections, and lets go of what this process has in use. */

@@ -103,6 +103,19 @@ export function narrate(orchestrator: Orchestrator, logger: Logger): () => void 
           human,
         });
       }
+      case 'pool.purged': {
+        const { pool_id, failure } = observation;
+        return logger[failure ? 'error' : 'info']({
+          actor: 'pool',
+          action: 'purge',
+          target: pool_id,
+          pool_id,
+          last_error: failure?.message,
+          human: failure
+            ? `Pool ${pool_id} is purged in part: ${failure.message}.`
+            : `Pool ${pool_id} is purged.`,
+        });
+      }
       case 'pool.reloaded': {
         const { pool_id, model_ref, failure } = observation;
         return logger[failure ? 'error' : 'info']({

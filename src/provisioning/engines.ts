@@ -105,6 +105,18 @@ export class Engines {
     }
   }
 
+  /** The same by what was asked for. @returns whether there was something to forget: only a build is ours */
+  async removeBuild(request: EngineRequest): Promise<boolean> {
+    if (request.mode !== 'source') return false;
+    const { cache_dir } = request.build;
+    const { program } = this.#build(request);
+    const entries = await this.list(cache_dir);
+    const entry = entries.find(({ artifacts }) =>
+      artifacts.some((path) => program.startsWith(join(cache_dir, path))),
+    );
+    return entry !== undefined && (await this.remove(cache_dir, entry.id)) !== undefined;
+  }
+
   #keyOf(request: EngineRequest): string {
     if (request.mode === 'source') return this.#build(request).folder;
     return request.mode === 'binary' ? `binary ${request.path ?? ''}` : imageName(request);

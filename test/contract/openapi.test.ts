@@ -129,6 +129,7 @@ test('an operation answers 501 exactly if it is planned', (t) => {
     'listPools',
     'listTasks',
     'previewTask',
+    'purgePool',
     'registerWorker',
     'reloadPool',
     'setModelState',

@@ -77,7 +77,7 @@ test('nothing is written into an answer that has begun', async (t) => {
     .setEncoding('latin1')
     .on('data', (chunk) => (text += String(chunk)))
     .on('close', () => (isClosed = true));
-  socket.write(`GET /v1/tasks/${id}/stream HTTP/1.1\r\nHost: x\r\n\r\n`);
+  socket.write(`GET /v1/tasks/${id}/stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n`);
   await until(() => text.includes('event: started'));
   socket.write('nonsense\r\n\r\n');
   await until(() => isClosed);

@@ -194,10 +194,10 @@ test('what sessions hold of a cache is told, as bytes and as a share of each rep
   const samples = await scrape(server);
   const bytes = sumOf(samples, 'sessions_kv_bytes');
   t.is(bytes, server.orchestrator.session(idOf(1)).kv_bytes);
-  t.true(bytes > 0);
   const [ratio] = samples.filter(({ name }) => name === 'kv_cache_usage_ratio');
   t.like(ratio?.labels, { engine: 'llamacpp', pool_id: 'stories' });
-  t.true((ratio?.value ?? 0) > 0 && (ratio?.value ?? 0) <= 1);
+  // The embedded engine decodes each prefix anew.
+  t.is(ratio?.value, 0);
 });
 
 /** A program that says what `nvidia-smi` would, and how often it was asked. */

@@ -20,6 +20,7 @@ export const taskRequestFields: Fields;
 export const tokenizeRequestFields: Fields;
 export const drainRequestFields: Fields;
 export const reloadRequestFields: Fields;
+export const purgeRequestFields: Fields;
 export const workerRegistrationFields: Fields;
 export const catalogModelFields: Fields;
 export const modelStateRequestFields: Fields;

@@ -308,6 +308,44 @@ export const reloadRequestFields = {
  }
 };
 
+export const purgeRequestFields = {
+ "": {
+  "type": "object",
+  "about": "what to delete",
+  "expects": "an object"
+ },
+ "purge_engine": {
+  "type": "boolean",
+  "about": "the engine, too",
+  "expects": "true or false"
+ },
+ "purge_models": {
+  "type": "array",
+  "about": "models",
+  "expects": "a list"
+ },
+ "purge_models[]": {
+  "type": "string",
+  "about": "model reference",
+  "expects": "a string"
+ },
+ "drain_first": {
+  "type": "boolean",
+  "about": "let running tasks finish",
+  "expects": "true or false"
+ },
+ "delete_cache_dirs": {
+  "type": "boolean",
+  "about": "all that was fetched and built for this pool: its model and its engine, too",
+  "expects": "true or false"
+ },
+ "force": {
+  "type": "boolean",
+  "about": "also what other pools use",
+  "expects": "true or false"
+ }
+};
+
 export const workerRegistrationFields = {
  "": {
   "type": "object",

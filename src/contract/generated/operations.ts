@@ -79,7 +79,7 @@ export const operations = [
     operationId: 'purgePool',
     method: 'post',
     path: '/v1/pools/:id/purge',
-    planned: true,
+    planned: false,
     file: 'control.yaml',
   },
   {

@@ -1271,7 +1271,7 @@ export interface PurgeRequest {
    */
   drain_first?: boolean;
   /**
-   * Build and download folders as well.
+   * All that was fetched and built for this pool: its model and its engine, too.
    */
   delete_cache_dirs?: boolean;
   /**

@@ -5,6 +5,7 @@ import type {
   TokenizeRequest,
   DrainRequest,
   ReloadRequest,
+  PurgeRequest,
   WorkerRegistration,
   CatalogModel,
   ModelStateRequest,
@@ -29,6 +30,7 @@ export const validateTaskRequest: Validate<TaskRequest>;
 export const validateTokenizeRequest: Validate<TokenizeRequest>;
 export const validateDrainRequest: Validate<DrainRequest>;
 export const validateReloadRequest: Validate<ReloadRequest>;
+export const validatePurgeRequest: Validate<PurgeRequest>;
 export const validateWorkerRegistration: Validate<WorkerRegistration>;
 export const validateCatalogModel: Validate<CatalogModel>;
 export const validateModelStateRequest: Validate<ModelStateRequest>;

@@ -1436,17 +1436,114 @@ return errors === 0;
 }
 validate24.evaluated = {"props":{"new_model_ref":true,"deadline_ms":true},"dynamicProps":false,"dynamicItems":false};
 
-export const validateWorkerRegistration = validate25;
-const schema43 = {"type":"object","required":["url","engine","engine_version"],"properties":{"pool_id":{"type":"string","pattern":"^[A-Za-z0-9_.-]{1,64}$","default":"default"},"replica_id":{"type":"string","pattern":"^[A-Za-z0-9_.-]{1,64}$","default":"r0"},"url":{"type":"string","pattern":"^https?://[^\\s/?#@]{1,255}(/[^\\s?#]{0,2000})?$"},"engine":{"type":"string","enum":["llamacpp","vllm","tgi","triton","openai"]},"engine_version":{"type":"string","pattern":"^\\S(.{0,254}\\S)?$"},"slots_total":{"type":"integer","minimum":1,"maximum":65536},"device_mask":{"type":"string","pattern":"^[\\x20-\\x7e]{0,256}$"}}};
-const pattern10 = new RegExp("^[A-Za-z0-9_.-]{1,64}$", "u");
-const pattern12 = new RegExp("^https?://[^\\s/?#@]{1,255}(/[^\\s?#]{0,2000})?$", "u");
-const pattern13 = new RegExp("^\\S(.{0,254}\\S)?$", "u");
-const pattern14 = new RegExp("^[\\x20-\\x7e]{0,256}$", "u");
+export const validatePurgeRequest = validate25;
+const schema43 = {"type":"object","properties":{"purge_engine":{"type":"boolean","default":false},"purge_models":{"type":"array","default":[],"items":{"type":"string"}},"drain_first":{"type":"boolean","default":true},"delete_cache_dirs":{"type":"boolean","default":false},"force":{"type":"boolean","default":false}}};
 
 function validate25(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
 const evaluated0 = validate25.evaluated;
+if(evaluated0.dynamicProps){
+evaluated0.props = undefined;
+}
+if(evaluated0.dynamicItems){
+evaluated0.items = undefined;
+}
+if(errors === 0){
+if(data && typeof data == "object" && !Array.isArray(data)){
+if(data.purge_engine === undefined){
+data.purge_engine = false;
+}
+if(data.purge_models === undefined){
+data.purge_models = [];
+}
+if(data.drain_first === undefined){
+data.drain_first = true;
+}
+if(data.delete_cache_dirs === undefined){
+data.delete_cache_dirs = false;
+}
+if(data.force === undefined){
+data.force = false;
+}
+const _errs1 = errors;
+if(typeof data.purge_engine !== "boolean"){
+validate25.errors = [{instancePath:instancePath+"/purge_engine",schemaPath:"#/properties/purge_engine/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+var valid0 = _errs1 === errors;
+if(valid0){
+let data1 = data.purge_models;
+const _errs3 = errors;
+if(errors === _errs3){
+if(Array.isArray(data1)){
+var valid1 = true;
+const len0 = data1.length;
+for(let i0=0; i0<len0; i0++){
+const _errs5 = errors;
+if(typeof data1[i0] !== "string"){
+validate25.errors = [{instancePath:instancePath+"/purge_models/" + i0,schemaPath:"#/properties/purge_models/items/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+var valid1 = _errs5 === errors;
+if(!valid1){
+break;
+}
+}
+}
+else {
+validate25.errors = [{instancePath:instancePath+"/purge_models",schemaPath:"#/properties/purge_models/type",keyword:"type",params:{type: "array"}}];
+return false;
+}
+}
+var valid0 = _errs3 === errors;
+if(valid0){
+const _errs7 = errors;
+if(typeof data.drain_first !== "boolean"){
+validate25.errors = [{instancePath:instancePath+"/drain_first",schemaPath:"#/properties/drain_first/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+var valid0 = _errs7 === errors;
+if(valid0){
+const _errs9 = errors;
+if(typeof data.delete_cache_dirs !== "boolean"){
+validate25.errors = [{instancePath:instancePath+"/delete_cache_dirs",schemaPath:"#/properties/delete_cache_dirs/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+var valid0 = _errs9 === errors;
+if(valid0){
+const _errs11 = errors;
+if(typeof data.force !== "boolean"){
+validate25.errors = [{instancePath:instancePath+"/force",schemaPath:"#/properties/force/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+var valid0 = _errs11 === errors;
+}
+}
+}
+}
+}
+else {
+validate25.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+validate25.errors = vErrors;
+return errors === 0;
+}
+validate25.evaluated = {"props":{"purge_engine":true,"purge_models":true,"drain_first":true,"delete_cache_dirs":true,"force":true},"dynamicProps":false,"dynamicItems":false};
+
+export const validateWorkerRegistration = validate26;
+const schema44 = {"type":"object","required":["url","engine","engine_version"],"properties":{"pool_id":{"type":"string","pattern":"^[A-Za-z0-9_.-]{1,64}$","default":"default"},"replica_id":{"type":"string","pattern":"^[A-Za-z0-9_.-]{1,64}$","default":"r0"},"url":{"type":"string","pattern":"^https?://[^\\s/?#@]{1,255}(/[^\\s?#]{0,2000})?$"},"engine":{"type":"string","enum":["llamacpp","vllm","tgi","triton","openai"]},"engine_version":{"type":"string","pattern":"^\\S(.{0,254}\\S)?$"},"slots_total":{"type":"integer","minimum":1,"maximum":65536},"device_mask":{"type":"string","pattern":"^[\\x20-\\x7e]{0,256}$"}}};
+const pattern10 = new RegExp("^[A-Za-z0-9_.-]{1,64}$", "u");
+const pattern12 = new RegExp("^https?://[^\\s/?#@]{1,255}(/[^\\s?#]{0,2000})?$", "u");
+const pattern13 = new RegExp("^\\S(.{0,254}\\S)?$", "u");
+const pattern14 = new RegExp("^[\\x20-\\x7e]{0,256}$", "u");
+
+function validate26(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+let vErrors = null;
+let errors = 0;
+const evaluated0 = validate26.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -1463,7 +1560,7 @@ data.replica_id = "r0";
 }
 let missing0;
 if((((data.url === undefined) && (missing0 = "url")) || ((data.engine === undefined) && (missing0 = "engine"))) || ((data.engine_version === undefined) && (missing0 = "engine_version"))){
-validate25.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate26.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
@@ -1472,12 +1569,12 @@ const _errs1 = errors;
 if(errors === _errs1){
 if(typeof data0 === "string"){
 if(!pattern10.test(data0)){
-validate25.errors = [{instancePath:instancePath+"/pool_id",schemaPath:"#/properties/pool_id/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9_.-]{1,64}$"}}];
+validate26.errors = [{instancePath:instancePath+"/pool_id",schemaPath:"#/properties/pool_id/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9_.-]{1,64}$"}}];
 return false;
 }
 }
 else {
-validate25.errors = [{instancePath:instancePath+"/pool_id",schemaPath:"#/properties/pool_id/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/pool_id",schemaPath:"#/properties/pool_id/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -1488,12 +1585,12 @@ const _errs3 = errors;
 if(errors === _errs3){
 if(typeof data1 === "string"){
 if(!pattern10.test(data1)){
-validate25.errors = [{instancePath:instancePath+"/replica_id",schemaPath:"#/properties/replica_id/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9_.-]{1,64}$"}}];
+validate26.errors = [{instancePath:instancePath+"/replica_id",schemaPath:"#/properties/replica_id/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9_.-]{1,64}$"}}];
 return false;
 }
 }
 else {
-validate25.errors = [{instancePath:instancePath+"/replica_id",schemaPath:"#/properties/replica_id/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/replica_id",schemaPath:"#/properties/replica_id/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -1505,12 +1602,12 @@ const _errs5 = errors;
 if(errors === _errs5){
 if(typeof data2 === "string"){
 if(!pattern12.test(data2)){
-validate25.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/?#@]{1,255}(/[^\\s?#]{0,2000})?$"}}];
+validate26.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/?#@]{1,255}(/[^\\s?#]{0,2000})?$"}}];
 return false;
 }
 }
 else {
-validate25.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -1524,11 +1621,11 @@ if(data.engine !== undefined){
 let data3 = data.engine;
 const _errs7 = errors;
 if(typeof data3 !== "string"){
-validate25.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!(((((data3 === "llamacpp") || (data3 === "vllm")) || (data3 === "tgi")) || (data3 === "triton")) || (data3 === "openai"))){
-validate25.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/enum",keyword:"enum",params:{allowedValues: schema43.properties.engine.enum}}];
+validate26.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/enum",keyword:"enum",params:{allowedValues: schema44.properties.engine.enum}}];
 return false;
 }
 var valid0 = _errs7 === errors;
@@ -1543,12 +1640,12 @@ const _errs9 = errors;
 if(errors === _errs9){
 if(typeof data4 === "string"){
 if(!pattern13.test(data4)){
-validate25.errors = [{instancePath:instancePath+"/engine_version",schemaPath:"#/properties/engine_version/pattern",keyword:"pattern",params:{pattern: "^\\S(.{0,254}\\S)?$"}}];
+validate26.errors = [{instancePath:instancePath+"/engine_version",schemaPath:"#/properties/engine_version/pattern",keyword:"pattern",params:{pattern: "^\\S(.{0,254}\\S)?$"}}];
 return false;
 }
 }
 else {
-validate25.errors = [{instancePath:instancePath+"/engine_version",schemaPath:"#/properties/engine_version/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/engine_version",schemaPath:"#/properties/engine_version/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -1562,18 +1659,18 @@ if(data.slots_total !== undefined){
 let data5 = data.slots_total;
 const _errs11 = errors;
 if(!(((typeof data5 == "number") && (!(data5 % 1) && !isNaN(data5))) && (isFinite(data5)))){
-validate25.errors = [{instancePath:instancePath+"/slots_total",schemaPath:"#/properties/slots_total/type",keyword:"type",params:{type: "integer"}}];
+validate26.errors = [{instancePath:instancePath+"/slots_total",schemaPath:"#/properties/slots_total/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs11){
 if((typeof data5 == "number") && (isFinite(data5))){
 if(data5 > 65536 || isNaN(data5)){
-validate25.errors = [{instancePath:instancePath+"/slots_total",schemaPath:"#/properties/slots_total/maximum",keyword:"maximum",params:{comparison: "<=", limit: 65536}}];
+validate26.errors = [{instancePath:instancePath+"/slots_total",schemaPath:"#/properties/slots_total/maximum",keyword:"maximum",params:{comparison: "<=", limit: 65536}}];
 return false;
 }
 else {
 if(data5 < 1 || isNaN(data5)){
-validate25.errors = [{instancePath:instancePath+"/slots_total",schemaPath:"#/properties/slots_total/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate26.errors = [{instancePath:instancePath+"/slots_total",schemaPath:"#/properties/slots_total/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -1591,12 +1688,12 @@ const _errs13 = errors;
 if(errors === _errs13){
 if(typeof data6 === "string"){
 if(!pattern14.test(data6)){
-validate25.errors = [{instancePath:instancePath+"/device_mask",schemaPath:"#/properties/device_mask/pattern",keyword:"pattern",params:{pattern: "^[\\x20-\\x7e]{0,256}$"}}];
+validate26.errors = [{instancePath:instancePath+"/device_mask",schemaPath:"#/properties/device_mask/pattern",keyword:"pattern",params:{pattern: "^[\\x20-\\x7e]{0,256}$"}}];
 return false;
 }
 }
 else {
-validate25.errors = [{instancePath:instancePath+"/device_mask",schemaPath:"#/properties/device_mask/type",keyword:"type",params:{type: "string"}}];
+validate26.errors = [{instancePath:instancePath+"/device_mask",schemaPath:"#/properties/device_mask/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -1614,28 +1711,28 @@ var valid0 = true;
 }
 }
 else {
-validate25.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate26.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate25.errors = vErrors;
+validate26.errors = vErrors;
 return errors === 0;
 }
-validate25.evaluated = {"props":{"pool_id":true,"replica_id":true,"url":true,"engine":true,"engine_version":true,"slots_total":true,"device_mask":true},"dynamicProps":false,"dynamicItems":false};
+validate26.evaluated = {"props":{"pool_id":true,"replica_id":true,"url":true,"engine":true,"engine_version":true,"slots_total":true,"device_mask":true},"dynamicProps":false,"dynamicItems":false};
 
-export const validateCatalogModel = validate26;
-const schema44 = {"type":"object","required":["id","digest"],"properties":{"id":{"type":"string","pattern":"\\S"},"digest":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"source_url":{"type":"string"},"tags":{"type":"array","items":{"type":"string"}},"manifests":{"type":"array","items":{"$ref":"#/$defs/Manifest"}},"signatures":{"type":"array","items":{"$ref":"#/$defs/Signature"}},"sbom":{"$ref":"#/$defs/Sbom"},"trust_policy":{"$ref":"#/$defs/TrustPolicy"},"state":{"$ref":"#/$defs/ModelState","readOnly":true},"created_ms":{"type":"integer","readOnly":true},"verification":{"type":"string","enum":["pass","warn","fail"],"readOnly":true},"last_verified_ms":{"type":"integer","readOnly":true},"local_path":{"type":"string","readOnly":true}}};
-const schema45 = {"type":"object","required":["digest","size_bytes"],"properties":{"digest":{"type":"string"},"size_bytes":{"type":"integer","minimum":0}}};
-const schema46 = {"type":"object","required":["signer","algo","verified"],"properties":{"signer":{"type":"string"},"algo":{"type":"string"},"verified":{"type":"boolean"},"timestamp_ms":{"type":"integer"}}};
-const schema47 = {"type":"object","required":["uri","digest"],"properties":{"uri":{"type":"string"},"digest":{"type":"string"}}};
-const schema48 = {"type":"object","required":["mode"],"properties":{"mode":{"type":"string","enum":["strict","permissive"]},"allowed_registries":{"type":"array","items":{"type":"string"}},"require_signature":{"type":"boolean"},"require_sbom":{"type":"boolean"},"ca_roots":{"type":"array","items":{"type":"string"}}}};
-const schema49 = {"type":"string","enum":["Active","Retired"]};
+export const validateCatalogModel = validate27;
+const schema45 = {"type":"object","required":["id","digest"],"properties":{"id":{"type":"string","pattern":"\\S"},"digest":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"source_url":{"type":"string"},"tags":{"type":"array","items":{"type":"string"}},"manifests":{"type":"array","items":{"$ref":"#/$defs/Manifest"}},"signatures":{"type":"array","items":{"$ref":"#/$defs/Signature"}},"sbom":{"$ref":"#/$defs/Sbom"},"trust_policy":{"$ref":"#/$defs/TrustPolicy"},"state":{"$ref":"#/$defs/ModelState","readOnly":true},"created_ms":{"type":"integer","readOnly":true},"verification":{"type":"string","enum":["pass","warn","fail"],"readOnly":true},"last_verified_ms":{"type":"integer","readOnly":true},"local_path":{"type":"string","readOnly":true}}};
+const schema46 = {"type":"object","required":["digest","size_bytes"],"properties":{"digest":{"type":"string"},"size_bytes":{"type":"integer","minimum":0}}};
+const schema47 = {"type":"object","required":["signer","algo","verified"],"properties":{"signer":{"type":"string"},"algo":{"type":"string"},"verified":{"type":"boolean"},"timestamp_ms":{"type":"integer"}}};
+const schema48 = {"type":"object","required":["uri","digest"],"properties":{"uri":{"type":"string"},"digest":{"type":"string"}}};
+const schema49 = {"type":"object","required":["mode"],"properties":{"mode":{"type":"string","enum":["strict","permissive"]},"allowed_registries":{"type":"array","items":{"type":"string"}},"require_signature":{"type":"boolean"},"require_sbom":{"type":"boolean"},"ca_roots":{"type":"array","items":{"type":"string"}}}};
+const schema50 = {"type":"string","enum":["Active","Retired"]};
 const pattern16 = new RegExp("^sha256:[0-9a-f]{64}$", "u");
 
-function validate26(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate27(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate26.evaluated;
+const evaluated0 = validate27.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -1646,7 +1743,7 @@ if(errors === 0){
 if(data && typeof data == "object" && !Array.isArray(data)){
 let missing0;
 if(((data.id === undefined) && (missing0 = "id")) || ((data.digest === undefined) && (missing0 = "digest"))){
-validate26.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate27.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
@@ -1656,12 +1753,12 @@ const _errs1 = errors;
 if(errors === _errs1){
 if(typeof data0 === "string"){
 if(!pattern4.test(data0)){
-validate26.errors = [{instancePath:instancePath+"/id",schemaPath:"#/properties/id/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate27.errors = [{instancePath:instancePath+"/id",schemaPath:"#/properties/id/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/id",schemaPath:"#/properties/id/type",keyword:"type",params:{type: "string"}}];
+validate27.errors = [{instancePath:instancePath+"/id",schemaPath:"#/properties/id/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -1677,12 +1774,12 @@ const _errs3 = errors;
 if(errors === _errs3){
 if(typeof data1 === "string"){
 if(!pattern16.test(data1)){
-validate26.errors = [{instancePath:instancePath+"/digest",schemaPath:"#/properties/digest/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
+validate27.errors = [{instancePath:instancePath+"/digest",schemaPath:"#/properties/digest/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
 return false;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/digest",schemaPath:"#/properties/digest/type",keyword:"type",params:{type: "string"}}];
+validate27.errors = [{instancePath:instancePath+"/digest",schemaPath:"#/properties/digest/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -1695,7 +1792,7 @@ if(valid0){
 if(data.source_url !== undefined){
 const _errs5 = errors;
 if(typeof data.source_url !== "string"){
-validate26.errors = [{instancePath:instancePath+"/source_url",schemaPath:"#/properties/source_url/type",keyword:"type",params:{type: "string"}}];
+validate27.errors = [{instancePath:instancePath+"/source_url",schemaPath:"#/properties/source_url/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid0 = _errs5 === errors;
@@ -1714,7 +1811,7 @@ const len0 = data3.length;
 for(let i0=0; i0<len0; i0++){
 const _errs9 = errors;
 if(typeof data3[i0] !== "string"){
-validate26.errors = [{instancePath:instancePath+"/tags/" + i0,schemaPath:"#/properties/tags/items/type",keyword:"type",params:{type: "string"}}];
+validate27.errors = [{instancePath:instancePath+"/tags/" + i0,schemaPath:"#/properties/tags/items/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid1 = _errs9 === errors;
@@ -1724,7 +1821,7 @@ break;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/tags",schemaPath:"#/properties/tags/type",keyword:"type",params:{type: "array"}}];
+validate27.errors = [{instancePath:instancePath+"/tags",schemaPath:"#/properties/tags/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -1749,14 +1846,14 @@ if(errors === _errs14){
 if(data6 && typeof data6 == "object" && !Array.isArray(data6)){
 let missing1;
 if(((data6.digest === undefined) && (missing1 = "digest")) || ((data6.size_bytes === undefined) && (missing1 = "size_bytes"))){
-validate26.errors = [{instancePath:instancePath+"/manifests/" + i1,schemaPath:"#/$defs/Manifest/required",keyword:"required",params:{missingProperty: missing1}}];
+validate27.errors = [{instancePath:instancePath+"/manifests/" + i1,schemaPath:"#/$defs/Manifest/required",keyword:"required",params:{missingProperty: missing1}}];
 return false;
 }
 else {
 if(data6.digest !== undefined){
 const _errs16 = errors;
 if(typeof data6.digest !== "string"){
-validate26.errors = [{instancePath:instancePath+"/manifests/" + i1+"/digest",schemaPath:"#/$defs/Manifest/properties/digest/type",keyword:"type",params:{type: "string"}}];
+validate27.errors = [{instancePath:instancePath+"/manifests/" + i1+"/digest",schemaPath:"#/$defs/Manifest/properties/digest/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid4 = _errs16 === errors;
@@ -1769,13 +1866,13 @@ if(data6.size_bytes !== undefined){
 let data8 = data6.size_bytes;
 const _errs18 = errors;
 if(!(((typeof data8 == "number") && (!(data8 % 1) && !isNaN(data8))) && (isFinite(data8)))){
-validate26.errors = [{instancePath:instancePath+"/manifests/" + i1+"/size_bytes",schemaPath:"#/$defs/Manifest/properties/size_bytes/type",keyword:"type",params:{type: "integer"}}];
+validate27.errors = [{instancePath:instancePath+"/manifests/" + i1+"/size_bytes",schemaPath:"#/$defs/Manifest/properties/size_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs18){
 if((typeof data8 == "number") && (isFinite(data8))){
 if(data8 < 0 || isNaN(data8)){
-validate26.errors = [{instancePath:instancePath+"/manifests/" + i1+"/size_bytes",schemaPath:"#/$defs/Manifest/properties/size_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate27.errors = [{instancePath:instancePath+"/manifests/" + i1+"/size_bytes",schemaPath:"#/$defs/Manifest/properties/size_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -1789,7 +1886,7 @@ var valid4 = true;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/manifests/" + i1,schemaPath:"#/$defs/Manifest/type",keyword:"type",params:{type: "object"}}];
+validate27.errors = [{instancePath:instancePath+"/manifests/" + i1,schemaPath:"#/$defs/Manifest/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -1800,7 +1897,7 @@ break;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/manifests",schemaPath:"#/properties/manifests/type",keyword:"type",params:{type: "array"}}];
+validate27.errors = [{instancePath:instancePath+"/manifests",schemaPath:"#/properties/manifests/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -1825,14 +1922,14 @@ if(errors === _errs23){
 if(data10 && typeof data10 == "object" && !Array.isArray(data10)){
 let missing2;
 if((((data10.signer === undefined) && (missing2 = "signer")) || ((data10.algo === undefined) && (missing2 = "algo"))) || ((data10.verified === undefined) && (missing2 = "verified"))){
-validate26.errors = [{instancePath:instancePath+"/signatures/" + i2,schemaPath:"#/$defs/Signature/required",keyword:"required",params:{missingProperty: missing2}}];
+validate27.errors = [{instancePath:instancePath+"/signatures/" + i2,schemaPath:"#/$defs/Signature/required",keyword:"required",params:{missingProperty: missing2}}];
 return false;
 }
 else {
 if(data10.signer !== undefined){
 const _errs25 = errors;
 if(typeof data10.signer !== "string"){
-validate26.errors = [{instancePath:instancePath+"/signatures/" + i2+"/signer",schemaPath:"#/$defs/Signature/properties/signer/type",keyword:"type",params:{type: "string"}}];
+validate27.errors = [{instancePath:instancePath+"/signatures/" + i2+"/signer",schemaPath:"#/$defs/Signature/properties/signer/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid7 = _errs25 === errors;
@@ -1844,7 +1941,7 @@ if(valid7){
 if(data10.algo !== undefined){
 const _errs27 = errors;
 if(typeof data10.algo !== "string"){
-validate26.errors = [{instancePath:instancePath+"/signatures/" + i2+"/algo",schemaPath:"#/$defs/Signature/properties/algo/type",keyword:"type",params:{type: "string"}}];
+validate27.errors = [{instancePath:instancePath+"/signatures/" + i2+"/algo",schemaPath:"#/$defs/Signature/properties/algo/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid7 = _errs27 === errors;
@@ -1856,7 +1953,7 @@ if(valid7){
 if(data10.verified !== undefined){
 const _errs29 = errors;
 if(typeof data10.verified !== "boolean"){
-validate26.errors = [{instancePath:instancePath+"/signatures/" + i2+"/verified",schemaPath:"#/$defs/Signature/properties/verified/type",keyword:"type",params:{type: "boolean"}}];
+validate27.errors = [{instancePath:instancePath+"/signatures/" + i2+"/verified",schemaPath:"#/$defs/Signature/properties/verified/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid7 = _errs29 === errors;
@@ -1869,7 +1966,7 @@ if(data10.timestamp_ms !== undefined){
 let data14 = data10.timestamp_ms;
 const _errs31 = errors;
 if(!(((typeof data14 == "number") && (!(data14 % 1) && !isNaN(data14))) && (isFinite(data14)))){
-validate26.errors = [{instancePath:instancePath+"/signatures/" + i2+"/timestamp_ms",schemaPath:"#/$defs/Signature/properties/timestamp_ms/type",keyword:"type",params:{type: "integer"}}];
+validate27.errors = [{instancePath:instancePath+"/signatures/" + i2+"/timestamp_ms",schemaPath:"#/$defs/Signature/properties/timestamp_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 var valid7 = _errs31 === errors;
@@ -1883,7 +1980,7 @@ var valid7 = true;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/signatures/" + i2,schemaPath:"#/$defs/Signature/type",keyword:"type",params:{type: "object"}}];
+validate27.errors = [{instancePath:instancePath+"/signatures/" + i2,schemaPath:"#/$defs/Signature/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -1894,7 +1991,7 @@ break;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/signatures",schemaPath:"#/properties/signatures/type",keyword:"type",params:{type: "array"}}];
+validate27.errors = [{instancePath:instancePath+"/signatures",schemaPath:"#/properties/signatures/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -1912,14 +2009,14 @@ if(errors === _errs34){
 if(data15 && typeof data15 == "object" && !Array.isArray(data15)){
 let missing3;
 if(((data15.uri === undefined) && (missing3 = "uri")) || ((data15.digest === undefined) && (missing3 = "digest"))){
-validate26.errors = [{instancePath:instancePath+"/sbom",schemaPath:"#/$defs/Sbom/required",keyword:"required",params:{missingProperty: missing3}}];
+validate27.errors = [{instancePath:instancePath+"/sbom",schemaPath:"#/$defs/Sbom/required",keyword:"required",params:{missingProperty: missing3}}];
 return false;
 }
 else {
 if(data15.uri !== undefined){
 const _errs36 = errors;
 if(typeof data15.uri !== "string"){
-validate26.errors = [{instancePath:instancePath+"/sbom/uri",schemaPath:"#/$defs/Sbom/properties/uri/type",keyword:"type",params:{type: "string"}}];
+validate27.errors = [{instancePath:instancePath+"/sbom/uri",schemaPath:"#/$defs/Sbom/properties/uri/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid9 = _errs36 === errors;
@@ -1931,7 +2028,7 @@ if(valid9){
 if(data15.digest !== undefined){
 const _errs38 = errors;
 if(typeof data15.digest !== "string"){
-validate26.errors = [{instancePath:instancePath+"/sbom/digest",schemaPath:"#/$defs/Sbom/properties/digest/type",keyword:"type",params:{type: "string"}}];
+validate27.errors = [{instancePath:instancePath+"/sbom/digest",schemaPath:"#/$defs/Sbom/properties/digest/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid9 = _errs38 === errors;
@@ -1943,7 +2040,7 @@ var valid9 = true;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/sbom",schemaPath:"#/$defs/Sbom/type",keyword:"type",params:{type: "object"}}];
+validate27.errors = [{instancePath:instancePath+"/sbom",schemaPath:"#/$defs/Sbom/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -1961,7 +2058,7 @@ if(errors === _errs41){
 if(data18 && typeof data18 == "object" && !Array.isArray(data18)){
 let missing4;
 if((data18.mode === undefined) && (missing4 = "mode")){
-validate26.errors = [{instancePath:instancePath+"/trust_policy",schemaPath:"#/$defs/TrustPolicy/required",keyword:"required",params:{missingProperty: missing4}}];
+validate27.errors = [{instancePath:instancePath+"/trust_policy",schemaPath:"#/$defs/TrustPolicy/required",keyword:"required",params:{missingProperty: missing4}}];
 return false;
 }
 else {
@@ -1969,11 +2066,11 @@ if(data18.mode !== undefined){
 let data19 = data18.mode;
 const _errs43 = errors;
 if(typeof data19 !== "string"){
-validate26.errors = [{instancePath:instancePath+"/trust_policy/mode",schemaPath:"#/$defs/TrustPolicy/properties/mode/type",keyword:"type",params:{type: "string"}}];
+validate27.errors = [{instancePath:instancePath+"/trust_policy/mode",schemaPath:"#/$defs/TrustPolicy/properties/mode/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!((data19 === "strict") || (data19 === "permissive"))){
-validate26.errors = [{instancePath:instancePath+"/trust_policy/mode",schemaPath:"#/$defs/TrustPolicy/properties/mode/enum",keyword:"enum",params:{allowedValues: schema48.properties.mode.enum}}];
+validate27.errors = [{instancePath:instancePath+"/trust_policy/mode",schemaPath:"#/$defs/TrustPolicy/properties/mode/enum",keyword:"enum",params:{allowedValues: schema49.properties.mode.enum}}];
 return false;
 }
 var valid11 = _errs43 === errors;
@@ -1992,7 +2089,7 @@ const len3 = data20.length;
 for(let i3=0; i3<len3; i3++){
 const _errs47 = errors;
 if(typeof data20[i3] !== "string"){
-validate26.errors = [{instancePath:instancePath+"/trust_policy/allowed_registries/" + i3,schemaPath:"#/$defs/TrustPolicy/properties/allowed_registries/items/type",keyword:"type",params:{type: "string"}}];
+validate27.errors = [{instancePath:instancePath+"/trust_policy/allowed_registries/" + i3,schemaPath:"#/$defs/TrustPolicy/properties/allowed_registries/items/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid12 = _errs47 === errors;
@@ -2002,7 +2099,7 @@ break;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/trust_policy/allowed_registries",schemaPath:"#/$defs/TrustPolicy/properties/allowed_registries/type",keyword:"type",params:{type: "array"}}];
+validate27.errors = [{instancePath:instancePath+"/trust_policy/allowed_registries",schemaPath:"#/$defs/TrustPolicy/properties/allowed_registries/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -2015,7 +2112,7 @@ if(valid11){
 if(data18.require_signature !== undefined){
 const _errs49 = errors;
 if(typeof data18.require_signature !== "boolean"){
-validate26.errors = [{instancePath:instancePath+"/trust_policy/require_signature",schemaPath:"#/$defs/TrustPolicy/properties/require_signature/type",keyword:"type",params:{type: "boolean"}}];
+validate27.errors = [{instancePath:instancePath+"/trust_policy/require_signature",schemaPath:"#/$defs/TrustPolicy/properties/require_signature/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid11 = _errs49 === errors;
@@ -2027,7 +2124,7 @@ if(valid11){
 if(data18.require_sbom !== undefined){
 const _errs51 = errors;
 if(typeof data18.require_sbom !== "boolean"){
-validate26.errors = [{instancePath:instancePath+"/trust_policy/require_sbom",schemaPath:"#/$defs/TrustPolicy/properties/require_sbom/type",keyword:"type",params:{type: "boolean"}}];
+validate27.errors = [{instancePath:instancePath+"/trust_policy/require_sbom",schemaPath:"#/$defs/TrustPolicy/properties/require_sbom/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid11 = _errs51 === errors;
@@ -2046,7 +2143,7 @@ const len4 = data24.length;
 for(let i4=0; i4<len4; i4++){
 const _errs55 = errors;
 if(typeof data24[i4] !== "string"){
-validate26.errors = [{instancePath:instancePath+"/trust_policy/ca_roots/" + i4,schemaPath:"#/$defs/TrustPolicy/properties/ca_roots/items/type",keyword:"type",params:{type: "string"}}];
+validate27.errors = [{instancePath:instancePath+"/trust_policy/ca_roots/" + i4,schemaPath:"#/$defs/TrustPolicy/properties/ca_roots/items/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid13 = _errs55 === errors;
@@ -2056,7 +2153,7 @@ break;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/trust_policy/ca_roots",schemaPath:"#/$defs/TrustPolicy/properties/ca_roots/type",keyword:"type",params:{type: "array"}}];
+validate27.errors = [{instancePath:instancePath+"/trust_policy/ca_roots",schemaPath:"#/$defs/TrustPolicy/properties/ca_roots/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -2072,7 +2169,7 @@ var valid11 = true;
 }
 }
 else {
-validate26.errors = [{instancePath:instancePath+"/trust_policy",schemaPath:"#/$defs/TrustPolicy/type",keyword:"type",params:{type: "object"}}];
+validate27.errors = [{instancePath:instancePath+"/trust_policy",schemaPath:"#/$defs/TrustPolicy/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -2086,11 +2183,11 @@ if(data.state !== undefined){
 let data26 = data.state;
 const _errs57 = errors;
 if(typeof data26 !== "string"){
-validate26.errors = [{instancePath:instancePath+"/state",schemaPath:"#/$defs/ModelState/type",keyword:"type",params:{type: "string"}}];
+validate27.errors = [{instancePath:instancePath+"/state",schemaPath:"#/$defs/ModelState/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!((data26 === "Active") || (data26 === "Retired"))){
-validate26.errors = [{instancePath:instancePath+"/state",schemaPath:"#/$defs/ModelState/enum",keyword:"enum",params:{allowedValues: schema49.enum}}];
+validate27.errors = [{instancePath:instancePath+"/state",schemaPath:"#/$defs/ModelState/enum",keyword:"enum",params:{allowedValues: schema50.enum}}];
 return false;
 }
 var valid0 = _errs57 === errors;
@@ -2103,7 +2200,7 @@ if(data.created_ms !== undefined){
 let data27 = data.created_ms;
 const _errs60 = errors;
 if(!(((typeof data27 == "number") && (!(data27 % 1) && !isNaN(data27))) && (isFinite(data27)))){
-validate26.errors = [{instancePath:instancePath+"/created_ms",schemaPath:"#/properties/created_ms/type",keyword:"type",params:{type: "integer"}}];
+validate27.errors = [{instancePath:instancePath+"/created_ms",schemaPath:"#/properties/created_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 var valid0 = _errs60 === errors;
@@ -2116,11 +2213,11 @@ if(data.verification !== undefined){
 let data28 = data.verification;
 const _errs62 = errors;
 if(typeof data28 !== "string"){
-validate26.errors = [{instancePath:instancePath+"/verification",schemaPath:"#/properties/verification/type",keyword:"type",params:{type: "string"}}];
+validate27.errors = [{instancePath:instancePath+"/verification",schemaPath:"#/properties/verification/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!(((data28 === "pass") || (data28 === "warn")) || (data28 === "fail"))){
-validate26.errors = [{instancePath:instancePath+"/verification",schemaPath:"#/properties/verification/enum",keyword:"enum",params:{allowedValues: schema44.properties.verification.enum}}];
+validate27.errors = [{instancePath:instancePath+"/verification",schemaPath:"#/properties/verification/enum",keyword:"enum",params:{allowedValues: schema45.properties.verification.enum}}];
 return false;
 }
 var valid0 = _errs62 === errors;
@@ -2133,7 +2230,7 @@ if(data.last_verified_ms !== undefined){
 let data29 = data.last_verified_ms;
 const _errs64 = errors;
 if(!(((typeof data29 == "number") && (!(data29 % 1) && !isNaN(data29))) && (isFinite(data29)))){
-validate26.errors = [{instancePath:instancePath+"/last_verified_ms",schemaPath:"#/properties/last_verified_ms/type",keyword:"type",params:{type: "integer"}}];
+validate27.errors = [{instancePath:instancePath+"/last_verified_ms",schemaPath:"#/properties/last_verified_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 var valid0 = _errs64 === errors;
@@ -2145,7 +2242,7 @@ if(valid0){
 if(data.local_path !== undefined){
 const _errs66 = errors;
 if(typeof data.local_path !== "string"){
-validate26.errors = [{instancePath:instancePath+"/local_path",schemaPath:"#/properties/local_path/type",keyword:"type",params:{type: "string"}}];
+validate27.errors = [{instancePath:instancePath+"/local_path",schemaPath:"#/properties/local_path/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid0 = _errs66 === errors;
@@ -2168,77 +2265,6 @@ var valid0 = true;
 }
 }
 else {
-validate26.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
-return false;
-}
-}
-validate26.errors = vErrors;
-return errors === 0;
-}
-validate26.evaluated = {"props":{"id":true,"digest":true,"source_url":true,"tags":true,"manifests":true,"signatures":true,"sbom":true,"trust_policy":true,"state":true,"created_ms":true,"verification":true,"last_verified_ms":true,"local_path":true},"dynamicProps":false,"dynamicItems":false};
-
-export const validateModelStateRequest = validate27;
-const schema50 = {"type":"object","required":["state"],"properties":{"state":{"$ref":"#/$defs/ModelState"},"deadline_ms":{"type":"integer","minimum":0}}};
-
-function validate27(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
-let vErrors = null;
-let errors = 0;
-const evaluated0 = validate27.evaluated;
-if(evaluated0.dynamicProps){
-evaluated0.props = undefined;
-}
-if(evaluated0.dynamicItems){
-evaluated0.items = undefined;
-}
-if(errors === 0){
-if(data && typeof data == "object" && !Array.isArray(data)){
-let missing0;
-if((data.state === undefined) && (missing0 = "state")){
-validate27.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
-return false;
-}
-else {
-if(data.state !== undefined){
-let data0 = data.state;
-const _errs1 = errors;
-if(typeof data0 !== "string"){
-validate27.errors = [{instancePath:instancePath+"/state",schemaPath:"#/$defs/ModelState/type",keyword:"type",params:{type: "string"}}];
-return false;
-}
-if(!((data0 === "Active") || (data0 === "Retired"))){
-validate27.errors = [{instancePath:instancePath+"/state",schemaPath:"#/$defs/ModelState/enum",keyword:"enum",params:{allowedValues: schema49.enum}}];
-return false;
-}
-var valid0 = _errs1 === errors;
-}
-else {
-var valid0 = true;
-}
-if(valid0){
-if(data.deadline_ms !== undefined){
-let data1 = data.deadline_ms;
-const _errs4 = errors;
-if(!(((typeof data1 == "number") && (!(data1 % 1) && !isNaN(data1))) && (isFinite(data1)))){
-validate27.errors = [{instancePath:instancePath+"/deadline_ms",schemaPath:"#/properties/deadline_ms/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs4){
-if((typeof data1 == "number") && (isFinite(data1))){
-if(data1 < 0 || isNaN(data1)){
-validate27.errors = [{instancePath:instancePath+"/deadline_ms",schemaPath:"#/properties/deadline_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
-return false;
-}
-}
-}
-var valid0 = _errs4 === errors;
-}
-else {
-var valid0 = true;
-}
-}
-}
-}
-else {
 validate27.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
@@ -2246,11 +2272,10 @@ return false;
 validate27.errors = vErrors;
 return errors === 0;
 }
-validate27.evaluated = {"props":{"state":true,"deadline_ms":true},"dynamicProps":false,"dynamicItems":false};
+validate27.evaluated = {"props":{"id":true,"digest":true,"source_url":true,"tags":true,"manifests":true,"signatures":true,"sbom":true,"trust_policy":true,"state":true,"created_ms":true,"verification":true,"last_verified_ms":true,"local_path":true},"dynamicProps":false,"dynamicItems":false};
 
-export const validateArtifact = validate28;
-const schema52 = {"type":"object","required":["kind","content"],"properties":{"kind":{"$ref":"#/$defs/ArtifactKind"},"content":{"type":"object","additionalProperties":true},"tags":{"type":"array","items":{"type":"string"}},"parent":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"metadata":{"type":"object","additionalProperties":true}}};
-const schema53 = {"type":"string","enum":["plan","summary","diff","trace","other"]};
+export const validateModelStateRequest = validate28;
+const schema51 = {"type":"object","required":["state"],"properties":{"state":{"$ref":"#/$defs/ModelState"},"deadline_ms":{"type":"integer","minimum":0}}};
 
 function validate28(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
@@ -2265,8 +2290,80 @@ evaluated0.items = undefined;
 if(errors === 0){
 if(data && typeof data == "object" && !Array.isArray(data)){
 let missing0;
-if(((data.kind === undefined) && (missing0 = "kind")) || ((data.content === undefined) && (missing0 = "content"))){
+if((data.state === undefined) && (missing0 = "state")){
 validate28.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+return false;
+}
+else {
+if(data.state !== undefined){
+let data0 = data.state;
+const _errs1 = errors;
+if(typeof data0 !== "string"){
+validate28.errors = [{instancePath:instancePath+"/state",schemaPath:"#/$defs/ModelState/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+if(!((data0 === "Active") || (data0 === "Retired"))){
+validate28.errors = [{instancePath:instancePath+"/state",schemaPath:"#/$defs/ModelState/enum",keyword:"enum",params:{allowedValues: schema50.enum}}];
+return false;
+}
+var valid0 = _errs1 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+if(data.deadline_ms !== undefined){
+let data1 = data.deadline_ms;
+const _errs4 = errors;
+if(!(((typeof data1 == "number") && (!(data1 % 1) && !isNaN(data1))) && (isFinite(data1)))){
+validate28.errors = [{instancePath:instancePath+"/deadline_ms",schemaPath:"#/properties/deadline_ms/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs4){
+if((typeof data1 == "number") && (isFinite(data1))){
+if(data1 < 0 || isNaN(data1)){
+validate28.errors = [{instancePath:instancePath+"/deadline_ms",schemaPath:"#/properties/deadline_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
+}
+}
+}
+var valid0 = _errs4 === errors;
+}
+else {
+var valid0 = true;
+}
+}
+}
+}
+else {
+validate28.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+validate28.errors = vErrors;
+return errors === 0;
+}
+validate28.evaluated = {"props":{"state":true,"deadline_ms":true},"dynamicProps":false,"dynamicItems":false};
+
+export const validateArtifact = validate29;
+const schema53 = {"type":"object","required":["kind","content"],"properties":{"kind":{"$ref":"#/$defs/ArtifactKind"},"content":{"type":"object","additionalProperties":true},"tags":{"type":"array","items":{"type":"string"}},"parent":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"metadata":{"type":"object","additionalProperties":true}}};
+const schema54 = {"type":"string","enum":["plan","summary","diff","trace","other"]};
+
+function validate29(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+let vErrors = null;
+let errors = 0;
+const evaluated0 = validate29.evaluated;
+if(evaluated0.dynamicProps){
+evaluated0.props = undefined;
+}
+if(evaluated0.dynamicItems){
+evaluated0.items = undefined;
+}
+if(errors === 0){
+if(data && typeof data == "object" && !Array.isArray(data)){
+let missing0;
+if(((data.kind === undefined) && (missing0 = "kind")) || ((data.content === undefined) && (missing0 = "content"))){
+validate29.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
@@ -2274,11 +2371,11 @@ if(data.kind !== undefined){
 let data0 = data.kind;
 const _errs1 = errors;
 if(typeof data0 !== "string"){
-validate28.errors = [{instancePath:instancePath+"/kind",schemaPath:"#/$defs/ArtifactKind/type",keyword:"type",params:{type: "string"}}];
+validate29.errors = [{instancePath:instancePath+"/kind",schemaPath:"#/$defs/ArtifactKind/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!(((((data0 === "plan") || (data0 === "summary")) || (data0 === "diff")) || (data0 === "trace")) || (data0 === "other"))){
-validate28.errors = [{instancePath:instancePath+"/kind",schemaPath:"#/$defs/ArtifactKind/enum",keyword:"enum",params:{allowedValues: schema53.enum}}];
+validate29.errors = [{instancePath:instancePath+"/kind",schemaPath:"#/$defs/ArtifactKind/enum",keyword:"enum",params:{allowedValues: schema54.enum}}];
 return false;
 }
 var valid0 = _errs1 === errors;
@@ -2294,7 +2391,7 @@ if(errors === _errs4){
 if(data1 && typeof data1 == "object" && !Array.isArray(data1)){
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/content",schemaPath:"#/properties/content/type",keyword:"type",params:{type: "object"}}];
+validate29.errors = [{instancePath:instancePath+"/content",schemaPath:"#/properties/content/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -2314,7 +2411,7 @@ const len0 = data2.length;
 for(let i0=0; i0<len0; i0++){
 const _errs9 = errors;
 if(typeof data2[i0] !== "string"){
-validate28.errors = [{instancePath:instancePath+"/tags/" + i0,schemaPath:"#/properties/tags/items/type",keyword:"type",params:{type: "string"}}];
+validate29.errors = [{instancePath:instancePath+"/tags/" + i0,schemaPath:"#/properties/tags/items/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid2 = _errs9 === errors;
@@ -2324,7 +2421,7 @@ break;
 }
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/tags",schemaPath:"#/properties/tags/type",keyword:"type",params:{type: "array"}}];
+validate29.errors = [{instancePath:instancePath+"/tags",schemaPath:"#/properties/tags/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -2340,12 +2437,12 @@ const _errs11 = errors;
 if(errors === _errs11){
 if(typeof data4 === "string"){
 if(!pattern16.test(data4)){
-validate28.errors = [{instancePath:instancePath+"/parent",schemaPath:"#/properties/parent/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
+validate29.errors = [{instancePath:instancePath+"/parent",schemaPath:"#/properties/parent/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
 return false;
 }
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/parent",schemaPath:"#/properties/parent/type",keyword:"type",params:{type: "string"}}];
+validate29.errors = [{instancePath:instancePath+"/parent",schemaPath:"#/properties/parent/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2362,7 +2459,7 @@ if(errors === _errs13){
 if(data5 && typeof data5 == "object" && !Array.isArray(data5)){
 }
 else {
-validate28.errors = [{instancePath:instancePath+"/metadata",schemaPath:"#/properties/metadata/type",keyword:"type",params:{type: "object"}}];
+validate29.errors = [{instancePath:instancePath+"/metadata",schemaPath:"#/properties/metadata/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -2378,43 +2475,43 @@ var valid0 = true;
 }
 }
 else {
-validate28.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate29.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate28.errors = vErrors;
+validate29.errors = vErrors;
 return errors === 0;
 }
-validate28.evaluated = {"props":{"kind":true,"content":true,"tags":true,"parent":true,"metadata":true},"dynamicProps":false,"dynamicItems":false};
+validate29.evaluated = {"props":{"kind":true,"content":true,"tags":true,"parent":true,"metadata":true},"dynamicProps":false,"dynamicItems":false};
 
-export const validateConfig = validate29;
-const schema54 = {"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","additionalProperties":false,"properties":{"server":{"type":"object","default":{},"additionalProperties":false,"properties":{"bind_addr":{"type":"string","default":"127.0.0.1:8080"},"body_limit_bytes":{"type":"integer","minimum":1024,"default":10485760},"shutdown_ms":{"type":"integer","minimum":0,"default":10000}}},"auth":{"type":"object","default":{},"additionalProperties":false,"properties":{"token":{"$ref":"#/$defs/AccessToken"},"token_file":{"type":"string","pattern":"\\S"},"optional":{"type":"boolean","default":false},"trust_proxy":{"type":"boolean","default":false},"worker_token":{"$ref":"#/$defs/AccessToken"}}},"sse":{"type":"object","default":{},"additionalProperties":false,"properties":{"heartbeat_ms":{"type":"integer","minimum":0,"default":15000},"metrics_period_ms":{"type":"integer","minimum":10,"default":1000},"cancel_on_disconnect":{"type":"boolean","default":true},"disconnect_grace_ms":{"type":"integer","minimum":0,"default":10000},"narration_enabled":{"type":"boolean","default":false},"microbatch":{"type":"boolean","default":false},"microbatch_window_ms":{"type":"integer","minimum":1,"default":10,"maximum":1000}}},"admission":{"type":"object","default":{},"additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1,"default":256},"policy":{"$ref":"#/$defs/FullPolicy","default":"reject"},"idempotency_ttl_ms":{"type":"integer","minimum":0,"default":600000}}},"session":{"type":"object","default":{},"additionalProperties":false,"properties":{"ttl_ms":{"type":"integer","minimum":1,"default":600000},"max_turns":{"type":"integer","minimum":1},"budgets":{"type":"object","default":{},"additionalProperties":false,"properties":{"tokens":{"type":"integer","minimum":0},"time_ms":{"type":"integer","minimum":0},"cost":{"type":"number","minimum":0}}}}},"budget":{"type":"object","default":{},"additionalProperties":false,"properties":{"cost_per_output_token":{"type":"number","minimum":0,"default":0.000002}}},"placement":{"type":"object","default":{},"additionalProperties":false,"properties":{"allow_pin":{"type":"boolean","default":true}}},"retry":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_attempts":{"type":"integer","minimum":1,"default":3,"maximum":100},"continuations":{"type":"integer","minimum":0,"default":2,"maximum":100}}},"store":{"type":"object","default":{},"additionalProperties":false,"properties":{"kind":{"type":"string","enum":["sqlite","memory"]}}},"retention":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_tasks":{"type":"integer","minimum":0,"default":10000},"max_age_s":{"type":"integer","minimum":0,"default":86400}}},"artifacts":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_bytes":{"type":"integer","minimum":1,"default":268435456},"retention_days":{"type":"number","minimum":0,"default":30},"transcripts":{"type":"boolean","default":true}}},"runtime":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S","default":".runtime"}}},"handoff":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S"},"poll_ms":{"type":"integer","minimum":10,"maximum":2147483647,"default":1000}}},"models":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/models"},"max_bytes":{"type":"integer","minimum":1}}},"catalog":{"type":"object","default":{},"additionalProperties":false,"properties":{"root":{"type":"string","pattern":"\\S"},"trust_policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"mode":{"type":"string","enum":["strict","permissive"],"default":"permissive"},"allowed_registries":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}},"require_signature":{"type":"boolean","default":false},"require_sbom":{"type":"boolean","default":false},"ca_roots":{"type":"array","default":[],"items":{"type":"string","pattern":"^-----BEGIN CERTIFICATE-----"}}}}}},"policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"offline":{"type":"boolean","default":false},"auto_fetch":{"type":"boolean","default":true},"allowlist":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}}}},"log":{"type":"object","default":{},"additionalProperties":false,"properties":{"level":{"type":"string","enum":["fatal","error","warn","info","debug","trace","silent"],"default":"info"},"format":{"type":"string","enum":["json","pretty","auto"],"default":"auto"}}},"supervision":{"type":"object","default":{},"additionalProperties":false,"properties":{"initial_ms":{"type":"integer","minimum":1,"default":1000},"max_ms":{"type":"integer","minimum":1,"default":60000},"factor":{"type":"number","minimum":1,"default":2},"jitter":{"type":"number","minimum":0,"maximum":1,"default":0.1},"max_restarts":{"type":"integer","minimum":1,"default":10},"stable_s":{"type":"integer","minimum":1,"default":300},"probe_interval_ms":{"type":"integer","minimum":10,"default":5000},"probe_fail":{"type":"integer","minimum":1,"default":3},"load_timeout_ms":{"type":"integer","minimum":1,"default":120000},"window_s":{"type":"integer","minimum":1,"default":60},"breaker_threshold":{"type":"integer","minimum":1,"default":5},"breaker_open_s":{"type":"integer","minimum":1,"default":300},"trial_stable_s":{"type":"integer","minimum":1,"default":60}}},"pools":{"type":"array","minItems":1,"default":[{"id":"storyteller","engine":"llamacpp","model":"storyteller"}],"items":{"$ref":"#/$defs/PoolConfig"}},"memory":{"type":"object","additionalProperties":false,"default":{},"properties":{"host_bytes":{"type":"integer","minimum":1},"devices":{"type":"array","default":[],"maxItems":64,"items":{"type":"object","additionalProperties":false,"required":["id","bytes"],"properties":{"id":{"type":"integer","minimum":0,"maximum":1023},"bytes":{"type":"integer","minimum":1}}}},"min_residency_ms":{"type":"integer","minimum":0,"default":5000},"max_overtaken_ms":{"type":"integer","minimum":0,"default":180000},"max_parallel_loads":{"type":"integer","minimum":1,"maximum":64,"default":1}}},"engines":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/taskchart/engines"}}}},"$defs":{"FullPolicy":{"type":"string","enum":["reject","drop-lru","shed-low-priority"]},"PoolId":{"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"},"Slots":{"type":"integer","minimum":1,"maximum":1024},"Ctx":{"type":"integer","minimum":1,"maximum":2147483647},"MaxTokensOut":{"type":"integer","minimum":1,"maximum":2147483647},"Preload":{"type":"boolean"},"PoolQueue":{"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}},"PoolConfig":{"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]},"LlamacppPool":{"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}},"RemotePool":{"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}},"SyntheticPool":{"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}},"Provisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","binary","source","container","external","announced"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}},"binary":{"type":"object","additionalProperties":false,"properties":{"path":{"type":"string","pattern":"\\S"}}},"source":{"$ref":"#/$defs/EngineSource"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]}}},"RemoteProvisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["external","container","announced"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}}}},"ExternalServer":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"AccessToken":{"type":"string","pattern":"^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$"},"ApiKey":{"type":"string","pattern":"^[\\x21-\\x7e]+$"},"SyntheticConfig":{"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}},"PriorityRules":{"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}},"PoolAdmission":{"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}},"Timeouts":{"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}},"Replicas":{"type":"integer","minimum":1,"maximum":64},"Devices":{"type":"array","maxItems":64,"uniqueItems":true,"items":{"type":"integer","minimum":0,"maximum":1023}},"MemoryBytes":{"type":"integer","minimum":0},"Pinned":{"type":"boolean"},"IdleTtl":{"type":"integer","minimum":1},"EnginePorts":{"type":"array","maxItems":100,"items":{"type":"integer","minimum":1,"maximum":65535}},"EngineEnv":{"type":"object","propertyNames":{"pattern":"^[A-Za-z_][A-Za-z0-9_]*$"},"additionalProperties":{"type":"string"}},"EngineFlags":{"type":"array","maxItems":200,"items":{"type":"string","pattern":"^[^\\u0000]+$"}},"EngineContainer":{"type":"object","additionalProperties":false,"required":["image"],"properties":{"image":{"type":"string","pattern":"^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"},"tag":{"type":"string","pattern":"^[\\w][\\w.-]{0,127}$"},"digest":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"}}},"EngineSource":{"type":"object","additionalProperties":false,"properties":{"repo":{"type":"string","pattern":"^(https?://|file:///|/)\\S+$"},"ref":{"type":"string","pattern":"^[\\w][\\w./-]{0,254}$"},"submodules":{"type":"boolean","default":false},"build":{"$ref":"#/$defs/EngineBuild","default":{}}}},"EngineBuild":{"type":"object","additionalProperties":false,"properties":{"cmake_flags":{"type":"array","default":[],"maxItems":200,"items":{"type":"string","pattern":"^-D[A-Za-z_][A-Za-z0-9_]*(:[A-Z]+)?=.*$"}},"generator":{"type":"string","pattern":"\\S"},"cache_dir":{"type":"string","pattern":"\\S"}}}}};
-const schema55 = {"type":"string","pattern":"^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$"};
-const schema57 = {"type":"string","enum":["reject","drop-lru","shed-low-priority"]};
+export const validateConfig = validate30;
+const schema55 = {"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","additionalProperties":false,"properties":{"server":{"type":"object","default":{},"additionalProperties":false,"properties":{"bind_addr":{"type":"string","default":"127.0.0.1:8080"},"body_limit_bytes":{"type":"integer","minimum":1024,"default":10485760},"shutdown_ms":{"type":"integer","minimum":0,"default":10000}}},"auth":{"type":"object","default":{},"additionalProperties":false,"properties":{"token":{"$ref":"#/$defs/AccessToken"},"token_file":{"type":"string","pattern":"\\S"},"optional":{"type":"boolean","default":false},"trust_proxy":{"type":"boolean","default":false},"worker_token":{"$ref":"#/$defs/AccessToken"}}},"sse":{"type":"object","default":{},"additionalProperties":false,"properties":{"heartbeat_ms":{"type":"integer","minimum":0,"default":15000},"metrics_period_ms":{"type":"integer","minimum":10,"default":1000},"cancel_on_disconnect":{"type":"boolean","default":true},"disconnect_grace_ms":{"type":"integer","minimum":0,"default":10000},"narration_enabled":{"type":"boolean","default":false},"microbatch":{"type":"boolean","default":false},"microbatch_window_ms":{"type":"integer","minimum":1,"default":10,"maximum":1000}}},"admission":{"type":"object","default":{},"additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1,"default":256},"policy":{"$ref":"#/$defs/FullPolicy","default":"reject"},"idempotency_ttl_ms":{"type":"integer","minimum":0,"default":600000}}},"session":{"type":"object","default":{},"additionalProperties":false,"properties":{"ttl_ms":{"type":"integer","minimum":1,"default":600000},"max_turns":{"type":"integer","minimum":1},"budgets":{"type":"object","default":{},"additionalProperties":false,"properties":{"tokens":{"type":"integer","minimum":0},"time_ms":{"type":"integer","minimum":0},"cost":{"type":"number","minimum":0}}}}},"budget":{"type":"object","default":{},"additionalProperties":false,"properties":{"cost_per_output_token":{"type":"number","minimum":0,"default":0.000002}}},"placement":{"type":"object","default":{},"additionalProperties":false,"properties":{"allow_pin":{"type":"boolean","default":true}}},"retry":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_attempts":{"type":"integer","minimum":1,"default":3,"maximum":100},"continuations":{"type":"integer","minimum":0,"default":2,"maximum":100}}},"store":{"type":"object","default":{},"additionalProperties":false,"properties":{"kind":{"type":"string","enum":["sqlite","memory"]}}},"retention":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_tasks":{"type":"integer","minimum":0,"default":10000},"max_age_s":{"type":"integer","minimum":0,"default":86400}}},"artifacts":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_bytes":{"type":"integer","minimum":1,"default":268435456},"retention_days":{"type":"number","minimum":0,"default":30},"transcripts":{"type":"boolean","default":true}}},"runtime":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S","default":".runtime"}}},"handoff":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S"},"poll_ms":{"type":"integer","minimum":10,"maximum":2147483647,"default":1000}}},"models":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/models"},"max_bytes":{"type":"integer","minimum":1}}},"catalog":{"type":"object","default":{},"additionalProperties":false,"properties":{"root":{"type":"string","pattern":"\\S"},"trust_policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"mode":{"type":"string","enum":["strict","permissive"],"default":"permissive"},"allowed_registries":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}},"require_signature":{"type":"boolean","default":false},"require_sbom":{"type":"boolean","default":false},"ca_roots":{"type":"array","default":[],"items":{"type":"string","pattern":"^-----BEGIN CERTIFICATE-----"}}}}}},"policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"offline":{"type":"boolean","default":false},"auto_fetch":{"type":"boolean","default":true},"allowlist":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}}}},"log":{"type":"object","default":{},"additionalProperties":false,"properties":{"level":{"type":"string","enum":["fatal","error","warn","info","debug","trace","silent"],"default":"info"},"format":{"type":"string","enum":["json","pretty","auto"],"default":"auto"}}},"supervision":{"type":"object","default":{},"additionalProperties":false,"properties":{"initial_ms":{"type":"integer","minimum":1,"default":1000},"max_ms":{"type":"integer","minimum":1,"default":60000},"factor":{"type":"number","minimum":1,"default":2},"jitter":{"type":"number","minimum":0,"maximum":1,"default":0.1},"max_restarts":{"type":"integer","minimum":1,"default":10},"stable_s":{"type":"integer","minimum":1,"default":300},"probe_interval_ms":{"type":"integer","minimum":10,"default":5000},"probe_fail":{"type":"integer","minimum":1,"default":3},"load_timeout_ms":{"type":"integer","minimum":1,"default":120000},"window_s":{"type":"integer","minimum":1,"default":60},"breaker_threshold":{"type":"integer","minimum":1,"default":5},"breaker_open_s":{"type":"integer","minimum":1,"default":300},"trial_stable_s":{"type":"integer","minimum":1,"default":60}}},"pools":{"type":"array","minItems":1,"default":[{"id":"storyteller","engine":"llamacpp","model":"storyteller"}],"items":{"$ref":"#/$defs/PoolConfig"}},"memory":{"type":"object","additionalProperties":false,"default":{},"properties":{"host_bytes":{"type":"integer","minimum":1},"devices":{"type":"array","default":[],"maxItems":64,"items":{"type":"object","additionalProperties":false,"required":["id","bytes"],"properties":{"id":{"type":"integer","minimum":0,"maximum":1023},"bytes":{"type":"integer","minimum":1}}}},"min_residency_ms":{"type":"integer","minimum":0,"default":5000},"max_overtaken_ms":{"type":"integer","minimum":0,"default":180000},"max_parallel_loads":{"type":"integer","minimum":1,"maximum":64,"default":1}}},"engines":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/taskchart/engines"}}}},"$defs":{"FullPolicy":{"type":"string","enum":["reject","drop-lru","shed-low-priority"]},"PoolId":{"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"},"Slots":{"type":"integer","minimum":1,"maximum":1024},"Ctx":{"type":"integer","minimum":1,"maximum":2147483647},"MaxTokensOut":{"type":"integer","minimum":1,"maximum":2147483647},"Preload":{"type":"boolean"},"PoolQueue":{"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}},"PoolConfig":{"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]},"LlamacppPool":{"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}},"RemotePool":{"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}},"SyntheticPool":{"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}},"Provisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","binary","source","container","external","announced"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}},"binary":{"type":"object","additionalProperties":false,"properties":{"path":{"type":"string","pattern":"\\S"}}},"source":{"$ref":"#/$defs/EngineSource"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]}}},"RemoteProvisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["external","container","announced"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}}}},"ExternalServer":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"AccessToken":{"type":"string","pattern":"^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$"},"ApiKey":{"type":"string","pattern":"^[\\x21-\\x7e]+$"},"SyntheticConfig":{"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}},"PriorityRules":{"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}},"PoolAdmission":{"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}},"Timeouts":{"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}},"Replicas":{"type":"integer","minimum":1,"maximum":64},"Devices":{"type":"array","maxItems":64,"uniqueItems":true,"items":{"type":"integer","minimum":0,"maximum":1023}},"MemoryBytes":{"type":"integer","minimum":0},"Pinned":{"type":"boolean"},"IdleTtl":{"type":"integer","minimum":1},"EnginePorts":{"type":"array","maxItems":100,"items":{"type":"integer","minimum":1,"maximum":65535}},"EngineEnv":{"type":"object","propertyNames":{"pattern":"^[A-Za-z_][A-Za-z0-9_]*$"},"additionalProperties":{"type":"string"}},"EngineFlags":{"type":"array","maxItems":200,"items":{"type":"string","pattern":"^[^\\u0000]+$"}},"EngineContainer":{"type":"object","additionalProperties":false,"required":["image"],"properties":{"image":{"type":"string","pattern":"^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"},"tag":{"type":"string","pattern":"^[\\w][\\w.-]{0,127}$"},"digest":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"}}},"EngineSource":{"type":"object","additionalProperties":false,"properties":{"repo":{"type":"string","pattern":"^(https?://|file:///|/)\\S+$"},"ref":{"type":"string","pattern":"^[\\w][\\w./-]{0,254}$"},"submodules":{"type":"boolean","default":false},"build":{"$ref":"#/$defs/EngineBuild","default":{}}}},"EngineBuild":{"type":"object","additionalProperties":false,"properties":{"cmake_flags":{"type":"array","default":[],"maxItems":200,"items":{"type":"string","pattern":"^-D[A-Za-z_][A-Za-z0-9_]*(:[A-Z]+)?=.*$"}},"generator":{"type":"string","pattern":"\\S"},"cache_dir":{"type":"string","pattern":"\\S"}}}}};
+const schema56 = {"type":"string","pattern":"^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$"};
+const schema58 = {"type":"string","enum":["reject","drop-lru","shed-low-priority"]};
 const func1 = Object.prototype.hasOwnProperty;
 const pattern18 = new RegExp("^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$", "u");
 const pattern25 = new RegExp("^[A-Za-z0-9.-]+(:\\d+)?$", "u");
 const pattern26 = new RegExp("^-----BEGIN CERTIFICATE-----", "u");
-const schema58 = {"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]};
-const schema59 = {"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}};
-const schema60 = {"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"};
-const schema61 = {"type":"integer","minimum":1,"maximum":2147483647};
-const schema62 = {"type":"integer","minimum":1,"maximum":1024};
-const schema63 = {"type":"integer","minimum":1,"maximum":64};
-const schema64 = {"type":"array","maxItems":64,"uniqueItems":true,"items":{"type":"integer","minimum":0,"maximum":1023}};
-const schema65 = {"type":"integer","minimum":0};
-const schema66 = {"type":"boolean"};
-const schema67 = {"type":"integer","minimum":1};
-const schema68 = {"type":"boolean"};
-const schema69 = {"type":"integer","minimum":1,"maximum":2147483647};
-const schema74 = {"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}};
+const schema59 = {"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]};
+const schema60 = {"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}};
+const schema61 = {"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"};
+const schema62 = {"type":"integer","minimum":1,"maximum":2147483647};
+const schema63 = {"type":"integer","minimum":1,"maximum":1024};
+const schema64 = {"type":"integer","minimum":1,"maximum":64};
+const schema65 = {"type":"array","maxItems":64,"uniqueItems":true,"items":{"type":"integer","minimum":0,"maximum":1023}};
+const schema66 = {"type":"integer","minimum":0};
+const schema67 = {"type":"boolean"};
+const schema68 = {"type":"integer","minimum":1};
+const schema69 = {"type":"boolean"};
+const schema70 = {"type":"integer","minimum":1,"maximum":2147483647};
+const schema75 = {"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}};
 const pattern28 = new RegExp("^[A-Za-z0-9._-]{1,64}$", "u");
-const schema70 = {"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}};
+const schema71 = {"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}};
 
-function validate32(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate33(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate32.evaluated;
+const evaluated0 = validate33.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -2426,7 +2523,7 @@ if(data && typeof data == "object" && !Array.isArray(data)){
 const _errs1 = errors;
 for(const key0 in data){
 if(!((key0 === "capacity") || (key0 === "full_policy"))){
-validate32.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate33.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -2436,13 +2533,13 @@ if(data.capacity !== undefined){
 let data0 = data.capacity;
 const _errs2 = errors;
 if(!(((typeof data0 == "number") && (!(data0 % 1) && !isNaN(data0))) && (isFinite(data0)))){
-validate32.errors = [{instancePath:instancePath+"/capacity",schemaPath:"#/properties/capacity/type",keyword:"type",params:{type: "integer"}}];
+validate33.errors = [{instancePath:instancePath+"/capacity",schemaPath:"#/properties/capacity/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs2){
 if((typeof data0 == "number") && (isFinite(data0))){
 if(data0 < 1 || isNaN(data0)){
-validate32.errors = [{instancePath:instancePath+"/capacity",schemaPath:"#/properties/capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate33.errors = [{instancePath:instancePath+"/capacity",schemaPath:"#/properties/capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2457,11 +2554,11 @@ if(data.full_policy !== undefined){
 let data1 = data.full_policy;
 const _errs4 = errors;
 if(typeof data1 !== "string"){
-validate32.errors = [{instancePath:instancePath+"/full_policy",schemaPath:"#/$defs/FullPolicy/type",keyword:"type",params:{type: "string"}}];
+validate33.errors = [{instancePath:instancePath+"/full_policy",schemaPath:"#/$defs/FullPolicy/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!(((data1 === "reject") || (data1 === "drop-lru")) || (data1 === "shed-low-priority"))){
-validate32.errors = [{instancePath:instancePath+"/full_policy",schemaPath:"#/$defs/FullPolicy/enum",keyword:"enum",params:{allowedValues: schema57.enum}}];
+validate33.errors = [{instancePath:instancePath+"/full_policy",schemaPath:"#/$defs/FullPolicy/enum",keyword:"enum",params:{allowedValues: schema58.enum}}];
 return false;
 }
 var valid0 = _errs4 === errors;
@@ -2473,22 +2570,22 @@ var valid0 = true;
 }
 }
 else {
-validate32.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate33.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate32.errors = vErrors;
+validate33.errors = vErrors;
 return errors === 0;
 }
-validate32.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate33.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
-const schema72 = {"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}};
-const schema73 = {"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}};
+const schema73 = {"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}};
+const schema74 = {"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}};
 
-function validate34(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate35(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate34.evaluated;
+const evaluated0 = validate35.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -2503,7 +2600,7 @@ data.priorities = [];
 const _errs1 = errors;
 for(const key0 in data){
 if(!(key0 === "priorities")){
-validate34.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate35.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -2514,7 +2611,7 @@ const _errs2 = errors;
 if(errors === _errs2){
 if(Array.isArray(data0)){
 if(data0.length > 2){
-validate34.errors = [{instancePath:instancePath+"/priorities",schemaPath:"#/properties/priorities/maxItems",keyword:"maxItems",params:{limit: 2}}];
+validate35.errors = [{instancePath:instancePath+"/priorities",schemaPath:"#/properties/priorities/maxItems",keyword:"maxItems",params:{limit: 2}}];
 return false;
 }
 else {
@@ -2528,14 +2625,14 @@ if(errors === _errs5){
 if(data1 && typeof data1 == "object" && !Array.isArray(data1)){
 let missing0;
 if((data1.name === undefined) && (missing0 = "name")){
-validate34.errors = [{instancePath:instancePath+"/priorities/" + i0,schemaPath:"#/$defs/PriorityRules/required",keyword:"required",params:{missingProperty: missing0}}];
+validate35.errors = [{instancePath:instancePath+"/priorities/" + i0,schemaPath:"#/$defs/PriorityRules/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs7 = errors;
 for(const key1 in data1){
 if(!((((key1 === "name") || (key1 === "queue_capacity")) || (key1 === "rate_limit_rps")) || (key1 === "weight"))){
-validate34.errors = [{instancePath:instancePath+"/priorities/" + i0,schemaPath:"#/$defs/PriorityRules/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate35.errors = [{instancePath:instancePath+"/priorities/" + i0,schemaPath:"#/$defs/PriorityRules/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -2545,11 +2642,11 @@ if(data1.name !== undefined){
 let data2 = data1.name;
 const _errs8 = errors;
 if(typeof data2 !== "string"){
-validate34.errors = [{instancePath:instancePath+"/priorities/" + i0+"/name",schemaPath:"#/$defs/PriorityRules/properties/name/type",keyword:"type",params:{type: "string"}}];
+validate35.errors = [{instancePath:instancePath+"/priorities/" + i0+"/name",schemaPath:"#/$defs/PriorityRules/properties/name/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!((data2 === "interactive") || (data2 === "batch"))){
-validate34.errors = [{instancePath:instancePath+"/priorities/" + i0+"/name",schemaPath:"#/$defs/PriorityRules/properties/name/enum",keyword:"enum",params:{allowedValues: schema73.properties.name.enum}}];
+validate35.errors = [{instancePath:instancePath+"/priorities/" + i0+"/name",schemaPath:"#/$defs/PriorityRules/properties/name/enum",keyword:"enum",params:{allowedValues: schema74.properties.name.enum}}];
 return false;
 }
 var valid3 = _errs8 === errors;
@@ -2562,13 +2659,13 @@ if(data1.queue_capacity !== undefined){
 let data3 = data1.queue_capacity;
 const _errs10 = errors;
 if(!(((typeof data3 == "number") && (!(data3 % 1) && !isNaN(data3))) && (isFinite(data3)))){
-validate34.errors = [{instancePath:instancePath+"/priorities/" + i0+"/queue_capacity",schemaPath:"#/$defs/PriorityRules/properties/queue_capacity/type",keyword:"type",params:{type: "integer"}}];
+validate35.errors = [{instancePath:instancePath+"/priorities/" + i0+"/queue_capacity",schemaPath:"#/$defs/PriorityRules/properties/queue_capacity/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs10){
 if((typeof data3 == "number") && (isFinite(data3))){
 if(data3 < 1 || isNaN(data3)){
-validate34.errors = [{instancePath:instancePath+"/priorities/" + i0+"/queue_capacity",schemaPath:"#/$defs/PriorityRules/properties/queue_capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate35.errors = [{instancePath:instancePath+"/priorities/" + i0+"/queue_capacity",schemaPath:"#/$defs/PriorityRules/properties/queue_capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2585,12 +2682,12 @@ const _errs12 = errors;
 if(errors === _errs12){
 if((typeof data4 == "number") && (isFinite(data4))){
 if(data4 <= 0 || isNaN(data4)){
-validate34.errors = [{instancePath:instancePath+"/priorities/" + i0+"/rate_limit_rps",schemaPath:"#/$defs/PriorityRules/properties/rate_limit_rps/exclusiveMinimum",keyword:"exclusiveMinimum",params:{comparison: ">", limit: 0}}];
+validate35.errors = [{instancePath:instancePath+"/priorities/" + i0+"/rate_limit_rps",schemaPath:"#/$defs/PriorityRules/properties/rate_limit_rps/exclusiveMinimum",keyword:"exclusiveMinimum",params:{comparison: ">", limit: 0}}];
 return false;
 }
 }
 else {
-validate34.errors = [{instancePath:instancePath+"/priorities/" + i0+"/rate_limit_rps",schemaPath:"#/$defs/PriorityRules/properties/rate_limit_rps/type",keyword:"type",params:{type: "number"}}];
+validate35.errors = [{instancePath:instancePath+"/priorities/" + i0+"/rate_limit_rps",schemaPath:"#/$defs/PriorityRules/properties/rate_limit_rps/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
@@ -2604,18 +2701,18 @@ if(data1.weight !== undefined){
 let data5 = data1.weight;
 const _errs14 = errors;
 if(!(((typeof data5 == "number") && (!(data5 % 1) && !isNaN(data5))) && (isFinite(data5)))){
-validate34.errors = [{instancePath:instancePath+"/priorities/" + i0+"/weight",schemaPath:"#/$defs/PriorityRules/properties/weight/type",keyword:"type",params:{type: "integer"}}];
+validate35.errors = [{instancePath:instancePath+"/priorities/" + i0+"/weight",schemaPath:"#/$defs/PriorityRules/properties/weight/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs14){
 if((typeof data5 == "number") && (isFinite(data5))){
 if(data5 > 1000 || isNaN(data5)){
-validate34.errors = [{instancePath:instancePath+"/priorities/" + i0+"/weight",schemaPath:"#/$defs/PriorityRules/properties/weight/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1000}}];
+validate35.errors = [{instancePath:instancePath+"/priorities/" + i0+"/weight",schemaPath:"#/$defs/PriorityRules/properties/weight/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1000}}];
 return false;
 }
 else {
 if(data5 < 1 || isNaN(data5)){
-validate34.errors = [{instancePath:instancePath+"/priorities/" + i0+"/weight",schemaPath:"#/$defs/PriorityRules/properties/weight/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate35.errors = [{instancePath:instancePath+"/priorities/" + i0+"/weight",schemaPath:"#/$defs/PriorityRules/properties/weight/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -2633,7 +2730,7 @@ var valid3 = true;
 }
 }
 else {
-validate34.errors = [{instancePath:instancePath+"/priorities/" + i0,schemaPath:"#/$defs/PriorityRules/type",keyword:"type",params:{type: "object"}}];
+validate35.errors = [{instancePath:instancePath+"/priorities/" + i0,schemaPath:"#/$defs/PriorityRules/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -2645,44 +2742,44 @@ break;
 }
 }
 else {
-validate34.errors = [{instancePath:instancePath+"/priorities",schemaPath:"#/properties/priorities/type",keyword:"type",params:{type: "array"}}];
+validate35.errors = [{instancePath:instancePath+"/priorities",schemaPath:"#/properties/priorities/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
 }
 }
 else {
-validate34.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate35.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate34.errors = vErrors;
+validate35.errors = vErrors;
 return errors === 0;
 }
-validate34.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate35.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
-const schema75 = {"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","binary","source","container","external","announced"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}},"binary":{"type":"object","additionalProperties":false,"properties":{"path":{"type":"string","pattern":"\\S"}}},"source":{"$ref":"#/$defs/EngineSource"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]}}};
-const schema76 = {"type":"string","pattern":"^[\\x21-\\x7e]+$"};
-const schema79 = {"type":"object","additionalProperties":false,"required":["image"],"properties":{"image":{"type":"string","pattern":"^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"},"tag":{"type":"string","pattern":"^[\\w][\\w.-]{0,127}$"},"digest":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"}}};
-const schema80 = {"type":"array","maxItems":100,"items":{"type":"integer","minimum":1,"maximum":65535}};
-const schema81 = {"type":"object","propertyNames":{"pattern":"^[A-Za-z_][A-Za-z0-9_]*$"},"additionalProperties":{"type":"string"}};
-const schema82 = {"type":"array","maxItems":200,"items":{"type":"string","pattern":"^[^\\u0000]+$"}};
+const schema76 = {"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","binary","source","container","external","announced"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}},"binary":{"type":"object","additionalProperties":false,"properties":{"path":{"type":"string","pattern":"\\S"}}},"source":{"$ref":"#/$defs/EngineSource"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]}}};
+const schema77 = {"type":"string","pattern":"^[\\x21-\\x7e]+$"};
+const schema80 = {"type":"object","additionalProperties":false,"required":["image"],"properties":{"image":{"type":"string","pattern":"^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"},"tag":{"type":"string","pattern":"^[\\w][\\w.-]{0,127}$"},"digest":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"}}};
+const schema81 = {"type":"array","maxItems":100,"items":{"type":"integer","minimum":1,"maximum":65535}};
+const schema82 = {"type":"object","propertyNames":{"pattern":"^[A-Za-z_][A-Za-z0-9_]*$"},"additionalProperties":{"type":"string"}};
+const schema83 = {"type":"array","maxItems":200,"items":{"type":"string","pattern":"^[^\\u0000]+$"}};
 const pattern32 = new RegExp("^https?://[^\\s/]+", "u");
 const pattern33 = new RegExp("^[\\x21-\\x7e]+$", "u");
 const pattern41 = new RegExp("^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$", "u");
 const pattern42 = new RegExp("^[\\w][\\w.-]{0,127}$", "u");
 const pattern44 = new RegExp("^[A-Za-z_][A-Za-z0-9_]*$", "u");
 const pattern45 = new RegExp("^[^\\u0000]+$", "u");
-const schema77 = {"type":"object","additionalProperties":false,"properties":{"repo":{"type":"string","pattern":"^(https?://|file:///|/)\\S+$"},"ref":{"type":"string","pattern":"^[\\w][\\w./-]{0,254}$"},"submodules":{"type":"boolean","default":false},"build":{"$ref":"#/$defs/EngineBuild","default":{}}}};
-const schema78 = {"type":"object","additionalProperties":false,"properties":{"cmake_flags":{"type":"array","default":[],"maxItems":200,"items":{"type":"string","pattern":"^-D[A-Za-z_][A-Za-z0-9_]*(:[A-Z]+)?=.*$"}},"generator":{"type":"string","pattern":"\\S"},"cache_dir":{"type":"string","pattern":"\\S"}}};
+const schema78 = {"type":"object","additionalProperties":false,"properties":{"repo":{"type":"string","pattern":"^(https?://|file:///|/)\\S+$"},"ref":{"type":"string","pattern":"^[\\w][\\w./-]{0,254}$"},"submodules":{"type":"boolean","default":false},"build":{"$ref":"#/$defs/EngineBuild","default":{}}}};
+const schema79 = {"type":"object","additionalProperties":false,"properties":{"cmake_flags":{"type":"array","default":[],"maxItems":200,"items":{"type":"string","pattern":"^-D[A-Za-z_][A-Za-z0-9_]*(:[A-Z]+)?=.*$"}},"generator":{"type":"string","pattern":"\\S"},"cache_dir":{"type":"string","pattern":"\\S"}}};
 const pattern36 = new RegExp("^(https?://|file:///|/)\\S+$", "u");
 const pattern37 = new RegExp("^[\\w][\\w./-]{0,254}$", "u");
 const pattern38 = new RegExp("^-D[A-Za-z_][A-Za-z0-9_]*(:[A-Z]+)?=.*$", "u");
 
-function validate37(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate38(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate37.evaluated;
+const evaluated0 = validate38.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -2700,7 +2797,7 @@ data.build = {};
 const _errs1 = errors;
 for(const key0 in data){
 if(!((((key0 === "repo") || (key0 === "ref")) || (key0 === "submodules")) || (key0 === "build"))){
-validate37.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate38.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -2712,12 +2809,12 @@ const _errs2 = errors;
 if(errors === _errs2){
 if(typeof data0 === "string"){
 if(!pattern36.test(data0)){
-validate37.errors = [{instancePath:instancePath+"/repo",schemaPath:"#/properties/repo/pattern",keyword:"pattern",params:{pattern: "^(https?://|file:///|/)\\S+$"}}];
+validate38.errors = [{instancePath:instancePath+"/repo",schemaPath:"#/properties/repo/pattern",keyword:"pattern",params:{pattern: "^(https?://|file:///|/)\\S+$"}}];
 return false;
 }
 }
 else {
-validate37.errors = [{instancePath:instancePath+"/repo",schemaPath:"#/properties/repo/type",keyword:"type",params:{type: "string"}}];
+validate38.errors = [{instancePath:instancePath+"/repo",schemaPath:"#/properties/repo/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2733,12 +2830,12 @@ const _errs4 = errors;
 if(errors === _errs4){
 if(typeof data1 === "string"){
 if(!pattern37.test(data1)){
-validate37.errors = [{instancePath:instancePath+"/ref",schemaPath:"#/properties/ref/pattern",keyword:"pattern",params:{pattern: "^[\\w][\\w./-]{0,254}$"}}];
+validate38.errors = [{instancePath:instancePath+"/ref",schemaPath:"#/properties/ref/pattern",keyword:"pattern",params:{pattern: "^[\\w][\\w./-]{0,254}$"}}];
 return false;
 }
 }
 else {
-validate37.errors = [{instancePath:instancePath+"/ref",schemaPath:"#/properties/ref/type",keyword:"type",params:{type: "string"}}];
+validate38.errors = [{instancePath:instancePath+"/ref",schemaPath:"#/properties/ref/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2750,7 +2847,7 @@ var valid0 = true;
 if(valid0){
 const _errs6 = errors;
 if(typeof data.submodules !== "boolean"){
-validate37.errors = [{instancePath:instancePath+"/submodules",schemaPath:"#/properties/submodules/type",keyword:"type",params:{type: "boolean"}}];
+validate38.errors = [{instancePath:instancePath+"/submodules",schemaPath:"#/properties/submodules/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid0 = _errs6 === errors;
@@ -2766,7 +2863,7 @@ data3.cmake_flags = [];
 const _errs11 = errors;
 for(const key1 in data3){
 if(!(((key1 === "cmake_flags") || (key1 === "generator")) || (key1 === "cache_dir"))){
-validate37.errors = [{instancePath:instancePath+"/build",schemaPath:"#/$defs/EngineBuild/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate38.errors = [{instancePath:instancePath+"/build",schemaPath:"#/$defs/EngineBuild/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -2777,7 +2874,7 @@ const _errs12 = errors;
 if(errors === _errs12){
 if(Array.isArray(data4)){
 if(data4.length > 200){
-validate37.errors = [{instancePath:instancePath+"/build/cmake_flags",schemaPath:"#/$defs/EngineBuild/properties/cmake_flags/maxItems",keyword:"maxItems",params:{limit: 200}}];
+validate38.errors = [{instancePath:instancePath+"/build/cmake_flags",schemaPath:"#/$defs/EngineBuild/properties/cmake_flags/maxItems",keyword:"maxItems",params:{limit: 200}}];
 return false;
 }
 else {
@@ -2789,12 +2886,12 @@ const _errs14 = errors;
 if(errors === _errs14){
 if(typeof data5 === "string"){
 if(!pattern38.test(data5)){
-validate37.errors = [{instancePath:instancePath+"/build/cmake_flags/" + i0,schemaPath:"#/$defs/EngineBuild/properties/cmake_flags/items/pattern",keyword:"pattern",params:{pattern: "^-D[A-Za-z_][A-Za-z0-9_]*(:[A-Z]+)?=.*$"}}];
+validate38.errors = [{instancePath:instancePath+"/build/cmake_flags/" + i0,schemaPath:"#/$defs/EngineBuild/properties/cmake_flags/items/pattern",keyword:"pattern",params:{pattern: "^-D[A-Za-z_][A-Za-z0-9_]*(:[A-Z]+)?=.*$"}}];
 return false;
 }
 }
 else {
-validate37.errors = [{instancePath:instancePath+"/build/cmake_flags/" + i0,schemaPath:"#/$defs/EngineBuild/properties/cmake_flags/items/type",keyword:"type",params:{type: "string"}}];
+validate38.errors = [{instancePath:instancePath+"/build/cmake_flags/" + i0,schemaPath:"#/$defs/EngineBuild/properties/cmake_flags/items/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2806,7 +2903,7 @@ break;
 }
 }
 else {
-validate37.errors = [{instancePath:instancePath+"/build/cmake_flags",schemaPath:"#/$defs/EngineBuild/properties/cmake_flags/type",keyword:"type",params:{type: "array"}}];
+validate38.errors = [{instancePath:instancePath+"/build/cmake_flags",schemaPath:"#/$defs/EngineBuild/properties/cmake_flags/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -2818,12 +2915,12 @@ const _errs16 = errors;
 if(errors === _errs16){
 if(typeof data6 === "string"){
 if(!pattern4.test(data6)){
-validate37.errors = [{instancePath:instancePath+"/build/generator",schemaPath:"#/$defs/EngineBuild/properties/generator/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate38.errors = [{instancePath:instancePath+"/build/generator",schemaPath:"#/$defs/EngineBuild/properties/generator/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate37.errors = [{instancePath:instancePath+"/build/generator",schemaPath:"#/$defs/EngineBuild/properties/generator/type",keyword:"type",params:{type: "string"}}];
+validate38.errors = [{instancePath:instancePath+"/build/generator",schemaPath:"#/$defs/EngineBuild/properties/generator/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2839,12 +2936,12 @@ const _errs18 = errors;
 if(errors === _errs18){
 if(typeof data7 === "string"){
 if(!pattern4.test(data7)){
-validate37.errors = [{instancePath:instancePath+"/build/cache_dir",schemaPath:"#/$defs/EngineBuild/properties/cache_dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate38.errors = [{instancePath:instancePath+"/build/cache_dir",schemaPath:"#/$defs/EngineBuild/properties/cache_dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate37.errors = [{instancePath:instancePath+"/build/cache_dir",schemaPath:"#/$defs/EngineBuild/properties/cache_dir/type",keyword:"type",params:{type: "string"}}];
+validate38.errors = [{instancePath:instancePath+"/build/cache_dir",schemaPath:"#/$defs/EngineBuild/properties/cache_dir/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2858,7 +2955,7 @@ var valid2 = true;
 }
 }
 else {
-validate37.errors = [{instancePath:instancePath+"/build",schemaPath:"#/$defs/EngineBuild/type",keyword:"type",params:{type: "object"}}];
+validate38.errors = [{instancePath:instancePath+"/build",schemaPath:"#/$defs/EngineBuild/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -2869,20 +2966,20 @@ var valid0 = _errs8 === errors;
 }
 }
 else {
-validate37.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate38.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate37.errors = vErrors;
+validate38.errors = vErrors;
 return errors === 0;
 }
-validate37.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate38.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
 
-function validate36(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate37(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate36.evaluated;
+const evaluated0 = validate37.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -2905,8 +3002,8 @@ data.flags = [];
 }
 const _errs1 = errors;
 for(const key0 in data){
-if(!(func1.call(schema75.properties, key0))){
-validate36.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+if(!(func1.call(schema76.properties, key0))){
+validate37.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -2915,11 +3012,11 @@ if(_errs1 === errors){
 let data0 = data.mode;
 const _errs2 = errors;
 if(typeof data0 !== "string"){
-validate36.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/type",keyword:"type",params:{type: "string"}}];
+validate37.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!((((((data0 === "embedded") || (data0 === "binary")) || (data0 === "source")) || (data0 === "container")) || (data0 === "external")) || (data0 === "announced"))){
-validate36.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/enum",keyword:"enum",params:{allowedValues: schema75.properties.mode.enum}}];
+validate37.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/enum",keyword:"enum",params:{allowedValues: schema76.properties.mode.enum}}];
 return false;
 }
 var valid0 = _errs2 === errors;
@@ -2931,14 +3028,14 @@ if(errors === _errs4){
 if(data1 && typeof data1 == "object" && !Array.isArray(data1)){
 let missing0;
 if((data1.url === undefined) && (missing0 = "url")){
-validate36.errors = [{instancePath:instancePath+"/external",schemaPath:"#/properties/external/required",keyword:"required",params:{missingProperty: missing0}}];
+validate37.errors = [{instancePath:instancePath+"/external",schemaPath:"#/properties/external/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs6 = errors;
 for(const key1 in data1){
 if(!((key1 === "url") || (key1 === "api_key"))){
-validate36.errors = [{instancePath:instancePath+"/external",schemaPath:"#/properties/external/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate37.errors = [{instancePath:instancePath+"/external",schemaPath:"#/properties/external/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -2950,12 +3047,12 @@ const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
 if(!pattern32.test(data2)){
-validate36.errors = [{instancePath:instancePath+"/external/url",schemaPath:"#/properties/external/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/]+"}}];
+validate37.errors = [{instancePath:instancePath+"/external/url",schemaPath:"#/properties/external/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/]+"}}];
 return false;
 }
 }
 else {
-validate36.errors = [{instancePath:instancePath+"/external/url",schemaPath:"#/properties/external/properties/url/type",keyword:"type",params:{type: "string"}}];
+validate37.errors = [{instancePath:instancePath+"/external/url",schemaPath:"#/properties/external/properties/url/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2972,12 +3069,12 @@ const _errs10 = errors;
 if(errors === _errs10){
 if(typeof data3 === "string"){
 if(!pattern33.test(data3)){
-validate36.errors = [{instancePath:instancePath+"/external/api_key",schemaPath:"#/$defs/ApiKey/pattern",keyword:"pattern",params:{pattern: "^[\\x21-\\x7e]+$"}}];
+validate37.errors = [{instancePath:instancePath+"/external/api_key",schemaPath:"#/$defs/ApiKey/pattern",keyword:"pattern",params:{pattern: "^[\\x21-\\x7e]+$"}}];
 return false;
 }
 }
 else {
-validate36.errors = [{instancePath:instancePath+"/external/api_key",schemaPath:"#/$defs/ApiKey/type",keyword:"type",params:{type: "string"}}];
+validate37.errors = [{instancePath:instancePath+"/external/api_key",schemaPath:"#/$defs/ApiKey/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -2991,7 +3088,7 @@ var valid1 = true;
 }
 }
 else {
-validate36.errors = [{instancePath:instancePath+"/external",schemaPath:"#/properties/external/type",keyword:"type",params:{type: "object"}}];
+validate37.errors = [{instancePath:instancePath+"/external",schemaPath:"#/properties/external/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -3008,14 +3105,14 @@ if(errors === _errs12){
 if(data4 && typeof data4 == "object" && !Array.isArray(data4)){
 let missing1;
 if((data4.ref === undefined) && (missing1 = "ref")){
-validate36.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/required",keyword:"required",params:{missingProperty: missing1}}];
+validate37.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/required",keyword:"required",params:{missingProperty: missing1}}];
 return false;
 }
 else {
 const _errs14 = errors;
 for(const key2 in data4){
 if(!(key2 === "ref")){
-validate36.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
+validate37.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
 return false;
 break;
 }
@@ -3027,12 +3124,12 @@ const _errs15 = errors;
 if(errors === _errs15){
 if(typeof data5 === "string"){
 if(!pattern4.test(data5)){
-validate36.errors = [{instancePath:instancePath+"/model/ref",schemaPath:"#/properties/model/properties/ref/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate37.errors = [{instancePath:instancePath+"/model/ref",schemaPath:"#/properties/model/properties/ref/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate36.errors = [{instancePath:instancePath+"/model/ref",schemaPath:"#/properties/model/properties/ref/type",keyword:"type",params:{type: "string"}}];
+validate37.errors = [{instancePath:instancePath+"/model/ref",schemaPath:"#/properties/model/properties/ref/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3041,7 +3138,7 @@ return false;
 }
 }
 else {
-validate36.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "object"}}];
+validate37.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -3059,7 +3156,7 @@ if(data6 && typeof data6 == "object" && !Array.isArray(data6)){
 const _errs19 = errors;
 for(const key3 in data6){
 if(!(key3 === "path")){
-validate36.errors = [{instancePath:instancePath+"/binary",schemaPath:"#/properties/binary/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key3}}];
+validate37.errors = [{instancePath:instancePath+"/binary",schemaPath:"#/properties/binary/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key3}}];
 return false;
 break;
 }
@@ -3071,12 +3168,12 @@ const _errs20 = errors;
 if(errors === _errs20){
 if(typeof data7 === "string"){
 if(!pattern4.test(data7)){
-validate36.errors = [{instancePath:instancePath+"/binary/path",schemaPath:"#/properties/binary/properties/path/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate37.errors = [{instancePath:instancePath+"/binary/path",schemaPath:"#/properties/binary/properties/path/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate36.errors = [{instancePath:instancePath+"/binary/path",schemaPath:"#/properties/binary/properties/path/type",keyword:"type",params:{type: "string"}}];
+validate37.errors = [{instancePath:instancePath+"/binary/path",schemaPath:"#/properties/binary/properties/path/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3084,7 +3181,7 @@ return false;
 }
 }
 else {
-validate36.errors = [{instancePath:instancePath+"/binary",schemaPath:"#/properties/binary/type",keyword:"type",params:{type: "object"}}];
+validate37.errors = [{instancePath:instancePath+"/binary",schemaPath:"#/properties/binary/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -3096,8 +3193,8 @@ var valid0 = true;
 if(valid0){
 if(data.source !== undefined){
 const _errs22 = errors;
-if(!(validate37(data.source, {instancePath:instancePath+"/source",parentData:data,parentDataProperty:"source",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate37.errors : vErrors.concat(validate37.errors);
+if(!(validate38(data.source, {instancePath:instancePath+"/source",parentData:data,parentDataProperty:"source",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate38.errors : vErrors.concat(validate38.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs22 === errors;
@@ -3114,14 +3211,14 @@ if(errors === _errs24){
 if(data9 && typeof data9 == "object" && !Array.isArray(data9)){
 let missing2;
 if((data9.image === undefined) && (missing2 = "image")){
-validate36.errors = [{instancePath:instancePath+"/container",schemaPath:"#/$defs/EngineContainer/required",keyword:"required",params:{missingProperty: missing2}}];
+validate37.errors = [{instancePath:instancePath+"/container",schemaPath:"#/$defs/EngineContainer/required",keyword:"required",params:{missingProperty: missing2}}];
 return false;
 }
 else {
 const _errs26 = errors;
 for(const key4 in data9){
 if(!(((key4 === "image") || (key4 === "tag")) || (key4 === "digest"))){
-validate36.errors = [{instancePath:instancePath+"/container",schemaPath:"#/$defs/EngineContainer/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key4}}];
+validate37.errors = [{instancePath:instancePath+"/container",schemaPath:"#/$defs/EngineContainer/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key4}}];
 return false;
 break;
 }
@@ -3133,12 +3230,12 @@ const _errs27 = errors;
 if(errors === _errs27){
 if(typeof data10 === "string"){
 if(!pattern41.test(data10)){
-validate36.errors = [{instancePath:instancePath+"/container/image",schemaPath:"#/$defs/EngineContainer/properties/image/pattern",keyword:"pattern",params:{pattern: "^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"}}];
+validate37.errors = [{instancePath:instancePath+"/container/image",schemaPath:"#/$defs/EngineContainer/properties/image/pattern",keyword:"pattern",params:{pattern: "^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"}}];
 return false;
 }
 }
 else {
-validate36.errors = [{instancePath:instancePath+"/container/image",schemaPath:"#/$defs/EngineContainer/properties/image/type",keyword:"type",params:{type: "string"}}];
+validate37.errors = [{instancePath:instancePath+"/container/image",schemaPath:"#/$defs/EngineContainer/properties/image/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3154,12 +3251,12 @@ const _errs29 = errors;
 if(errors === _errs29){
 if(typeof data11 === "string"){
 if(!pattern42.test(data11)){
-validate36.errors = [{instancePath:instancePath+"/container/tag",schemaPath:"#/$defs/EngineContainer/properties/tag/pattern",keyword:"pattern",params:{pattern: "^[\\w][\\w.-]{0,127}$"}}];
+validate37.errors = [{instancePath:instancePath+"/container/tag",schemaPath:"#/$defs/EngineContainer/properties/tag/pattern",keyword:"pattern",params:{pattern: "^[\\w][\\w.-]{0,127}$"}}];
 return false;
 }
 }
 else {
-validate36.errors = [{instancePath:instancePath+"/container/tag",schemaPath:"#/$defs/EngineContainer/properties/tag/type",keyword:"type",params:{type: "string"}}];
+validate37.errors = [{instancePath:instancePath+"/container/tag",schemaPath:"#/$defs/EngineContainer/properties/tag/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3175,12 +3272,12 @@ const _errs31 = errors;
 if(errors === _errs31){
 if(typeof data12 === "string"){
 if(!pattern16.test(data12)){
-validate36.errors = [{instancePath:instancePath+"/container/digest",schemaPath:"#/$defs/EngineContainer/properties/digest/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
+validate37.errors = [{instancePath:instancePath+"/container/digest",schemaPath:"#/$defs/EngineContainer/properties/digest/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
 return false;
 }
 }
 else {
-validate36.errors = [{instancePath:instancePath+"/container/digest",schemaPath:"#/$defs/EngineContainer/properties/digest/type",keyword:"type",params:{type: "string"}}];
+validate37.errors = [{instancePath:instancePath+"/container/digest",schemaPath:"#/$defs/EngineContainer/properties/digest/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3195,7 +3292,7 @@ var valid6 = true;
 }
 }
 else {
-validate36.errors = [{instancePath:instancePath+"/container",schemaPath:"#/$defs/EngineContainer/type",keyword:"type",params:{type: "object"}}];
+validate37.errors = [{instancePath:instancePath+"/container",schemaPath:"#/$defs/EngineContainer/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -3211,7 +3308,7 @@ const _errs34 = errors;
 if(errors === _errs34){
 if(Array.isArray(data13)){
 if(data13.length > 100){
-validate36.errors = [{instancePath:instancePath+"/ports",schemaPath:"#/$defs/EnginePorts/maxItems",keyword:"maxItems",params:{limit: 100}}];
+validate37.errors = [{instancePath:instancePath+"/ports",schemaPath:"#/$defs/EnginePorts/maxItems",keyword:"maxItems",params:{limit: 100}}];
 return false;
 }
 else {
@@ -3221,18 +3318,18 @@ for(let i0=0; i0<len0; i0++){
 let data14 = data13[i0];
 const _errs36 = errors;
 if(!(((typeof data14 == "number") && (!(data14 % 1) && !isNaN(data14))) && (isFinite(data14)))){
-validate36.errors = [{instancePath:instancePath+"/ports/" + i0,schemaPath:"#/$defs/EnginePorts/items/type",keyword:"type",params:{type: "integer"}}];
+validate37.errors = [{instancePath:instancePath+"/ports/" + i0,schemaPath:"#/$defs/EnginePorts/items/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs36){
 if((typeof data14 == "number") && (isFinite(data14))){
 if(data14 > 65535 || isNaN(data14)){
-validate36.errors = [{instancePath:instancePath+"/ports/" + i0,schemaPath:"#/$defs/EnginePorts/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 65535}}];
+validate37.errors = [{instancePath:instancePath+"/ports/" + i0,schemaPath:"#/$defs/EnginePorts/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 65535}}];
 return false;
 }
 else {
 if(data14 < 1 || isNaN(data14)){
-validate36.errors = [{instancePath:instancePath+"/ports/" + i0,schemaPath:"#/$defs/EnginePorts/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate37.errors = [{instancePath:instancePath+"/ports/" + i0,schemaPath:"#/$defs/EnginePorts/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3246,7 +3343,7 @@ break;
 }
 }
 else {
-validate36.errors = [{instancePath:instancePath+"/ports",schemaPath:"#/$defs/EnginePorts/type",keyword:"type",params:{type: "array"}}];
+validate37.errors = [{instancePath:instancePath+"/ports",schemaPath:"#/$defs/EnginePorts/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -3281,7 +3378,7 @@ else {
 vErrors.push(err1);
 }
 errors++;
-validate36.errors = vErrors;
+validate37.errors = vErrors;
 return false;
 break;
 }
@@ -3290,7 +3387,7 @@ if(valid10){
 for(const key6 in data15){
 const _errs43 = errors;
 if(typeof data15[key6] !== "string"){
-validate36.errors = [{instancePath:instancePath+"/env/" + key6.replace(/~/g, "~0").replace(/\//g, "~1"),schemaPath:"#/$defs/EngineEnv/additionalProperties/type",keyword:"type",params:{type: "string"}}];
+validate37.errors = [{instancePath:instancePath+"/env/" + key6.replace(/~/g, "~0").replace(/\//g, "~1"),schemaPath:"#/$defs/EngineEnv/additionalProperties/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid11 = _errs43 === errors;
@@ -3301,7 +3398,7 @@ break;
 }
 }
 else {
-validate36.errors = [{instancePath:instancePath+"/env",schemaPath:"#/$defs/EngineEnv/type",keyword:"type",params:{type: "object"}}];
+validate37.errors = [{instancePath:instancePath+"/env",schemaPath:"#/$defs/EngineEnv/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -3313,7 +3410,7 @@ const _errs46 = errors;
 if(errors === _errs46){
 if(Array.isArray(data17)){
 if(data17.length > 200){
-validate36.errors = [{instancePath:instancePath+"/flags",schemaPath:"#/$defs/EngineFlags/maxItems",keyword:"maxItems",params:{limit: 200}}];
+validate37.errors = [{instancePath:instancePath+"/flags",schemaPath:"#/$defs/EngineFlags/maxItems",keyword:"maxItems",params:{limit: 200}}];
 return false;
 }
 else {
@@ -3325,12 +3422,12 @@ const _errs48 = errors;
 if(errors === _errs48){
 if(typeof data18 === "string"){
 if(!pattern45.test(data18)){
-validate36.errors = [{instancePath:instancePath+"/flags/" + i1,schemaPath:"#/$defs/EngineFlags/items/pattern",keyword:"pattern",params:{pattern: "^[^\\u0000]+$"}}];
+validate37.errors = [{instancePath:instancePath+"/flags/" + i1,schemaPath:"#/$defs/EngineFlags/items/pattern",keyword:"pattern",params:{pattern: "^[^\\u0000]+$"}}];
 return false;
 }
 }
 else {
-validate36.errors = [{instancePath:instancePath+"/flags/" + i1,schemaPath:"#/$defs/EngineFlags/items/type",keyword:"type",params:{type: "string"}}];
+validate37.errors = [{instancePath:instancePath+"/flags/" + i1,schemaPath:"#/$defs/EngineFlags/items/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3342,7 +3439,7 @@ break;
 }
 }
 else {
-validate36.errors = [{instancePath:instancePath+"/flags",schemaPath:"#/$defs/EngineFlags/type",keyword:"type",params:{type: "array"}}];
+validate37.errors = [{instancePath:instancePath+"/flags",schemaPath:"#/$defs/EngineFlags/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -3358,20 +3455,20 @@ var valid0 = _errs45 === errors;
 }
 }
 else {
-validate36.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate37.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate36.errors = vErrors;
+validate37.errors = vErrors;
 return errors === 0;
 }
-validate36.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate37.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
 
-function validate31(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate32(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate31.evaluated;
+const evaluated0 = validate32.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -3415,14 +3512,14 @@ data.provisioning = {};
 }
 let missing0;
 if((((data.id === undefined) && (missing0 = "id")) || ((data.engine === undefined) && (missing0 = "engine"))) || ((data.model === undefined) && (missing0 = "model"))){
-validate31.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate32.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
-if(!(func1.call(schema59.properties, key0))){
-validate31.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+if(!(func1.call(schema60.properties, key0))){
+validate32.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -3435,12 +3532,12 @@ const _errs3 = errors;
 if(errors === _errs3){
 if(typeof data0 === "string"){
 if(!pattern28.test(data0)){
-validate31.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
+validate32.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
 return false;
 }
 }
 else {
-validate31.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
+validate32.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3454,11 +3551,11 @@ if(data.engine !== undefined){
 let data1 = data.engine;
 const _errs5 = errors;
 if(typeof data1 !== "string"){
-validate31.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
+validate32.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if("llamacpp" !== data1){
-validate31.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/const",keyword:"const",params:{allowedValue: "llamacpp"}}];
+validate32.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/const",keyword:"const",params:{allowedValue: "llamacpp"}}];
 return false;
 }
 var valid0 = _errs5 === errors;
@@ -3473,12 +3570,12 @@ const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
 if(!pattern4.test(data2)){
-validate31.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate32.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate31.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
+validate32.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3494,12 +3591,12 @@ const _errs9 = errors;
 if(errors === _errs9){
 if(typeof data3 === "string"){
 if(!pattern16.test(data3)){
-validate31.errors = [{instancePath:instancePath+"/checksum",schemaPath:"#/properties/checksum/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
+validate32.errors = [{instancePath:instancePath+"/checksum",schemaPath:"#/properties/checksum/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
 return false;
 }
 }
 else {
-validate31.errors = [{instancePath:instancePath+"/checksum",schemaPath:"#/properties/checksum/type",keyword:"type",params:{type: "string"}}];
+validate32.errors = [{instancePath:instancePath+"/checksum",schemaPath:"#/properties/checksum/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3514,18 +3611,18 @@ let data4 = data.ctx;
 const _errs11 = errors;
 const _errs12 = errors;
 if(!(((typeof data4 == "number") && (!(data4 % 1) && !isNaN(data4))) && (isFinite(data4)))){
-validate31.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
+validate32.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs12){
 if((typeof data4 == "number") && (isFinite(data4))){
 if(data4 > 2147483647 || isNaN(data4)){
-validate31.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate32.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data4 < 1 || isNaN(data4)){
-validate31.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate32.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3541,18 +3638,18 @@ let data5 = data.slots;
 const _errs14 = errors;
 const _errs15 = errors;
 if(!(((typeof data5 == "number") && (!(data5 % 1) && !isNaN(data5))) && (isFinite(data5)))){
-validate31.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
+validate32.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs15){
 if((typeof data5 == "number") && (isFinite(data5))){
 if(data5 > 1024 || isNaN(data5)){
-validate31.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
+validate32.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
 return false;
 }
 else {
 if(data5 < 1 || isNaN(data5)){
-validate31.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate32.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3564,18 +3661,18 @@ let data6 = data.replicas;
 const _errs17 = errors;
 const _errs18 = errors;
 if(!(((typeof data6 == "number") && (!(data6 % 1) && !isNaN(data6))) && (isFinite(data6)))){
-validate31.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/type",keyword:"type",params:{type: "integer"}}];
+validate32.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs18){
 if((typeof data6 == "number") && (isFinite(data6))){
 if(data6 > 64 || isNaN(data6)){
-validate31.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
+validate32.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
 return false;
 }
 else {
 if(data6 < 1 || isNaN(data6)){
-validate31.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate32.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3589,7 +3686,7 @@ const _errs21 = errors;
 if(errors === _errs21){
 if(Array.isArray(data7)){
 if(data7.length > 64){
-validate31.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
+validate32.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
 return false;
 }
 else {
@@ -3599,18 +3696,18 @@ for(let i0=0; i0<len0; i0++){
 let data8 = data7[i0];
 const _errs23 = errors;
 if(!(((typeof data8 == "number") && (!(data8 % 1) && !isNaN(data8))) && (isFinite(data8)))){
-validate31.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/type",keyword:"type",params:{type: "integer"}}];
+validate32.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs23){
 if((typeof data8 == "number") && (isFinite(data8))){
 if(data8 > 1023 || isNaN(data8)){
-validate31.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
+validate32.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
 return false;
 }
 else {
 if(data8 < 0 || isNaN(data8)){
-validate31.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate32.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -3633,7 +3730,7 @@ continue;
 }
 if(typeof indices0[item0] == "number"){
 j0 = indices0[item0];
-validate31.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/uniqueItems",keyword:"uniqueItems",params:{i: i1, j: j0}}];
+validate32.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/uniqueItems",keyword:"uniqueItems",params:{i: i1, j: j0}}];
 return false;
 break;
 }
@@ -3644,7 +3741,7 @@ indices0[item0] = i1;
 }
 }
 else {
-validate31.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/type",keyword:"type",params:{type: "array"}}];
+validate32.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -3655,13 +3752,13 @@ let data9 = data.memory_bytes;
 const _errs25 = errors;
 const _errs26 = errors;
 if(!(((typeof data9 == "number") && (!(data9 % 1) && !isNaN(data9))) && (isFinite(data9)))){
-validate31.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/type",keyword:"type",params:{type: "integer"}}];
+validate32.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs26){
 if((typeof data9 == "number") && (isFinite(data9))){
 if(data9 < 0 || isNaN(data9)){
-validate31.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate32.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -3674,7 +3771,7 @@ var valid0 = true;
 if(valid0){
 const _errs28 = errors;
 if(typeof data.pinned !== "boolean"){
-validate31.errors = [{instancePath:instancePath+"/pinned",schemaPath:"#/$defs/Pinned/type",keyword:"type",params:{type: "boolean"}}];
+validate32.errors = [{instancePath:instancePath+"/pinned",schemaPath:"#/$defs/Pinned/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid0 = _errs28 === errors;
@@ -3684,13 +3781,13 @@ let data11 = data.idle_ttl_ms;
 const _errs31 = errors;
 const _errs32 = errors;
 if(!(((typeof data11 == "number") && (!(data11 % 1) && !isNaN(data11))) && (isFinite(data11)))){
-validate31.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/type",keyword:"type",params:{type: "integer"}}];
+validate32.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs32){
 if((typeof data11 == "number") && (isFinite(data11))){
 if(data11 < 1 || isNaN(data11)){
-validate31.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate32.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3704,18 +3801,18 @@ if(valid0){
 let data12 = data.threads;
 const _errs34 = errors;
 if(!(((typeof data12 == "number") && (!(data12 % 1) && !isNaN(data12))) && (isFinite(data12)))){
-validate31.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/type",keyword:"type",params:{type: "integer"}}];
+validate32.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs34){
 if((typeof data12 == "number") && (isFinite(data12))){
 if(data12 > 1024 || isNaN(data12)){
-validate31.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
+validate32.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
 return false;
 }
 else {
 if(data12 < 1 || isNaN(data12)){
-validate31.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate32.errors = [{instancePath:instancePath+"/threads",schemaPath:"#/properties/threads/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3725,7 +3822,7 @@ var valid0 = _errs34 === errors;
 if(valid0){
 const _errs36 = errors;
 if(typeof data.preload !== "boolean"){
-validate31.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
+validate32.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid0 = _errs36 === errors;
@@ -3735,18 +3832,18 @@ let data14 = data.max_tokens_out;
 const _errs39 = errors;
 const _errs40 = errors;
 if(!(((typeof data14 == "number") && (!(data14 % 1) && !isNaN(data14))) && (isFinite(data14)))){
-validate31.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
+validate32.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs40){
 if((typeof data14 == "number") && (isFinite(data14))){
 if(data14 > 2147483647 || isNaN(data14)){
-validate31.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate32.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data14 < 1 || isNaN(data14)){
-validate31.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate32.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3759,15 +3856,15 @@ var valid0 = true;
 }
 if(valid0){
 const _errs42 = errors;
-if(!(validate32(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate32.errors : vErrors.concat(validate32.errors);
+if(!(validate33(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate33.errors : vErrors.concat(validate33.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs42 === errors;
 if(valid0){
 const _errs43 = errors;
-if(!(validate34(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate34.errors : vErrors.concat(validate34.errors);
+if(!(validate35(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate35.errors : vErrors.concat(validate35.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs43 === errors;
@@ -3786,7 +3883,7 @@ data17.idle_ms = 30000;
 const _errs47 = errors;
 for(const key1 in data17){
 if(!(((key1 === "first_token_ms") || (key1 === "idle_ms")) || (key1 === "wall_ms"))){
-validate31.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate32.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -3795,13 +3892,13 @@ if(_errs47 === errors){
 let data18 = data17.first_token_ms;
 const _errs48 = errors;
 if(!(((typeof data18 == "number") && (!(data18 % 1) && !isNaN(data18))) && (isFinite(data18)))){
-validate31.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
+validate32.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs48){
 if((typeof data18 == "number") && (isFinite(data18))){
 if(data18 < 1 || isNaN(data18)){
-validate31.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate32.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3811,13 +3908,13 @@ if(valid14){
 let data19 = data17.idle_ms;
 const _errs50 = errors;
 if(!(((typeof data19 == "number") && (!(data19 % 1) && !isNaN(data19))) && (isFinite(data19)))){
-validate31.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
+validate32.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs50){
 if((typeof data19 == "number") && (isFinite(data19))){
 if(data19 < 1 || isNaN(data19)){
-validate31.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate32.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3828,13 +3925,13 @@ if(data17.wall_ms !== undefined){
 let data20 = data17.wall_ms;
 const _errs52 = errors;
 if(!(((typeof data20 == "number") && (!(data20 % 1) && !isNaN(data20))) && (isFinite(data20)))){
-validate31.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
+validate32.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs52){
 if((typeof data20 == "number") && (isFinite(data20))){
 if(data20 < 1 || isNaN(data20)){
-validate31.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate32.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -3849,7 +3946,7 @@ var valid14 = true;
 }
 }
 else {
-validate31.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
+validate32.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -3860,20 +3957,20 @@ const _errs54 = errors;
 if(errors === _errs54){
 if(typeof data21 === "string"){
 if(!pattern4.test(data21)){
-validate31.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate32.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate31.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
+validate32.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
 var valid0 = _errs54 === errors;
 if(valid0){
 const _errs56 = errors;
-if(!(validate36(data.provisioning, {instancePath:instancePath+"/provisioning",parentData:data,parentDataProperty:"provisioning",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate36.errors : vErrors.concat(validate36.errors);
+if(!(validate37(data.provisioning, {instancePath:instancePath+"/provisioning",parentData:data,parentDataProperty:"provisioning",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate37.errors : vErrors.concat(validate37.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs56 === errors;
@@ -3899,23 +3996,23 @@ var valid0 = _errs56 === errors;
 }
 }
 else {
-validate31.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate32.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate31.errors = vErrors;
+validate32.errors = vErrors;
 return errors === 0;
 }
-validate31.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate32.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
-const schema83 = {"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}};
-const schema95 = {"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["external","container","announced"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}}}};
-const schema96 = {"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}};
+const schema84 = {"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}};
+const schema96 = {"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["external","container","announced"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}}}};
+const schema97 = {"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}};
 
-function validate44(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate45(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate44.evaluated;
+const evaluated0 = validate45.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -3926,14 +4023,14 @@ if(errors === 0){
 if(data && typeof data == "object" && !Array.isArray(data)){
 let missing0;
 if((data.url === undefined) && (missing0 = "url")){
-validate44.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate45.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
 if(!(((key0 === "url") || (key0 === "model")) || (key0 === "api_key"))){
-validate44.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate45.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -3945,12 +4042,12 @@ const _errs2 = errors;
 if(errors === _errs2){
 if(typeof data0 === "string"){
 if(!pattern32.test(data0)){
-validate44.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/]+"}}];
+validate45.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/]+"}}];
 return false;
 }
 }
 else {
-validate44.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/type",keyword:"type",params:{type: "string"}}];
+validate45.errors = [{instancePath:instancePath+"/url",schemaPath:"#/properties/url/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3966,12 +4063,12 @@ const _errs4 = errors;
 if(errors === _errs4){
 if(typeof data1 === "string"){
 if(!pattern4.test(data1)){
-validate44.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate45.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate44.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
+validate45.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -3988,12 +4085,12 @@ const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
 if(!pattern33.test(data2)){
-validate44.errors = [{instancePath:instancePath+"/api_key",schemaPath:"#/$defs/ApiKey/pattern",keyword:"pattern",params:{pattern: "^[\\x21-\\x7e]+$"}}];
+validate45.errors = [{instancePath:instancePath+"/api_key",schemaPath:"#/$defs/ApiKey/pattern",keyword:"pattern",params:{pattern: "^[\\x21-\\x7e]+$"}}];
 return false;
 }
 }
 else {
-validate44.errors = [{instancePath:instancePath+"/api_key",schemaPath:"#/$defs/ApiKey/type",keyword:"type",params:{type: "string"}}];
+validate45.errors = [{instancePath:instancePath+"/api_key",schemaPath:"#/$defs/ApiKey/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -4008,20 +4105,20 @@ var valid0 = true;
 }
 }
 else {
-validate44.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate45.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate44.errors = vErrors;
+validate45.errors = vErrors;
 return errors === 0;
 }
-validate44.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate45.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
 
-function validate43(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate44(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate43.evaluated;
+const evaluated0 = validate44.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -4045,7 +4142,7 @@ data.flags = [];
 const _errs1 = errors;
 for(const key0 in data){
 if(!(((((((key0 === "mode") || (key0 === "external")) || (key0 === "container")) || (key0 === "ports")) || (key0 === "env")) || (key0 === "flags")) || (key0 === "model"))){
-validate43.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+validate44.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -4054,19 +4151,19 @@ if(_errs1 === errors){
 let data0 = data.mode;
 const _errs2 = errors;
 if(typeof data0 !== "string"){
-validate43.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/type",keyword:"type",params:{type: "string"}}];
+validate44.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!(((data0 === "external") || (data0 === "container")) || (data0 === "announced"))){
-validate43.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/enum",keyword:"enum",params:{allowedValues: schema95.properties.mode.enum}}];
+validate44.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/enum",keyword:"enum",params:{allowedValues: schema96.properties.mode.enum}}];
 return false;
 }
 var valid0 = _errs2 === errors;
 if(valid0){
 if(data.external !== undefined){
 const _errs4 = errors;
-if(!(validate44(data.external, {instancePath:instancePath+"/external",parentData:data,parentDataProperty:"external",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate44.errors : vErrors.concat(validate44.errors);
+if(!(validate45(data.external, {instancePath:instancePath+"/external",parentData:data,parentDataProperty:"external",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate45.errors : vErrors.concat(validate45.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs4 === errors;
@@ -4083,14 +4180,14 @@ if(errors === _errs6){
 if(data2 && typeof data2 == "object" && !Array.isArray(data2)){
 let missing0;
 if((data2.image === undefined) && (missing0 = "image")){
-validate43.errors = [{instancePath:instancePath+"/container",schemaPath:"#/$defs/EngineContainer/required",keyword:"required",params:{missingProperty: missing0}}];
+validate44.errors = [{instancePath:instancePath+"/container",schemaPath:"#/$defs/EngineContainer/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs8 = errors;
 for(const key1 in data2){
 if(!(((key1 === "image") || (key1 === "tag")) || (key1 === "digest"))){
-validate43.errors = [{instancePath:instancePath+"/container",schemaPath:"#/$defs/EngineContainer/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate44.errors = [{instancePath:instancePath+"/container",schemaPath:"#/$defs/EngineContainer/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -4102,12 +4199,12 @@ const _errs9 = errors;
 if(errors === _errs9){
 if(typeof data3 === "string"){
 if(!pattern41.test(data3)){
-validate43.errors = [{instancePath:instancePath+"/container/image",schemaPath:"#/$defs/EngineContainer/properties/image/pattern",keyword:"pattern",params:{pattern: "^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"}}];
+validate44.errors = [{instancePath:instancePath+"/container/image",schemaPath:"#/$defs/EngineContainer/properties/image/pattern",keyword:"pattern",params:{pattern: "^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"}}];
 return false;
 }
 }
 else {
-validate43.errors = [{instancePath:instancePath+"/container/image",schemaPath:"#/$defs/EngineContainer/properties/image/type",keyword:"type",params:{type: "string"}}];
+validate44.errors = [{instancePath:instancePath+"/container/image",schemaPath:"#/$defs/EngineContainer/properties/image/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -4123,12 +4220,12 @@ const _errs11 = errors;
 if(errors === _errs11){
 if(typeof data4 === "string"){
 if(!pattern42.test(data4)){
-validate43.errors = [{instancePath:instancePath+"/container/tag",schemaPath:"#/$defs/EngineContainer/properties/tag/pattern",keyword:"pattern",params:{pattern: "^[\\w][\\w.-]{0,127}$"}}];
+validate44.errors = [{instancePath:instancePath+"/container/tag",schemaPath:"#/$defs/EngineContainer/properties/tag/pattern",keyword:"pattern",params:{pattern: "^[\\w][\\w.-]{0,127}$"}}];
 return false;
 }
 }
 else {
-validate43.errors = [{instancePath:instancePath+"/container/tag",schemaPath:"#/$defs/EngineContainer/properties/tag/type",keyword:"type",params:{type: "string"}}];
+validate44.errors = [{instancePath:instancePath+"/container/tag",schemaPath:"#/$defs/EngineContainer/properties/tag/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -4144,12 +4241,12 @@ const _errs13 = errors;
 if(errors === _errs13){
 if(typeof data5 === "string"){
 if(!pattern16.test(data5)){
-validate43.errors = [{instancePath:instancePath+"/container/digest",schemaPath:"#/$defs/EngineContainer/properties/digest/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
+validate44.errors = [{instancePath:instancePath+"/container/digest",schemaPath:"#/$defs/EngineContainer/properties/digest/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
 return false;
 }
 }
 else {
-validate43.errors = [{instancePath:instancePath+"/container/digest",schemaPath:"#/$defs/EngineContainer/properties/digest/type",keyword:"type",params:{type: "string"}}];
+validate44.errors = [{instancePath:instancePath+"/container/digest",schemaPath:"#/$defs/EngineContainer/properties/digest/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -4164,7 +4261,7 @@ var valid2 = true;
 }
 }
 else {
-validate43.errors = [{instancePath:instancePath+"/container",schemaPath:"#/$defs/EngineContainer/type",keyword:"type",params:{type: "object"}}];
+validate44.errors = [{instancePath:instancePath+"/container",schemaPath:"#/$defs/EngineContainer/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4180,7 +4277,7 @@ const _errs16 = errors;
 if(errors === _errs16){
 if(Array.isArray(data6)){
 if(data6.length > 100){
-validate43.errors = [{instancePath:instancePath+"/ports",schemaPath:"#/$defs/EnginePorts/maxItems",keyword:"maxItems",params:{limit: 100}}];
+validate44.errors = [{instancePath:instancePath+"/ports",schemaPath:"#/$defs/EnginePorts/maxItems",keyword:"maxItems",params:{limit: 100}}];
 return false;
 }
 else {
@@ -4190,18 +4287,18 @@ for(let i0=0; i0<len0; i0++){
 let data7 = data6[i0];
 const _errs18 = errors;
 if(!(((typeof data7 == "number") && (!(data7 % 1) && !isNaN(data7))) && (isFinite(data7)))){
-validate43.errors = [{instancePath:instancePath+"/ports/" + i0,schemaPath:"#/$defs/EnginePorts/items/type",keyword:"type",params:{type: "integer"}}];
+validate44.errors = [{instancePath:instancePath+"/ports/" + i0,schemaPath:"#/$defs/EnginePorts/items/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs18){
 if((typeof data7 == "number") && (isFinite(data7))){
 if(data7 > 65535 || isNaN(data7)){
-validate43.errors = [{instancePath:instancePath+"/ports/" + i0,schemaPath:"#/$defs/EnginePorts/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 65535}}];
+validate44.errors = [{instancePath:instancePath+"/ports/" + i0,schemaPath:"#/$defs/EnginePorts/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 65535}}];
 return false;
 }
 else {
 if(data7 < 1 || isNaN(data7)){
-validate43.errors = [{instancePath:instancePath+"/ports/" + i0,schemaPath:"#/$defs/EnginePorts/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate44.errors = [{instancePath:instancePath+"/ports/" + i0,schemaPath:"#/$defs/EnginePorts/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4215,7 +4312,7 @@ break;
 }
 }
 else {
-validate43.errors = [{instancePath:instancePath+"/ports",schemaPath:"#/$defs/EnginePorts/type",keyword:"type",params:{type: "array"}}];
+validate44.errors = [{instancePath:instancePath+"/ports",schemaPath:"#/$defs/EnginePorts/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -4250,7 +4347,7 @@ else {
 vErrors.push(err1);
 }
 errors++;
-validate43.errors = vErrors;
+validate44.errors = vErrors;
 return false;
 break;
 }
@@ -4259,7 +4356,7 @@ if(valid6){
 for(const key3 in data8){
 const _errs25 = errors;
 if(typeof data8[key3] !== "string"){
-validate43.errors = [{instancePath:instancePath+"/env/" + key3.replace(/~/g, "~0").replace(/\//g, "~1"),schemaPath:"#/$defs/EngineEnv/additionalProperties/type",keyword:"type",params:{type: "string"}}];
+validate44.errors = [{instancePath:instancePath+"/env/" + key3.replace(/~/g, "~0").replace(/\//g, "~1"),schemaPath:"#/$defs/EngineEnv/additionalProperties/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid7 = _errs25 === errors;
@@ -4270,7 +4367,7 @@ break;
 }
 }
 else {
-validate43.errors = [{instancePath:instancePath+"/env",schemaPath:"#/$defs/EngineEnv/type",keyword:"type",params:{type: "object"}}];
+validate44.errors = [{instancePath:instancePath+"/env",schemaPath:"#/$defs/EngineEnv/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4282,7 +4379,7 @@ const _errs28 = errors;
 if(errors === _errs28){
 if(Array.isArray(data10)){
 if(data10.length > 200){
-validate43.errors = [{instancePath:instancePath+"/flags",schemaPath:"#/$defs/EngineFlags/maxItems",keyword:"maxItems",params:{limit: 200}}];
+validate44.errors = [{instancePath:instancePath+"/flags",schemaPath:"#/$defs/EngineFlags/maxItems",keyword:"maxItems",params:{limit: 200}}];
 return false;
 }
 else {
@@ -4294,12 +4391,12 @@ const _errs30 = errors;
 if(errors === _errs30){
 if(typeof data11 === "string"){
 if(!pattern45.test(data11)){
-validate43.errors = [{instancePath:instancePath+"/flags/" + i1,schemaPath:"#/$defs/EngineFlags/items/pattern",keyword:"pattern",params:{pattern: "^[^\\u0000]+$"}}];
+validate44.errors = [{instancePath:instancePath+"/flags/" + i1,schemaPath:"#/$defs/EngineFlags/items/pattern",keyword:"pattern",params:{pattern: "^[^\\u0000]+$"}}];
 return false;
 }
 }
 else {
-validate43.errors = [{instancePath:instancePath+"/flags/" + i1,schemaPath:"#/$defs/EngineFlags/items/type",keyword:"type",params:{type: "string"}}];
+validate44.errors = [{instancePath:instancePath+"/flags/" + i1,schemaPath:"#/$defs/EngineFlags/items/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -4311,7 +4408,7 @@ break;
 }
 }
 else {
-validate43.errors = [{instancePath:instancePath+"/flags",schemaPath:"#/$defs/EngineFlags/type",keyword:"type",params:{type: "array"}}];
+validate44.errors = [{instancePath:instancePath+"/flags",schemaPath:"#/$defs/EngineFlags/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -4324,14 +4421,14 @@ if(errors === _errs32){
 if(data12 && typeof data12 == "object" && !Array.isArray(data12)){
 let missing1;
 if((data12.ref === undefined) && (missing1 = "ref")){
-validate43.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/required",keyword:"required",params:{missingProperty: missing1}}];
+validate44.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/required",keyword:"required",params:{missingProperty: missing1}}];
 return false;
 }
 else {
 const _errs34 = errors;
 for(const key4 in data12){
 if(!(key4 === "ref")){
-validate43.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key4}}];
+validate44.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key4}}];
 return false;
 break;
 }
@@ -4343,12 +4440,12 @@ const _errs35 = errors;
 if(errors === _errs35){
 if(typeof data13 === "string"){
 if(!pattern4.test(data13)){
-validate43.errors = [{instancePath:instancePath+"/model/ref",schemaPath:"#/properties/model/properties/ref/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate44.errors = [{instancePath:instancePath+"/model/ref",schemaPath:"#/properties/model/properties/ref/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate43.errors = [{instancePath:instancePath+"/model/ref",schemaPath:"#/properties/model/properties/ref/type",keyword:"type",params:{type: "string"}}];
+validate44.errors = [{instancePath:instancePath+"/model/ref",schemaPath:"#/properties/model/properties/ref/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -4357,7 +4454,7 @@ return false;
 }
 }
 else {
-validate43.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "object"}}];
+validate44.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4375,20 +4472,20 @@ var valid0 = true;
 }
 }
 else {
-validate43.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate44.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate43.errors = vErrors;
+validate44.errors = vErrors;
 return errors === 0;
 }
-validate43.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate44.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
 
-function validate40(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate41(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate40.evaluated;
+const evaluated0 = validate41.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -4426,14 +4523,14 @@ data.sampler_profile_version = "v1";
 }
 let missing0;
 if(((((data.id === undefined) && (missing0 = "id")) || ((data.engine === undefined) && (missing0 = "engine"))) || ((data.model === undefined) && (missing0 = "model"))) || ((data.provisioning === undefined) && (missing0 = "provisioning"))){
-validate40.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate41.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
-if(!(func1.call(schema83.properties, key0))){
-validate40.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+if(!(func1.call(schema84.properties, key0))){
+validate41.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -4446,12 +4543,12 @@ const _errs3 = errors;
 if(errors === _errs3){
 if(typeof data0 === "string"){
 if(!pattern28.test(data0)){
-validate40.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
+validate41.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
 return false;
 }
 }
 else {
-validate40.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
+validate41.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -4465,11 +4562,11 @@ if(data.engine !== undefined){
 let data1 = data.engine;
 const _errs5 = errors;
 if(typeof data1 !== "string"){
-validate40.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
+validate41.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!((((data1 === "vllm") || (data1 === "tgi")) || (data1 === "triton")) || (data1 === "openai"))){
-validate40.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/enum",keyword:"enum",params:{allowedValues: schema83.properties.engine.enum}}];
+validate41.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/enum",keyword:"enum",params:{allowedValues: schema84.properties.engine.enum}}];
 return false;
 }
 var valid0 = _errs5 === errors;
@@ -4484,12 +4581,12 @@ const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
 if(!pattern4.test(data2)){
-validate40.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate41.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate40.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
+validate41.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -4504,18 +4601,18 @@ let data3 = data.ctx;
 const _errs9 = errors;
 const _errs10 = errors;
 if(!(((typeof data3 == "number") && (!(data3 % 1) && !isNaN(data3))) && (isFinite(data3)))){
-validate40.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
+validate41.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs10){
 if((typeof data3 == "number") && (isFinite(data3))){
 if(data3 > 2147483647 || isNaN(data3)){
-validate40.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate41.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data3 < 1 || isNaN(data3)){
-validate40.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate41.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4531,18 +4628,18 @@ let data4 = data.slots;
 const _errs12 = errors;
 const _errs13 = errors;
 if(!(((typeof data4 == "number") && (!(data4 % 1) && !isNaN(data4))) && (isFinite(data4)))){
-validate40.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
+validate41.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs13){
 if((typeof data4 == "number") && (isFinite(data4))){
 if(data4 > 1024 || isNaN(data4)){
-validate40.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
+validate41.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
 return false;
 }
 else {
 if(data4 < 1 || isNaN(data4)){
-validate40.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate41.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4554,18 +4651,18 @@ let data5 = data.replicas;
 const _errs15 = errors;
 const _errs16 = errors;
 if(!(((typeof data5 == "number") && (!(data5 % 1) && !isNaN(data5))) && (isFinite(data5)))){
-validate40.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/type",keyword:"type",params:{type: "integer"}}];
+validate41.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs16){
 if((typeof data5 == "number") && (isFinite(data5))){
 if(data5 > 64 || isNaN(data5)){
-validate40.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
+validate41.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
 return false;
 }
 else {
 if(data5 < 1 || isNaN(data5)){
-validate40.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate41.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4579,7 +4676,7 @@ const _errs19 = errors;
 if(errors === _errs19){
 if(Array.isArray(data6)){
 if(data6.length > 64){
-validate40.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
+validate41.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
 return false;
 }
 else {
@@ -4589,18 +4686,18 @@ for(let i0=0; i0<len0; i0++){
 let data7 = data6[i0];
 const _errs21 = errors;
 if(!(((typeof data7 == "number") && (!(data7 % 1) && !isNaN(data7))) && (isFinite(data7)))){
-validate40.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/type",keyword:"type",params:{type: "integer"}}];
+validate41.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs21){
 if((typeof data7 == "number") && (isFinite(data7))){
 if(data7 > 1023 || isNaN(data7)){
-validate40.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
+validate41.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
 return false;
 }
 else {
 if(data7 < 0 || isNaN(data7)){
-validate40.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate41.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -4623,7 +4720,7 @@ continue;
 }
 if(typeof indices0[item0] == "number"){
 j0 = indices0[item0];
-validate40.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/uniqueItems",keyword:"uniqueItems",params:{i: i1, j: j0}}];
+validate41.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/uniqueItems",keyword:"uniqueItems",params:{i: i1, j: j0}}];
 return false;
 break;
 }
@@ -4634,7 +4731,7 @@ indices0[item0] = i1;
 }
 }
 else {
-validate40.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/type",keyword:"type",params:{type: "array"}}];
+validate41.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -4645,13 +4742,13 @@ let data8 = data.memory_bytes;
 const _errs23 = errors;
 const _errs24 = errors;
 if(!(((typeof data8 == "number") && (!(data8 % 1) && !isNaN(data8))) && (isFinite(data8)))){
-validate40.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/type",keyword:"type",params:{type: "integer"}}];
+validate41.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs24){
 if((typeof data8 == "number") && (isFinite(data8))){
 if(data8 < 0 || isNaN(data8)){
-validate40.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate41.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -4664,7 +4761,7 @@ var valid0 = true;
 if(valid0){
 const _errs26 = errors;
 if(typeof data.pinned !== "boolean"){
-validate40.errors = [{instancePath:instancePath+"/pinned",schemaPath:"#/$defs/Pinned/type",keyword:"type",params:{type: "boolean"}}];
+validate41.errors = [{instancePath:instancePath+"/pinned",schemaPath:"#/$defs/Pinned/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid0 = _errs26 === errors;
@@ -4674,13 +4771,13 @@ let data10 = data.idle_ttl_ms;
 const _errs29 = errors;
 const _errs30 = errors;
 if(!(((typeof data10 == "number") && (!(data10 % 1) && !isNaN(data10))) && (isFinite(data10)))){
-validate40.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/type",keyword:"type",params:{type: "integer"}}];
+validate41.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs30){
 if((typeof data10 == "number") && (isFinite(data10))){
 if(data10 < 1 || isNaN(data10)){
-validate40.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate41.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4693,7 +4790,7 @@ var valid0 = true;
 if(valid0){
 const _errs32 = errors;
 if(typeof data.preload !== "boolean"){
-validate40.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
+validate41.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid0 = _errs32 === errors;
@@ -4703,18 +4800,18 @@ let data12 = data.max_tokens_out;
 const _errs35 = errors;
 const _errs36 = errors;
 if(!(((typeof data12 == "number") && (!(data12 % 1) && !isNaN(data12))) && (isFinite(data12)))){
-validate40.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
+validate41.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs36){
 if((typeof data12 == "number") && (isFinite(data12))){
 if(data12 > 2147483647 || isNaN(data12)){
-validate40.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate41.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data12 < 1 || isNaN(data12)){
-validate40.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate41.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4727,15 +4824,15 @@ var valid0 = true;
 }
 if(valid0){
 const _errs38 = errors;
-if(!(validate32(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate32.errors : vErrors.concat(validate32.errors);
+if(!(validate33(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate33.errors : vErrors.concat(validate33.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs38 === errors;
 if(valid0){
 const _errs39 = errors;
-if(!(validate34(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate34.errors : vErrors.concat(validate34.errors);
+if(!(validate35(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate35.errors : vErrors.concat(validate35.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs39 === errors;
@@ -4754,7 +4851,7 @@ data15.idle_ms = 30000;
 const _errs43 = errors;
 for(const key1 in data15){
 if(!(((key1 === "first_token_ms") || (key1 === "idle_ms")) || (key1 === "wall_ms"))){
-validate40.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate41.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -4763,13 +4860,13 @@ if(_errs43 === errors){
 let data16 = data15.first_token_ms;
 const _errs44 = errors;
 if(!(((typeof data16 == "number") && (!(data16 % 1) && !isNaN(data16))) && (isFinite(data16)))){
-validate40.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
+validate41.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs44){
 if((typeof data16 == "number") && (isFinite(data16))){
 if(data16 < 1 || isNaN(data16)){
-validate40.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate41.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4779,13 +4876,13 @@ if(valid14){
 let data17 = data15.idle_ms;
 const _errs46 = errors;
 if(!(((typeof data17 == "number") && (!(data17 % 1) && !isNaN(data17))) && (isFinite(data17)))){
-validate40.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
+validate41.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs46){
 if((typeof data17 == "number") && (isFinite(data17))){
 if(data17 < 1 || isNaN(data17)){
-validate40.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate41.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4796,13 +4893,13 @@ if(data15.wall_ms !== undefined){
 let data18 = data15.wall_ms;
 const _errs48 = errors;
 if(!(((typeof data18 == "number") && (!(data18 % 1) && !isNaN(data18))) && (isFinite(data18)))){
-validate40.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
+validate41.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs48){
 if((typeof data18 == "number") && (isFinite(data18))){
 if(data18 < 1 || isNaN(data18)){
-validate40.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate41.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -4817,7 +4914,7 @@ var valid14 = true;
 }
 }
 else {
-validate40.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
+validate41.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -4828,12 +4925,12 @@ const _errs50 = errors;
 if(errors === _errs50){
 if(typeof data19 === "string"){
 if(!pattern4.test(data19)){
-validate40.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate41.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate40.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
+validate41.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -4841,8 +4938,8 @@ var valid0 = _errs50 === errors;
 if(valid0){
 if(data.provisioning !== undefined){
 const _errs52 = errors;
-if(!(validate43(data.provisioning, {instancePath:instancePath+"/provisioning",parentData:data,parentDataProperty:"provisioning",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate43.errors : vErrors.concat(validate43.errors);
+if(!(validate44(data.provisioning, {instancePath:instancePath+"/provisioning",parentData:data,parentDataProperty:"provisioning",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate44.errors : vErrors.concat(validate44.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs52 === errors;
@@ -4870,22 +4967,22 @@ var valid0 = true;
 }
 }
 else {
-validate40.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate41.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate40.errors = vErrors;
+validate41.errors = vErrors;
 return errors === 0;
 }
-validate40.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate41.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
-const schema102 = {"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}};
-const schema114 = {"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}};
+const schema103 = {"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}};
+const schema115 = {"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}};
 
-function validate47(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate48(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate47.evaluated;
+const evaluated0 = validate48.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -4929,14 +5026,14 @@ data.synthetic = {};
 }
 let missing0;
 if(((data.id === undefined) && (missing0 = "id")) || ((data.engine === undefined) && (missing0 = "engine"))){
-validate47.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate48.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs1 = errors;
 for(const key0 in data){
-if(!(func1.call(schema102.properties, key0))){
-validate47.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+if(!(func1.call(schema103.properties, key0))){
+validate48.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -4949,12 +5046,12 @@ const _errs3 = errors;
 if(errors === _errs3){
 if(typeof data0 === "string"){
 if(!pattern28.test(data0)){
-validate47.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
+validate48.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9._-]{1,64}$"}}];
 return false;
 }
 }
 else {
-validate47.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
+validate48.errors = [{instancePath:instancePath+"/id",schemaPath:"#/$defs/PoolId/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -4968,11 +5065,11 @@ if(data.engine !== undefined){
 let data1 = data.engine;
 const _errs5 = errors;
 if(typeof data1 !== "string"){
-validate47.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
+validate48.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if("synthetic" !== data1){
-validate47.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/const",keyword:"const",params:{allowedValue: "synthetic"}}];
+validate48.errors = [{instancePath:instancePath+"/engine",schemaPath:"#/properties/engine/const",keyword:"const",params:{allowedValue: "synthetic"}}];
 return false;
 }
 var valid0 = _errs5 === errors;
@@ -4986,12 +5083,12 @@ const _errs7 = errors;
 if(errors === _errs7){
 if(typeof data2 === "string"){
 if(!pattern4.test(data2)){
-validate47.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate48.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate47.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
+validate48.errors = [{instancePath:instancePath+"/model",schemaPath:"#/properties/model/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -5002,18 +5099,18 @@ let data3 = data.ctx;
 const _errs9 = errors;
 const _errs10 = errors;
 if(!(((typeof data3 == "number") && (!(data3 % 1) && !isNaN(data3))) && (isFinite(data3)))){
-validate47.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
+validate48.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs10){
 if((typeof data3 == "number") && (isFinite(data3))){
 if(data3 > 2147483647 || isNaN(data3)){
-validate47.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate48.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data3 < 1 || isNaN(data3)){
-validate47.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate48.errors = [{instancePath:instancePath+"/ctx",schemaPath:"#/$defs/Ctx/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -5029,18 +5126,18 @@ let data4 = data.slots;
 const _errs12 = errors;
 const _errs13 = errors;
 if(!(((typeof data4 == "number") && (!(data4 % 1) && !isNaN(data4))) && (isFinite(data4)))){
-validate47.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
+validate48.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs13){
 if((typeof data4 == "number") && (isFinite(data4))){
 if(data4 > 1024 || isNaN(data4)){
-validate47.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
+validate48.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1024}}];
 return false;
 }
 else {
 if(data4 < 1 || isNaN(data4)){
-validate47.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate48.errors = [{instancePath:instancePath+"/slots",schemaPath:"#/$defs/Slots/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -5052,18 +5149,18 @@ let data5 = data.replicas;
 const _errs15 = errors;
 const _errs16 = errors;
 if(!(((typeof data5 == "number") && (!(data5 % 1) && !isNaN(data5))) && (isFinite(data5)))){
-validate47.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/type",keyword:"type",params:{type: "integer"}}];
+validate48.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs16){
 if((typeof data5 == "number") && (isFinite(data5))){
 if(data5 > 64 || isNaN(data5)){
-validate47.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
+validate48.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
 return false;
 }
 else {
 if(data5 < 1 || isNaN(data5)){
-validate47.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate48.errors = [{instancePath:instancePath+"/replicas",schemaPath:"#/$defs/Replicas/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -5077,7 +5174,7 @@ const _errs19 = errors;
 if(errors === _errs19){
 if(Array.isArray(data6)){
 if(data6.length > 64){
-validate47.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
+validate48.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
 return false;
 }
 else {
@@ -5087,18 +5184,18 @@ for(let i0=0; i0<len0; i0++){
 let data7 = data6[i0];
 const _errs21 = errors;
 if(!(((typeof data7 == "number") && (!(data7 % 1) && !isNaN(data7))) && (isFinite(data7)))){
-validate47.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/type",keyword:"type",params:{type: "integer"}}];
+validate48.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs21){
 if((typeof data7 == "number") && (isFinite(data7))){
 if(data7 > 1023 || isNaN(data7)){
-validate47.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
+validate48.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
 return false;
 }
 else {
 if(data7 < 0 || isNaN(data7)){
-validate47.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate48.errors = [{instancePath:instancePath+"/devices/" + i0,schemaPath:"#/$defs/Devices/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -5121,7 +5218,7 @@ continue;
 }
 if(typeof indices0[item0] == "number"){
 j0 = indices0[item0];
-validate47.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/uniqueItems",keyword:"uniqueItems",params:{i: i1, j: j0}}];
+validate48.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/uniqueItems",keyword:"uniqueItems",params:{i: i1, j: j0}}];
 return false;
 break;
 }
@@ -5132,7 +5229,7 @@ indices0[item0] = i1;
 }
 }
 else {
-validate47.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/type",keyword:"type",params:{type: "array"}}];
+validate48.errors = [{instancePath:instancePath+"/devices",schemaPath:"#/$defs/Devices/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -5143,13 +5240,13 @@ let data8 = data.memory_bytes;
 const _errs23 = errors;
 const _errs24 = errors;
 if(!(((typeof data8 == "number") && (!(data8 % 1) && !isNaN(data8))) && (isFinite(data8)))){
-validate47.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/type",keyword:"type",params:{type: "integer"}}];
+validate48.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs24){
 if((typeof data8 == "number") && (isFinite(data8))){
 if(data8 < 0 || isNaN(data8)){
-validate47.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate48.errors = [{instancePath:instancePath+"/memory_bytes",schemaPath:"#/$defs/MemoryBytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -5162,7 +5259,7 @@ var valid0 = true;
 if(valid0){
 const _errs26 = errors;
 if(typeof data.pinned !== "boolean"){
-validate47.errors = [{instancePath:instancePath+"/pinned",schemaPath:"#/$defs/Pinned/type",keyword:"type",params:{type: "boolean"}}];
+validate48.errors = [{instancePath:instancePath+"/pinned",schemaPath:"#/$defs/Pinned/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid0 = _errs26 === errors;
@@ -5172,13 +5269,13 @@ let data10 = data.idle_ttl_ms;
 const _errs29 = errors;
 const _errs30 = errors;
 if(!(((typeof data10 == "number") && (!(data10 % 1) && !isNaN(data10))) && (isFinite(data10)))){
-validate47.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/type",keyword:"type",params:{type: "integer"}}];
+validate48.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs30){
 if((typeof data10 == "number") && (isFinite(data10))){
 if(data10 < 1 || isNaN(data10)){
-validate47.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate48.errors = [{instancePath:instancePath+"/idle_ttl_ms",schemaPath:"#/$defs/IdleTtl/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -5191,7 +5288,7 @@ var valid0 = true;
 if(valid0){
 const _errs32 = errors;
 if(typeof data.preload !== "boolean"){
-validate47.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
+validate48.errors = [{instancePath:instancePath+"/preload",schemaPath:"#/$defs/Preload/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid0 = _errs32 === errors;
@@ -5201,18 +5298,18 @@ let data12 = data.max_tokens_out;
 const _errs35 = errors;
 const _errs36 = errors;
 if(!(((typeof data12 == "number") && (!(data12 % 1) && !isNaN(data12))) && (isFinite(data12)))){
-validate47.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
+validate48.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs36){
 if((typeof data12 == "number") && (isFinite(data12))){
 if(data12 > 2147483647 || isNaN(data12)){
-validate47.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate48.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data12 < 1 || isNaN(data12)){
-validate47.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate48.errors = [{instancePath:instancePath+"/max_tokens_out",schemaPath:"#/$defs/MaxTokensOut/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -5225,15 +5322,15 @@ var valid0 = true;
 }
 if(valid0){
 const _errs38 = errors;
-if(!(validate32(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate32.errors : vErrors.concat(validate32.errors);
+if(!(validate33(data.queue, {instancePath:instancePath+"/queue",parentData:data,parentDataProperty:"queue",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate33.errors : vErrors.concat(validate33.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs38 === errors;
 if(valid0){
 const _errs39 = errors;
-if(!(validate34(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate34.errors : vErrors.concat(validate34.errors);
+if(!(validate35(data.admission, {instancePath:instancePath+"/admission",parentData:data,parentDataProperty:"admission",rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate35.errors : vErrors.concat(validate35.errors);
 errors = vErrors.length;
 }
 var valid0 = _errs39 === errors;
@@ -5252,7 +5349,7 @@ data15.idle_ms = 30000;
 const _errs43 = errors;
 for(const key1 in data15){
 if(!(((key1 === "first_token_ms") || (key1 === "idle_ms")) || (key1 === "wall_ms"))){
-validate47.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate48.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -5261,13 +5358,13 @@ if(_errs43 === errors){
 let data16 = data15.first_token_ms;
 const _errs44 = errors;
 if(!(((typeof data16 == "number") && (!(data16 % 1) && !isNaN(data16))) && (isFinite(data16)))){
-validate47.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
+validate48.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs44){
 if((typeof data16 == "number") && (isFinite(data16))){
 if(data16 < 1 || isNaN(data16)){
-validate47.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate48.errors = [{instancePath:instancePath+"/timeouts/first_token_ms",schemaPath:"#/$defs/Timeouts/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -5277,13 +5374,13 @@ if(valid14){
 let data17 = data15.idle_ms;
 const _errs46 = errors;
 if(!(((typeof data17 == "number") && (!(data17 % 1) && !isNaN(data17))) && (isFinite(data17)))){
-validate47.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
+validate48.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs46){
 if((typeof data17 == "number") && (isFinite(data17))){
 if(data17 < 1 || isNaN(data17)){
-validate47.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate48.errors = [{instancePath:instancePath+"/timeouts/idle_ms",schemaPath:"#/$defs/Timeouts/properties/idle_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -5294,13 +5391,13 @@ if(data15.wall_ms !== undefined){
 let data18 = data15.wall_ms;
 const _errs48 = errors;
 if(!(((typeof data18 == "number") && (!(data18 % 1) && !isNaN(data18))) && (isFinite(data18)))){
-validate47.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
+validate48.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs48){
 if((typeof data18 == "number") && (isFinite(data18))){
 if(data18 < 1 || isNaN(data18)){
-validate47.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate48.errors = [{instancePath:instancePath+"/timeouts/wall_ms",schemaPath:"#/$defs/Timeouts/properties/wall_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -5315,7 +5412,7 @@ var valid14 = true;
 }
 }
 else {
-validate47.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
+validate48.errors = [{instancePath:instancePath+"/timeouts",schemaPath:"#/$defs/Timeouts/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -5326,12 +5423,12 @@ const _errs50 = errors;
 if(errors === _errs50){
 if(typeof data19 === "string"){
 if(!pattern4.test(data19)){
-validate47.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate48.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate47.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
+validate48.errors = [{instancePath:instancePath+"/sampler_profile_version",schemaPath:"#/properties/sampler_profile_version/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -5360,7 +5457,7 @@ data20.fail = "never";
 const _errs55 = errors;
 for(const key2 in data20){
 if(!(((((key2 === "load_ms") || (key2 === "first_token_ms")) || (key2 === "tokens_per_second")) || (key2 === "memory_bytes")) || (key2 === "fail"))){
-validate47.errors = [{instancePath:instancePath+"/synthetic",schemaPath:"#/$defs/SyntheticConfig/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
+validate48.errors = [{instancePath:instancePath+"/synthetic",schemaPath:"#/$defs/SyntheticConfig/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
 return false;
 break;
 }
@@ -5369,13 +5466,13 @@ if(_errs55 === errors){
 let data21 = data20.load_ms;
 const _errs56 = errors;
 if(!(((typeof data21 == "number") && (!(data21 % 1) && !isNaN(data21))) && (isFinite(data21)))){
-validate47.errors = [{instancePath:instancePath+"/synthetic/load_ms",schemaPath:"#/$defs/SyntheticConfig/properties/load_ms/type",keyword:"type",params:{type: "integer"}}];
+validate48.errors = [{instancePath:instancePath+"/synthetic/load_ms",schemaPath:"#/$defs/SyntheticConfig/properties/load_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs56){
 if((typeof data21 == "number") && (isFinite(data21))){
 if(data21 < 0 || isNaN(data21)){
-validate47.errors = [{instancePath:instancePath+"/synthetic/load_ms",schemaPath:"#/$defs/SyntheticConfig/properties/load_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate48.errors = [{instancePath:instancePath+"/synthetic/load_ms",schemaPath:"#/$defs/SyntheticConfig/properties/load_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -5385,13 +5482,13 @@ if(valid16){
 let data22 = data20.first_token_ms;
 const _errs58 = errors;
 if(!(((typeof data22 == "number") && (!(data22 % 1) && !isNaN(data22))) && (isFinite(data22)))){
-validate47.errors = [{instancePath:instancePath+"/synthetic/first_token_ms",schemaPath:"#/$defs/SyntheticConfig/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
+validate48.errors = [{instancePath:instancePath+"/synthetic/first_token_ms",schemaPath:"#/$defs/SyntheticConfig/properties/first_token_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs58){
 if((typeof data22 == "number") && (isFinite(data22))){
 if(data22 < 0 || isNaN(data22)){
-validate47.errors = [{instancePath:instancePath+"/synthetic/first_token_ms",schemaPath:"#/$defs/SyntheticConfig/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate48.errors = [{instancePath:instancePath+"/synthetic/first_token_ms",schemaPath:"#/$defs/SyntheticConfig/properties/first_token_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -5403,12 +5500,12 @@ const _errs60 = errors;
 if(errors === _errs60){
 if((typeof data23 == "number") && (isFinite(data23))){
 if(data23 < 0 || isNaN(data23)){
-validate47.errors = [{instancePath:instancePath+"/synthetic/tokens_per_second",schemaPath:"#/$defs/SyntheticConfig/properties/tokens_per_second/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate48.errors = [{instancePath:instancePath+"/synthetic/tokens_per_second",schemaPath:"#/$defs/SyntheticConfig/properties/tokens_per_second/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 else {
-validate47.errors = [{instancePath:instancePath+"/synthetic/tokens_per_second",schemaPath:"#/$defs/SyntheticConfig/properties/tokens_per_second/type",keyword:"type",params:{type: "number"}}];
+validate48.errors = [{instancePath:instancePath+"/synthetic/tokens_per_second",schemaPath:"#/$defs/SyntheticConfig/properties/tokens_per_second/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
@@ -5417,13 +5514,13 @@ if(valid16){
 let data24 = data20.memory_bytes;
 const _errs62 = errors;
 if(!(((typeof data24 == "number") && (!(data24 % 1) && !isNaN(data24))) && (isFinite(data24)))){
-validate47.errors = [{instancePath:instancePath+"/synthetic/memory_bytes",schemaPath:"#/$defs/SyntheticConfig/properties/memory_bytes/type",keyword:"type",params:{type: "integer"}}];
+validate48.errors = [{instancePath:instancePath+"/synthetic/memory_bytes",schemaPath:"#/$defs/SyntheticConfig/properties/memory_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs62){
 if((typeof data24 == "number") && (isFinite(data24))){
 if(data24 < 0 || isNaN(data24)){
-validate47.errors = [{instancePath:instancePath+"/synthetic/memory_bytes",schemaPath:"#/$defs/SyntheticConfig/properties/memory_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate48.errors = [{instancePath:instancePath+"/synthetic/memory_bytes",schemaPath:"#/$defs/SyntheticConfig/properties/memory_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -5447,7 +5544,7 @@ vErrors.push(err0);
 errors++;
 }
 if(!((data25 === "never") || (data25 === "load"))){
-const err1 = {instancePath:instancePath+"/synthetic/fail",schemaPath:"#/$defs/SyntheticConfig/properties/fail/oneOf/0/enum",keyword:"enum",params:{allowedValues: schema114.properties.fail.oneOf[0].enum}};
+const err1 = {instancePath:instancePath+"/synthetic/fail",schemaPath:"#/$defs/SyntheticConfig/properties/fail/oneOf/0/enum",keyword:"enum",params:{allowedValues: schema115.properties.fail.oneOf[0].enum}};
 if(vErrors === null){
 vErrors = [err1];
 }
@@ -5553,7 +5650,7 @@ else {
 vErrors.push(err7);
 }
 errors++;
-validate47.errors = vErrors;
+validate48.errors = vErrors;
 return false;
 }
 else {
@@ -5575,7 +5672,7 @@ var valid16 = _errs64 === errors;
 }
 }
 else {
-validate47.errors = [{instancePath:instancePath+"/synthetic",schemaPath:"#/$defs/SyntheticConfig/type",keyword:"type",params:{type: "object"}}];
+validate48.errors = [{instancePath:instancePath+"/synthetic",schemaPath:"#/$defs/SyntheticConfig/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -5600,20 +5697,20 @@ var valid0 = _errs52 === errors;
 }
 }
 else {
-validate47.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate48.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate47.errors = vErrors;
+validate48.errors = vErrors;
 return errors === 0;
 }
-validate47.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate48.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
 
-function validate30(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate31(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate30.evaluated;
+const evaluated0 = validate31.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -5624,22 +5721,22 @@ if(errors === 0){
 if(data && typeof data == "object" && !Array.isArray(data)){
 let missing0;
 if((data.engine === undefined) && (missing0 = "engine")){
-validate30.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
+validate31.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const tag0 = data.engine;
 if(typeof tag0 == "string"){
 if(tag0 === "llamacpp"){
-if(!(validate31(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate31.errors : vErrors.concat(validate31.errors);
+if(!(validate32(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate32.errors : vErrors.concat(validate32.errors);
 errors = vErrors.length;
 }
 var props0 = true;
 }
 else if(tag0 === "vllm"){
-if(!(validate40(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate40.errors : vErrors.concat(validate40.errors);
+if(!(validate41(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate41.errors : vErrors.concat(validate41.errors);
 errors = vErrors.length;
 }
 if(props0 !== true){
@@ -5647,8 +5744,8 @@ props0 = true;
 }
 }
 else if(tag0 === "tgi"){
-if(!(validate40(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate40.errors : vErrors.concat(validate40.errors);
+if(!(validate41(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate41.errors : vErrors.concat(validate41.errors);
 errors = vErrors.length;
 }
 if(props0 !== true){
@@ -5656,8 +5753,8 @@ props0 = true;
 }
 }
 else if(tag0 === "triton"){
-if(!(validate40(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate40.errors : vErrors.concat(validate40.errors);
+if(!(validate41(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate41.errors : vErrors.concat(validate41.errors);
 errors = vErrors.length;
 }
 if(props0 !== true){
@@ -5665,8 +5762,8 @@ props0 = true;
 }
 }
 else if(tag0 === "openai"){
-if(!(validate40(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate40.errors : vErrors.concat(validate40.errors);
+if(!(validate41(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate41.errors : vErrors.concat(validate41.errors);
 errors = vErrors.length;
 }
 if(props0 !== true){
@@ -5674,8 +5771,8 @@ props0 = true;
 }
 }
 else if(tag0 === "synthetic"){
-if(!(validate47(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate47.errors : vErrors.concat(validate47.errors);
+if(!(validate48(data, {instancePath,parentData,parentDataProperty,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate48.errors : vErrors.concat(validate48.errors);
 errors = vErrors.length;
 }
 if(props0 !== true){
@@ -5683,32 +5780,32 @@ props0 = true;
 }
 }
 else {
-validate30.errors = [{instancePath,schemaPath:"#/discriminator",keyword:"discriminator",params:{error: "mapping", tag: "engine", tagValue: tag0}}];
+validate31.errors = [{instancePath,schemaPath:"#/discriminator",keyword:"discriminator",params:{error: "mapping", tag: "engine", tagValue: tag0}}];
 return false;
 }
 }
 else {
-validate30.errors = [{instancePath,schemaPath:"#/discriminator",keyword:"discriminator",params:{error: "tag", tag: "engine", tagValue: tag0}}];
+validate31.errors = [{instancePath,schemaPath:"#/discriminator",keyword:"discriminator",params:{error: "tag", tag: "engine", tagValue: tag0}}];
 return false;
 }
 }
 }
 else {
-validate30.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate31.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate30.errors = vErrors;
+validate31.errors = vErrors;
 evaluated0.props = props0;
 return errors === 0;
 }
-validate30.evaluated = {"dynamicProps":true,"dynamicItems":false};
+validate31.evaluated = {"dynamicProps":true,"dynamicItems":false};
 
 
-function validate29(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
+function validate30(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
 let errors = 0;
-const evaluated0 = validate29.evaluated;
+const evaluated0 = validate30.evaluated;
 if(evaluated0.dynamicProps){
 evaluated0.props = undefined;
 }
@@ -5782,8 +5879,8 @@ data.engines = {};
 }
 const _errs1 = errors;
 for(const key0 in data){
-if(!(func1.call(schema54.properties, key0))){
-validate29.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
+if(!(func1.call(schema55.properties, key0))){
+validate30.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0}}];
 return false;
 break;
 }
@@ -5805,7 +5902,7 @@ data0.shutdown_ms = 10000;
 const _errs4 = errors;
 for(const key1 in data0){
 if(!(((key1 === "bind_addr") || (key1 === "body_limit_bytes")) || (key1 === "shutdown_ms"))){
-validate29.errors = [{instancePath:instancePath+"/server",schemaPath:"#/properties/server/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
+validate30.errors = [{instancePath:instancePath+"/server",schemaPath:"#/properties/server/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
 }
@@ -5813,7 +5910,7 @@ break;
 if(_errs4 === errors){
 const _errs5 = errors;
 if(typeof data0.bind_addr !== "string"){
-validate29.errors = [{instancePath:instancePath+"/server/bind_addr",schemaPath:"#/properties/server/properties/bind_addr/type",keyword:"type",params:{type: "string"}}];
+validate30.errors = [{instancePath:instancePath+"/server/bind_addr",schemaPath:"#/properties/server/properties/bind_addr/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 var valid1 = _errs5 === errors;
@@ -5821,13 +5918,13 @@ if(valid1){
 let data2 = data0.body_limit_bytes;
 const _errs7 = errors;
 if(!(((typeof data2 == "number") && (!(data2 % 1) && !isNaN(data2))) && (isFinite(data2)))){
-validate29.errors = [{instancePath:instancePath+"/server/body_limit_bytes",schemaPath:"#/properties/server/properties/body_limit_bytes/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/server/body_limit_bytes",schemaPath:"#/properties/server/properties/body_limit_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs7){
 if((typeof data2 == "number") && (isFinite(data2))){
 if(data2 < 1024 || isNaN(data2)){
-validate29.errors = [{instancePath:instancePath+"/server/body_limit_bytes",schemaPath:"#/properties/server/properties/body_limit_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1024}}];
+validate30.errors = [{instancePath:instancePath+"/server/body_limit_bytes",schemaPath:"#/properties/server/properties/body_limit_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1024}}];
 return false;
 }
 }
@@ -5837,13 +5934,13 @@ if(valid1){
 let data3 = data0.shutdown_ms;
 const _errs9 = errors;
 if(!(((typeof data3 == "number") && (!(data3 % 1) && !isNaN(data3))) && (isFinite(data3)))){
-validate29.errors = [{instancePath:instancePath+"/server/shutdown_ms",schemaPath:"#/properties/server/properties/shutdown_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/server/shutdown_ms",schemaPath:"#/properties/server/properties/shutdown_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs9){
 if((typeof data3 == "number") && (isFinite(data3))){
 if(data3 < 0 || isNaN(data3)){
-validate29.errors = [{instancePath:instancePath+"/server/shutdown_ms",schemaPath:"#/properties/server/properties/shutdown_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate30.errors = [{instancePath:instancePath+"/server/shutdown_ms",schemaPath:"#/properties/server/properties/shutdown_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -5854,7 +5951,7 @@ var valid1 = _errs9 === errors;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/server",schemaPath:"#/properties/server/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath:instancePath+"/server",schemaPath:"#/properties/server/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -5873,7 +5970,7 @@ data4.trust_proxy = false;
 const _errs13 = errors;
 for(const key2 in data4){
 if(!(((((key2 === "token") || (key2 === "token_file")) || (key2 === "optional")) || (key2 === "trust_proxy")) || (key2 === "worker_token"))){
-validate29.errors = [{instancePath:instancePath+"/auth",schemaPath:"#/properties/auth/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
+validate30.errors = [{instancePath:instancePath+"/auth",schemaPath:"#/properties/auth/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
 return false;
 break;
 }
@@ -5886,12 +5983,12 @@ const _errs15 = errors;
 if(errors === _errs15){
 if(typeof data5 === "string"){
 if(!pattern18.test(data5)){
-validate29.errors = [{instancePath:instancePath+"/auth/token",schemaPath:"#/$defs/AccessToken/pattern",keyword:"pattern",params:{pattern: "^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$"}}];
+validate30.errors = [{instancePath:instancePath+"/auth/token",schemaPath:"#/$defs/AccessToken/pattern",keyword:"pattern",params:{pattern: "^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$"}}];
 return false;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/auth/token",schemaPath:"#/$defs/AccessToken/type",keyword:"type",params:{type: "string"}}];
+validate30.errors = [{instancePath:instancePath+"/auth/token",schemaPath:"#/$defs/AccessToken/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -5907,12 +6004,12 @@ const _errs17 = errors;
 if(errors === _errs17){
 if(typeof data6 === "string"){
 if(!pattern4.test(data6)){
-validate29.errors = [{instancePath:instancePath+"/auth/token_file",schemaPath:"#/properties/auth/properties/token_file/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate30.errors = [{instancePath:instancePath+"/auth/token_file",schemaPath:"#/properties/auth/properties/token_file/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/auth/token_file",schemaPath:"#/properties/auth/properties/token_file/type",keyword:"type",params:{type: "string"}}];
+validate30.errors = [{instancePath:instancePath+"/auth/token_file",schemaPath:"#/properties/auth/properties/token_file/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -5924,14 +6021,14 @@ var valid2 = true;
 if(valid2){
 const _errs19 = errors;
 if(typeof data4.optional !== "boolean"){
-validate29.errors = [{instancePath:instancePath+"/auth/optional",schemaPath:"#/properties/auth/properties/optional/type",keyword:"type",params:{type: "boolean"}}];
+validate30.errors = [{instancePath:instancePath+"/auth/optional",schemaPath:"#/properties/auth/properties/optional/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid2 = _errs19 === errors;
 if(valid2){
 const _errs21 = errors;
 if(typeof data4.trust_proxy !== "boolean"){
-validate29.errors = [{instancePath:instancePath+"/auth/trust_proxy",schemaPath:"#/properties/auth/properties/trust_proxy/type",keyword:"type",params:{type: "boolean"}}];
+validate30.errors = [{instancePath:instancePath+"/auth/trust_proxy",schemaPath:"#/properties/auth/properties/trust_proxy/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid2 = _errs21 === errors;
@@ -5943,12 +6040,12 @@ const _errs24 = errors;
 if(errors === _errs24){
 if(typeof data9 === "string"){
 if(!pattern18.test(data9)){
-validate29.errors = [{instancePath:instancePath+"/auth/worker_token",schemaPath:"#/$defs/AccessToken/pattern",keyword:"pattern",params:{pattern: "^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$"}}];
+validate30.errors = [{instancePath:instancePath+"/auth/worker_token",schemaPath:"#/$defs/AccessToken/pattern",keyword:"pattern",params:{pattern: "^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$"}}];
 return false;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/auth/worker_token",schemaPath:"#/$defs/AccessToken/type",keyword:"type",params:{type: "string"}}];
+validate30.errors = [{instancePath:instancePath+"/auth/worker_token",schemaPath:"#/$defs/AccessToken/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -5964,7 +6061,7 @@ var valid2 = true;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/auth",schemaPath:"#/properties/auth/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath:instancePath+"/auth",schemaPath:"#/properties/auth/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -5998,7 +6095,7 @@ data10.microbatch_window_ms = 10;
 const _errs28 = errors;
 for(const key3 in data10){
 if(!(((((((key3 === "heartbeat_ms") || (key3 === "metrics_period_ms")) || (key3 === "cancel_on_disconnect")) || (key3 === "disconnect_grace_ms")) || (key3 === "narration_enabled")) || (key3 === "microbatch")) || (key3 === "microbatch_window_ms"))){
-validate29.errors = [{instancePath:instancePath+"/sse",schemaPath:"#/properties/sse/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key3}}];
+validate30.errors = [{instancePath:instancePath+"/sse",schemaPath:"#/properties/sse/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key3}}];
 return false;
 break;
 }
@@ -6007,13 +6104,13 @@ if(_errs28 === errors){
 let data11 = data10.heartbeat_ms;
 const _errs29 = errors;
 if(!(((typeof data11 == "number") && (!(data11 % 1) && !isNaN(data11))) && (isFinite(data11)))){
-validate29.errors = [{instancePath:instancePath+"/sse/heartbeat_ms",schemaPath:"#/properties/sse/properties/heartbeat_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/sse/heartbeat_ms",schemaPath:"#/properties/sse/properties/heartbeat_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs29){
 if((typeof data11 == "number") && (isFinite(data11))){
 if(data11 < 0 || isNaN(data11)){
-validate29.errors = [{instancePath:instancePath+"/sse/heartbeat_ms",schemaPath:"#/properties/sse/properties/heartbeat_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate30.errors = [{instancePath:instancePath+"/sse/heartbeat_ms",schemaPath:"#/properties/sse/properties/heartbeat_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -6023,13 +6120,13 @@ if(valid5){
 let data12 = data10.metrics_period_ms;
 const _errs31 = errors;
 if(!(((typeof data12 == "number") && (!(data12 % 1) && !isNaN(data12))) && (isFinite(data12)))){
-validate29.errors = [{instancePath:instancePath+"/sse/metrics_period_ms",schemaPath:"#/properties/sse/properties/metrics_period_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/sse/metrics_period_ms",schemaPath:"#/properties/sse/properties/metrics_period_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs31){
 if((typeof data12 == "number") && (isFinite(data12))){
 if(data12 < 10 || isNaN(data12)){
-validate29.errors = [{instancePath:instancePath+"/sse/metrics_period_ms",schemaPath:"#/properties/sse/properties/metrics_period_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
+validate30.errors = [{instancePath:instancePath+"/sse/metrics_period_ms",schemaPath:"#/properties/sse/properties/metrics_period_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
 return false;
 }
 }
@@ -6038,7 +6135,7 @@ var valid5 = _errs31 === errors;
 if(valid5){
 const _errs33 = errors;
 if(typeof data10.cancel_on_disconnect !== "boolean"){
-validate29.errors = [{instancePath:instancePath+"/sse/cancel_on_disconnect",schemaPath:"#/properties/sse/properties/cancel_on_disconnect/type",keyword:"type",params:{type: "boolean"}}];
+validate30.errors = [{instancePath:instancePath+"/sse/cancel_on_disconnect",schemaPath:"#/properties/sse/properties/cancel_on_disconnect/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid5 = _errs33 === errors;
@@ -6046,13 +6143,13 @@ if(valid5){
 let data14 = data10.disconnect_grace_ms;
 const _errs35 = errors;
 if(!(((typeof data14 == "number") && (!(data14 % 1) && !isNaN(data14))) && (isFinite(data14)))){
-validate29.errors = [{instancePath:instancePath+"/sse/disconnect_grace_ms",schemaPath:"#/properties/sse/properties/disconnect_grace_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/sse/disconnect_grace_ms",schemaPath:"#/properties/sse/properties/disconnect_grace_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs35){
 if((typeof data14 == "number") && (isFinite(data14))){
 if(data14 < 0 || isNaN(data14)){
-validate29.errors = [{instancePath:instancePath+"/sse/disconnect_grace_ms",schemaPath:"#/properties/sse/properties/disconnect_grace_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate30.errors = [{instancePath:instancePath+"/sse/disconnect_grace_ms",schemaPath:"#/properties/sse/properties/disconnect_grace_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -6061,14 +6158,14 @@ var valid5 = _errs35 === errors;
 if(valid5){
 const _errs37 = errors;
 if(typeof data10.narration_enabled !== "boolean"){
-validate29.errors = [{instancePath:instancePath+"/sse/narration_enabled",schemaPath:"#/properties/sse/properties/narration_enabled/type",keyword:"type",params:{type: "boolean"}}];
+validate30.errors = [{instancePath:instancePath+"/sse/narration_enabled",schemaPath:"#/properties/sse/properties/narration_enabled/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid5 = _errs37 === errors;
 if(valid5){
 const _errs39 = errors;
 if(typeof data10.microbatch !== "boolean"){
-validate29.errors = [{instancePath:instancePath+"/sse/microbatch",schemaPath:"#/properties/sse/properties/microbatch/type",keyword:"type",params:{type: "boolean"}}];
+validate30.errors = [{instancePath:instancePath+"/sse/microbatch",schemaPath:"#/properties/sse/properties/microbatch/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid5 = _errs39 === errors;
@@ -6076,18 +6173,18 @@ if(valid5){
 let data17 = data10.microbatch_window_ms;
 const _errs41 = errors;
 if(!(((typeof data17 == "number") && (!(data17 % 1) && !isNaN(data17))) && (isFinite(data17)))){
-validate29.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs41){
 if((typeof data17 == "number") && (isFinite(data17))){
 if(data17 > 1000 || isNaN(data17)){
-validate29.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1000}}];
+validate30.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1000}}];
 return false;
 }
 else {
 if(data17 < 1 || isNaN(data17)){
-validate29.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -6103,7 +6200,7 @@ var valid5 = _errs41 === errors;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/sse",schemaPath:"#/properties/sse/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath:instancePath+"/sse",schemaPath:"#/properties/sse/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -6125,7 +6222,7 @@ data18.idempotency_ttl_ms = 600000;
 const _errs45 = errors;
 for(const key4 in data18){
 if(!(((key4 === "capacity") || (key4 === "policy")) || (key4 === "idempotency_ttl_ms"))){
-validate29.errors = [{instancePath:instancePath+"/admission",schemaPath:"#/properties/admission/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key4}}];
+validate30.errors = [{instancePath:instancePath+"/admission",schemaPath:"#/properties/admission/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key4}}];
 return false;
 break;
 }
@@ -6134,13 +6231,13 @@ if(_errs45 === errors){
 let data19 = data18.capacity;
 const _errs46 = errors;
 if(!(((typeof data19 == "number") && (!(data19 % 1) && !isNaN(data19))) && (isFinite(data19)))){
-validate29.errors = [{instancePath:instancePath+"/admission/capacity",schemaPath:"#/properties/admission/properties/capacity/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/admission/capacity",schemaPath:"#/properties/admission/properties/capacity/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs46){
 if((typeof data19 == "number") && (isFinite(data19))){
 if(data19 < 1 || isNaN(data19)){
-validate29.errors = [{instancePath:instancePath+"/admission/capacity",schemaPath:"#/properties/admission/properties/capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/admission/capacity",schemaPath:"#/properties/admission/properties/capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -6150,11 +6247,11 @@ if(valid6){
 let data20 = data18.policy;
 const _errs48 = errors;
 if(typeof data20 !== "string"){
-validate29.errors = [{instancePath:instancePath+"/admission/policy",schemaPath:"#/$defs/FullPolicy/type",keyword:"type",params:{type: "string"}}];
+validate30.errors = [{instancePath:instancePath+"/admission/policy",schemaPath:"#/$defs/FullPolicy/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!(((data20 === "reject") || (data20 === "drop-lru")) || (data20 === "shed-low-priority"))){
-validate29.errors = [{instancePath:instancePath+"/admission/policy",schemaPath:"#/$defs/FullPolicy/enum",keyword:"enum",params:{allowedValues: schema57.enum}}];
+validate30.errors = [{instancePath:instancePath+"/admission/policy",schemaPath:"#/$defs/FullPolicy/enum",keyword:"enum",params:{allowedValues: schema58.enum}}];
 return false;
 }
 var valid6 = _errs48 === errors;
@@ -6162,13 +6259,13 @@ if(valid6){
 let data21 = data18.idempotency_ttl_ms;
 const _errs51 = errors;
 if(!(((typeof data21 == "number") && (!(data21 % 1) && !isNaN(data21))) && (isFinite(data21)))){
-validate29.errors = [{instancePath:instancePath+"/admission/idempotency_ttl_ms",schemaPath:"#/properties/admission/properties/idempotency_ttl_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/admission/idempotency_ttl_ms",schemaPath:"#/properties/admission/properties/idempotency_ttl_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs51){
 if((typeof data21 == "number") && (isFinite(data21))){
 if(data21 < 0 || isNaN(data21)){
-validate29.errors = [{instancePath:instancePath+"/admission/idempotency_ttl_ms",schemaPath:"#/properties/admission/properties/idempotency_ttl_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate30.errors = [{instancePath:instancePath+"/admission/idempotency_ttl_ms",schemaPath:"#/properties/admission/properties/idempotency_ttl_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -6179,7 +6276,7 @@ var valid6 = _errs51 === errors;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/admission",schemaPath:"#/properties/admission/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath:instancePath+"/admission",schemaPath:"#/properties/admission/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -6198,7 +6295,7 @@ data22.budgets = {};
 const _errs55 = errors;
 for(const key5 in data22){
 if(!(((key5 === "ttl_ms") || (key5 === "max_turns")) || (key5 === "budgets"))){
-validate29.errors = [{instancePath:instancePath+"/session",schemaPath:"#/properties/session/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key5}}];
+validate30.errors = [{instancePath:instancePath+"/session",schemaPath:"#/properties/session/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key5}}];
 return false;
 break;
 }
@@ -6207,13 +6304,13 @@ if(_errs55 === errors){
 let data23 = data22.ttl_ms;
 const _errs56 = errors;
 if(!(((typeof data23 == "number") && (!(data23 % 1) && !isNaN(data23))) && (isFinite(data23)))){
-validate29.errors = [{instancePath:instancePath+"/session/ttl_ms",schemaPath:"#/properties/session/properties/ttl_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/session/ttl_ms",schemaPath:"#/properties/session/properties/ttl_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs56){
 if((typeof data23 == "number") && (isFinite(data23))){
 if(data23 < 1 || isNaN(data23)){
-validate29.errors = [{instancePath:instancePath+"/session/ttl_ms",schemaPath:"#/properties/session/properties/ttl_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/session/ttl_ms",schemaPath:"#/properties/session/properties/ttl_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -6224,13 +6321,13 @@ if(data22.max_turns !== undefined){
 let data24 = data22.max_turns;
 const _errs58 = errors;
 if(!(((typeof data24 == "number") && (!(data24 % 1) && !isNaN(data24))) && (isFinite(data24)))){
-validate29.errors = [{instancePath:instancePath+"/session/max_turns",schemaPath:"#/properties/session/properties/max_turns/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/session/max_turns",schemaPath:"#/properties/session/properties/max_turns/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs58){
 if((typeof data24 == "number") && (isFinite(data24))){
 if(data24 < 1 || isNaN(data24)){
-validate29.errors = [{instancePath:instancePath+"/session/max_turns",schemaPath:"#/properties/session/properties/max_turns/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/session/max_turns",schemaPath:"#/properties/session/properties/max_turns/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -6248,7 +6345,7 @@ if(data25 && typeof data25 == "object" && !Array.isArray(data25)){
 const _errs62 = errors;
 for(const key6 in data25){
 if(!(((key6 === "tokens") || (key6 === "time_ms")) || (key6 === "cost"))){
-validate29.errors = [{instancePath:instancePath+"/session/budgets",schemaPath:"#/properties/session/properties/budgets/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key6}}];
+validate30.errors = [{instancePath:instancePath+"/session/budgets",schemaPath:"#/properties/session/properties/budgets/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key6}}];
 return false;
 break;
 }
@@ -6258,13 +6355,13 @@ if(data25.tokens !== undefined){
 let data26 = data25.tokens;
 const _errs63 = errors;
 if(!(((typeof data26 == "number") && (!(data26 % 1) && !isNaN(data26))) && (isFinite(data26)))){
-validate29.errors = [{instancePath:instancePath+"/session/budgets/tokens",schemaPath:"#/properties/session/properties/budgets/properties/tokens/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/session/budgets/tokens",schemaPath:"#/properties/session/properties/budgets/properties/tokens/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs63){
 if((typeof data26 == "number") && (isFinite(data26))){
 if(data26 < 0 || isNaN(data26)){
-validate29.errors = [{instancePath:instancePath+"/session/budgets/tokens",schemaPath:"#/properties/session/properties/budgets/properties/tokens/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate30.errors = [{instancePath:instancePath+"/session/budgets/tokens",schemaPath:"#/properties/session/properties/budgets/properties/tokens/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -6279,13 +6376,13 @@ if(data25.time_ms !== undefined){
 let data27 = data25.time_ms;
 const _errs65 = errors;
 if(!(((typeof data27 == "number") && (!(data27 % 1) && !isNaN(data27))) && (isFinite(data27)))){
-validate29.errors = [{instancePath:instancePath+"/session/budgets/time_ms",schemaPath:"#/properties/session/properties/budgets/properties/time_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/session/budgets/time_ms",schemaPath:"#/properties/session/properties/budgets/properties/time_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs65){
 if((typeof data27 == "number") && (isFinite(data27))){
 if(data27 < 0 || isNaN(data27)){
-validate29.errors = [{instancePath:instancePath+"/session/budgets/time_ms",schemaPath:"#/properties/session/properties/budgets/properties/time_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate30.errors = [{instancePath:instancePath+"/session/budgets/time_ms",schemaPath:"#/properties/session/properties/budgets/properties/time_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -6302,12 +6399,12 @@ const _errs67 = errors;
 if(errors === _errs67){
 if((typeof data28 == "number") && (isFinite(data28))){
 if(data28 < 0 || isNaN(data28)){
-validate29.errors = [{instancePath:instancePath+"/session/budgets/cost",schemaPath:"#/properties/session/properties/budgets/properties/cost/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate30.errors = [{instancePath:instancePath+"/session/budgets/cost",schemaPath:"#/properties/session/properties/budgets/properties/cost/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/session/budgets/cost",schemaPath:"#/properties/session/properties/budgets/properties/cost/type",keyword:"type",params:{type: "number"}}];
+validate30.errors = [{instancePath:instancePath+"/session/budgets/cost",schemaPath:"#/properties/session/properties/budgets/properties/cost/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
@@ -6321,7 +6418,7 @@ var valid9 = true;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/session/budgets",schemaPath:"#/properties/session/properties/budgets/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath:instancePath+"/session/budgets",schemaPath:"#/properties/session/properties/budgets/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -6331,7 +6428,7 @@ var valid8 = _errs60 === errors;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/session",schemaPath:"#/properties/session/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath:instancePath+"/session",schemaPath:"#/properties/session/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -6347,7 +6444,7 @@ data29.cost_per_output_token = 0.000002;
 const _errs71 = errors;
 for(const key7 in data29){
 if(!(key7 === "cost_per_output_token")){
-validate29.errors = [{instancePath:instancePath+"/budget",schemaPath:"#/properties/budget/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key7}}];
+validate30.errors = [{instancePath:instancePath+"/budget",schemaPath:"#/properties/budget/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key7}}];
 return false;
 break;
 }
@@ -6358,19 +6455,19 @@ const _errs72 = errors;
 if(errors === _errs72){
 if((typeof data30 == "number") && (isFinite(data30))){
 if(data30 < 0 || isNaN(data30)){
-validate29.errors = [{instancePath:instancePath+"/budget/cost_per_output_token",schemaPath:"#/properties/budget/properties/cost_per_output_token/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate30.errors = [{instancePath:instancePath+"/budget/cost_per_output_token",schemaPath:"#/properties/budget/properties/cost_per_output_token/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/budget/cost_per_output_token",schemaPath:"#/properties/budget/properties/cost_per_output_token/type",keyword:"type",params:{type: "number"}}];
+validate30.errors = [{instancePath:instancePath+"/budget/cost_per_output_token",schemaPath:"#/properties/budget/properties/cost_per_output_token/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/budget",schemaPath:"#/properties/budget/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath:instancePath+"/budget",schemaPath:"#/properties/budget/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -6386,20 +6483,20 @@ data31.allow_pin = true;
 const _errs76 = errors;
 for(const key8 in data31){
 if(!(key8 === "allow_pin")){
-validate29.errors = [{instancePath:instancePath+"/placement",schemaPath:"#/properties/placement/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key8}}];
+validate30.errors = [{instancePath:instancePath+"/placement",schemaPath:"#/properties/placement/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key8}}];
 return false;
 break;
 }
 }
 if(_errs76 === errors){
 if(typeof data31.allow_pin !== "boolean"){
-validate29.errors = [{instancePath:instancePath+"/placement/allow_pin",schemaPath:"#/properties/placement/properties/allow_pin/type",keyword:"type",params:{type: "boolean"}}];
+validate30.errors = [{instancePath:instancePath+"/placement/allow_pin",schemaPath:"#/properties/placement/properties/allow_pin/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/placement",schemaPath:"#/properties/placement/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath:instancePath+"/placement",schemaPath:"#/properties/placement/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -6418,7 +6515,7 @@ data33.continuations = 2;
 const _errs81 = errors;
 for(const key9 in data33){
 if(!((key9 === "max_attempts") || (key9 === "continuations"))){
-validate29.errors = [{instancePath:instancePath+"/retry",schemaPath:"#/properties/retry/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key9}}];
+validate30.errors = [{instancePath:instancePath+"/retry",schemaPath:"#/properties/retry/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key9}}];
 return false;
 break;
 }
@@ -6427,18 +6524,18 @@ if(_errs81 === errors){
 let data34 = data33.max_attempts;
 const _errs82 = errors;
 if(!(((typeof data34 == "number") && (!(data34 % 1) && !isNaN(data34))) && (isFinite(data34)))){
-validate29.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs82){
 if((typeof data34 == "number") && (isFinite(data34))){
 if(data34 > 100 || isNaN(data34)){
-validate29.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/maximum",keyword:"maximum",params:{comparison: "<=", limit: 100}}];
+validate30.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/maximum",keyword:"maximum",params:{comparison: "<=", limit: 100}}];
 return false;
 }
 else {
 if(data34 < 1 || isNaN(data34)){
-validate29.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -6449,18 +6546,18 @@ if(valid12){
 let data35 = data33.continuations;
 const _errs84 = errors;
 if(!(((typeof data35 == "number") && (!(data35 % 1) && !isNaN(data35))) && (isFinite(data35)))){
-validate29.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs84){
 if((typeof data35 == "number") && (isFinite(data35))){
 if(data35 > 100 || isNaN(data35)){
-validate29.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/maximum",keyword:"maximum",params:{comparison: "<=", limit: 100}}];
+validate30.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/maximum",keyword:"maximum",params:{comparison: "<=", limit: 100}}];
 return false;
 }
 else {
 if(data35 < 0 || isNaN(data35)){
-validate29.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate30.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -6471,7 +6568,7 @@ var valid12 = _errs84 === errors;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/retry",schemaPath:"#/properties/retry/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath:instancePath+"/retry",schemaPath:"#/properties/retry/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -6484,7 +6581,7 @@ if(data36 && typeof data36 == "object" && !Array.isArray(data36)){
 const _errs88 = errors;
 for(const key10 in data36){
 if(!(key10 === "kind")){
-validate29.errors = [{instancePath:instancePath+"/store",schemaPath:"#/properties/store/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key10}}];
+validate30.errors = [{instancePath:instancePath+"/store",schemaPath:"#/properties/store/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key10}}];
 return false;
 break;
 }
@@ -6493,18 +6590,18 @@ if(_errs88 === errors){
 if(data36.kind !== undefined){
 let data37 = data36.kind;
 if(typeof data37 !== "string"){
-validate29.errors = [{instancePath:instancePath+"/store/kind",schemaPath:"#/properties/store/properties/kind/type",keyword:"type",params:{type: "string"}}];
+validate30.errors = [{instancePath:instancePath+"/store/kind",schemaPath:"#/properties/store/properties/kind/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!((data37 === "sqlite") || (data37 === "memory"))){
-validate29.errors = [{instancePath:instancePath+"/store/kind",schemaPath:"#/properties/store/properties/kind/enum",keyword:"enum",params:{allowedValues: schema54.properties.store.properties.kind.enum}}];
+validate30.errors = [{instancePath:instancePath+"/store/kind",schemaPath:"#/properties/store/properties/kind/enum",keyword:"enum",params:{allowedValues: schema55.properties.store.properties.kind.enum}}];
 return false;
 }
 }
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/store",schemaPath:"#/properties/store/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath:instancePath+"/store",schemaPath:"#/properties/store/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -6523,7 +6620,7 @@ data38.max_age_s = 86400;
 const _errs93 = errors;
 for(const key11 in data38){
 if(!((key11 === "max_tasks") || (key11 === "max_age_s"))){
-validate29.errors = [{instancePath:instancePath+"/retention",schemaPath:"#/properties/retention/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key11}}];
+validate30.errors = [{instancePath:instancePath+"/retention",schemaPath:"#/properties/retention/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key11}}];
 return false;
 break;
 }
@@ -6532,13 +6629,13 @@ if(_errs93 === errors){
 let data39 = data38.max_tasks;
 const _errs94 = errors;
 if(!(((typeof data39 == "number") && (!(data39 % 1) && !isNaN(data39))) && (isFinite(data39)))){
-validate29.errors = [{instancePath:instancePath+"/retention/max_tasks",schemaPath:"#/properties/retention/properties/max_tasks/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/retention/max_tasks",schemaPath:"#/properties/retention/properties/max_tasks/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs94){
 if((typeof data39 == "number") && (isFinite(data39))){
 if(data39 < 0 || isNaN(data39)){
-validate29.errors = [{instancePath:instancePath+"/retention/max_tasks",schemaPath:"#/properties/retention/properties/max_tasks/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate30.errors = [{instancePath:instancePath+"/retention/max_tasks",schemaPath:"#/properties/retention/properties/max_tasks/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -6548,13 +6645,13 @@ if(valid14){
 let data40 = data38.max_age_s;
 const _errs96 = errors;
 if(!(((typeof data40 == "number") && (!(data40 % 1) && !isNaN(data40))) && (isFinite(data40)))){
-validate29.errors = [{instancePath:instancePath+"/retention/max_age_s",schemaPath:"#/properties/retention/properties/max_age_s/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/retention/max_age_s",schemaPath:"#/properties/retention/properties/max_age_s/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs96){
 if((typeof data40 == "number") && (isFinite(data40))){
 if(data40 < 0 || isNaN(data40)){
-validate29.errors = [{instancePath:instancePath+"/retention/max_age_s",schemaPath:"#/properties/retention/properties/max_age_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate30.errors = [{instancePath:instancePath+"/retention/max_age_s",schemaPath:"#/properties/retention/properties/max_age_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -6564,7 +6661,7 @@ var valid14 = _errs96 === errors;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/retention",schemaPath:"#/properties/retention/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath:instancePath+"/retention",schemaPath:"#/properties/retention/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -6586,7 +6683,7 @@ data41.transcripts = true;
 const _errs100 = errors;
 for(const key12 in data41){
 if(!(((key12 === "max_bytes") || (key12 === "retention_days")) || (key12 === "transcripts"))){
-validate29.errors = [{instancePath:instancePath+"/artifacts",schemaPath:"#/properties/artifacts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key12}}];
+validate30.errors = [{instancePath:instancePath+"/artifacts",schemaPath:"#/properties/artifacts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key12}}];
 return false;
 break;
 }
@@ -6595,13 +6692,13 @@ if(_errs100 === errors){
 let data42 = data41.max_bytes;
 const _errs101 = errors;
 if(!(((typeof data42 == "number") && (!(data42 % 1) && !isNaN(data42))) && (isFinite(data42)))){
-validate29.errors = [{instancePath:instancePath+"/artifacts/max_bytes",schemaPath:"#/properties/artifacts/properties/max_bytes/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/artifacts/max_bytes",schemaPath:"#/properties/artifacts/properties/max_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs101){
 if((typeof data42 == "number") && (isFinite(data42))){
 if(data42 < 1 || isNaN(data42)){
-validate29.errors = [{instancePath:instancePath+"/artifacts/max_bytes",schemaPath:"#/properties/artifacts/properties/max_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/artifacts/max_bytes",schemaPath:"#/properties/artifacts/properties/max_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -6613,12 +6710,12 @@ const _errs103 = errors;
 if(errors === _errs103){
 if((typeof data43 == "number") && (isFinite(data43))){
 if(data43 < 0 || isNaN(data43)){
-validate29.errors = [{instancePath:instancePath+"/artifacts/retention_days",schemaPath:"#/properties/artifacts/properties/retention_days/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate30.errors = [{instancePath:instancePath+"/artifacts/retention_days",schemaPath:"#/properties/artifacts/properties/retention_days/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/artifacts/retention_days",schemaPath:"#/properties/artifacts/properties/retention_days/type",keyword:"type",params:{type: "number"}}];
+validate30.errors = [{instancePath:instancePath+"/artifacts/retention_days",schemaPath:"#/properties/artifacts/properties/retention_days/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
@@ -6626,7 +6723,7 @@ var valid15 = _errs103 === errors;
 if(valid15){
 const _errs105 = errors;
 if(typeof data41.transcripts !== "boolean"){
-validate29.errors = [{instancePath:instancePath+"/artifacts/transcripts",schemaPath:"#/properties/artifacts/properties/transcripts/type",keyword:"type",params:{type: "boolean"}}];
+validate30.errors = [{instancePath:instancePath+"/artifacts/transcripts",schemaPath:"#/properties/artifacts/properties/transcripts/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid15 = _errs105 === errors;
@@ -6635,7 +6732,7 @@ var valid15 = _errs105 === errors;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/artifacts",schemaPath:"#/properties/artifacts/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath:instancePath+"/artifacts",schemaPath:"#/properties/artifacts/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -6651,7 +6748,7 @@ data45.dir = ".runtime";
 const _errs109 = errors;
 for(const key13 in data45){
 if(!(key13 === "dir")){
-validate29.errors = [{instancePath:instancePath+"/runtime",schemaPath:"#/properties/runtime/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key13}}];
+validate30.errors = [{instancePath:instancePath+"/runtime",schemaPath:"#/properties/runtime/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key13}}];
 return false;
 break;
 }
@@ -6662,19 +6759,19 @@ const _errs110 = errors;
 if(errors === _errs110){
 if(typeof data46 === "string"){
 if(!pattern4.test(data46)){
-validate29.errors = [{instancePath:instancePath+"/runtime/dir",schemaPath:"#/properties/runtime/properties/dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate30.errors = [{instancePath:instancePath+"/runtime/dir",schemaPath:"#/properties/runtime/properties/dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/runtime/dir",schemaPath:"#/properties/runtime/properties/dir/type",keyword:"type",params:{type: "string"}}];
+validate30.errors = [{instancePath:instancePath+"/runtime/dir",schemaPath:"#/properties/runtime/properties/dir/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/runtime",schemaPath:"#/properties/runtime/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath:instancePath+"/runtime",schemaPath:"#/properties/runtime/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -6690,7 +6787,7 @@ data47.poll_ms = 1000;
 const _errs114 = errors;
 for(const key14 in data47){
 if(!((key14 === "dir") || (key14 === "poll_ms"))){
-validate29.errors = [{instancePath:instancePath+"/handoff",schemaPath:"#/properties/handoff/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key14}}];
+validate30.errors = [{instancePath:instancePath+"/handoff",schemaPath:"#/properties/handoff/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key14}}];
 return false;
 break;
 }
@@ -6702,12 +6799,12 @@ const _errs115 = errors;
 if(errors === _errs115){
 if(typeof data48 === "string"){
 if(!pattern4.test(data48)){
-validate29.errors = [{instancePath:instancePath+"/handoff/dir",schemaPath:"#/properties/handoff/properties/dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate30.errors = [{instancePath:instancePath+"/handoff/dir",schemaPath:"#/properties/handoff/properties/dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/handoff/dir",schemaPath:"#/properties/handoff/properties/dir/type",keyword:"type",params:{type: "string"}}];
+validate30.errors = [{instancePath:instancePath+"/handoff/dir",schemaPath:"#/properties/handoff/properties/dir/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -6720,18 +6817,18 @@ if(valid17){
 let data49 = data47.poll_ms;
 const _errs117 = errors;
 if(!(((typeof data49 == "number") && (!(data49 % 1) && !isNaN(data49))) && (isFinite(data49)))){
-validate29.errors = [{instancePath:instancePath+"/handoff/poll_ms",schemaPath:"#/properties/handoff/properties/poll_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/handoff/poll_ms",schemaPath:"#/properties/handoff/properties/poll_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs117){
 if((typeof data49 == "number") && (isFinite(data49))){
 if(data49 > 2147483647 || isNaN(data49)){
-validate29.errors = [{instancePath:instancePath+"/handoff/poll_ms",schemaPath:"#/properties/handoff/properties/poll_ms/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
+validate30.errors = [{instancePath:instancePath+"/handoff/poll_ms",schemaPath:"#/properties/handoff/properties/poll_ms/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
 if(data49 < 10 || isNaN(data49)){
-validate29.errors = [{instancePath:instancePath+"/handoff/poll_ms",schemaPath:"#/properties/handoff/properties/poll_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
+validate30.errors = [{instancePath:instancePath+"/handoff/poll_ms",schemaPath:"#/properties/handoff/properties/poll_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
 return false;
 }
 }
@@ -6742,7 +6839,7 @@ var valid17 = _errs117 === errors;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/handoff",schemaPath:"#/properties/handoff/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath:instancePath+"/handoff",schemaPath:"#/properties/handoff/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -6758,7 +6855,7 @@ data50.cache_dir = "~/.cache/models";
 const _errs121 = errors;
 for(const key15 in data50){
 if(!((key15 === "cache_dir") || (key15 === "max_bytes"))){
-validate29.errors = [{instancePath:instancePath+"/models",schemaPath:"#/properties/models/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key15}}];
+validate30.errors = [{instancePath:instancePath+"/models",schemaPath:"#/properties/models/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key15}}];
 return false;
 break;
 }
@@ -6769,12 +6866,12 @@ const _errs122 = errors;
 if(errors === _errs122){
 if(typeof data51 === "string"){
 if(!pattern4.test(data51)){
-validate29.errors = [{instancePath:instancePath+"/models/cache_dir",schemaPath:"#/properties/models/properties/cache_dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate30.errors = [{instancePath:instancePath+"/models/cache_dir",schemaPath:"#/properties/models/properties/cache_dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/models/cache_dir",schemaPath:"#/properties/models/properties/cache_dir/type",keyword:"type",params:{type: "string"}}];
+validate30.errors = [{instancePath:instancePath+"/models/cache_dir",schemaPath:"#/properties/models/properties/cache_dir/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -6784,13 +6881,13 @@ if(data50.max_bytes !== undefined){
 let data52 = data50.max_bytes;
 const _errs124 = errors;
 if(!(((typeof data52 == "number") && (!(data52 % 1) && !isNaN(data52))) && (isFinite(data52)))){
-validate29.errors = [{instancePath:instancePath+"/models/max_bytes",schemaPath:"#/properties/models/properties/max_bytes/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/models/max_bytes",schemaPath:"#/properties/models/properties/max_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs124){
 if((typeof data52 == "number") && (isFinite(data52))){
 if(data52 < 1 || isNaN(data52)){
-validate29.errors = [{instancePath:instancePath+"/models/max_bytes",schemaPath:"#/properties/models/properties/max_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/models/max_bytes",schemaPath:"#/properties/models/properties/max_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -6804,7 +6901,7 @@ var valid18 = true;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/models",schemaPath:"#/properties/models/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath:instancePath+"/models",schemaPath:"#/properties/models/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -6820,7 +6917,7 @@ data53.trust_policy = {};
 const _errs128 = errors;
 for(const key16 in data53){
 if(!((key16 === "root") || (key16 === "trust_policy"))){
-validate29.errors = [{instancePath:instancePath+"/catalog",schemaPath:"#/properties/catalog/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key16}}];
+validate30.errors = [{instancePath:instancePath+"/catalog",schemaPath:"#/properties/catalog/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key16}}];
 return false;
 break;
 }
@@ -6832,12 +6929,12 @@ const _errs129 = errors;
 if(errors === _errs129){
 if(typeof data54 === "string"){
 if(!pattern4.test(data54)){
-validate29.errors = [{instancePath:instancePath+"/catalog/root",schemaPath:"#/properties/catalog/properties/root/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate30.errors = [{instancePath:instancePath+"/catalog/root",schemaPath:"#/properties/catalog/properties/root/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/catalog/root",schemaPath:"#/properties/catalog/properties/root/type",keyword:"type",params:{type: "string"}}];
+validate30.errors = [{instancePath:instancePath+"/catalog/root",schemaPath:"#/properties/catalog/properties/root/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -6869,7 +6966,7 @@ data55.ca_roots = [];
 const _errs133 = errors;
 for(const key17 in data55){
 if(!(((((key17 === "mode") || (key17 === "allowed_registries")) || (key17 === "require_signature")) || (key17 === "require_sbom")) || (key17 === "ca_roots"))){
-validate29.errors = [{instancePath:instancePath+"/catalog/trust_policy",schemaPath:"#/properties/catalog/properties/trust_policy/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key17}}];
+validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy",schemaPath:"#/properties/catalog/properties/trust_policy/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key17}}];
 return false;
 break;
 }
@@ -6878,11 +6975,11 @@ if(_errs133 === errors){
 let data56 = data55.mode;
 const _errs134 = errors;
 if(typeof data56 !== "string"){
-validate29.errors = [{instancePath:instancePath+"/catalog/trust_policy/mode",schemaPath:"#/properties/catalog/properties/trust_policy/properties/mode/type",keyword:"type",params:{type: "string"}}];
+validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/mode",schemaPath:"#/properties/catalog/properties/trust_policy/properties/mode/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!((data56 === "strict") || (data56 === "permissive"))){
-validate29.errors = [{instancePath:instancePath+"/catalog/trust_policy/mode",schemaPath:"#/properties/catalog/properties/trust_policy/properties/mode/enum",keyword:"enum",params:{allowedValues: schema54.properties.catalog.properties.trust_policy.properties.mode.enum}}];
+validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/mode",schemaPath:"#/properties/catalog/properties/trust_policy/properties/mode/enum",keyword:"enum",params:{allowedValues: schema55.properties.catalog.properties.trust_policy.properties.mode.enum}}];
 return false;
 }
 var valid20 = _errs134 === errors;
@@ -6899,12 +6996,12 @@ const _errs138 = errors;
 if(errors === _errs138){
 if(typeof data58 === "string"){
 if(!pattern25.test(data58)){
-validate29.errors = [{instancePath:instancePath+"/catalog/trust_policy/allowed_registries/" + i0,schemaPath:"#/properties/catalog/properties/trust_policy/properties/allowed_registries/items/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9.-]+(:\\d+)?$"}}];
+validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/allowed_registries/" + i0,schemaPath:"#/properties/catalog/properties/trust_policy/properties/allowed_registries/items/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9.-]+(:\\d+)?$"}}];
 return false;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/catalog/trust_policy/allowed_registries/" + i0,schemaPath:"#/properties/catalog/properties/trust_policy/properties/allowed_registries/items/type",keyword:"type",params:{type: "string"}}];
+validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/allowed_registries/" + i0,schemaPath:"#/properties/catalog/properties/trust_policy/properties/allowed_registries/items/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -6915,7 +7012,7 @@ break;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/catalog/trust_policy/allowed_registries",schemaPath:"#/properties/catalog/properties/trust_policy/properties/allowed_registries/type",keyword:"type",params:{type: "array"}}];
+validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/allowed_registries",schemaPath:"#/properties/catalog/properties/trust_policy/properties/allowed_registries/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -6923,14 +7020,14 @@ var valid20 = _errs136 === errors;
 if(valid20){
 const _errs140 = errors;
 if(typeof data55.require_signature !== "boolean"){
-validate29.errors = [{instancePath:instancePath+"/catalog/trust_policy/require_signature",schemaPath:"#/properties/catalog/properties/trust_policy/properties/require_signature/type",keyword:"type",params:{type: "boolean"}}];
+validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/require_signature",schemaPath:"#/properties/catalog/properties/trust_policy/properties/require_signature/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid20 = _errs140 === errors;
 if(valid20){
 const _errs142 = errors;
 if(typeof data55.require_sbom !== "boolean"){
-validate29.errors = [{instancePath:instancePath+"/catalog/trust_policy/require_sbom",schemaPath:"#/properties/catalog/properties/trust_policy/properties/require_sbom/type",keyword:"type",params:{type: "boolean"}}];
+validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/require_sbom",schemaPath:"#/properties/catalog/properties/trust_policy/properties/require_sbom/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid20 = _errs142 === errors;
@@ -6947,12 +7044,12 @@ const _errs146 = errors;
 if(errors === _errs146){
 if(typeof data62 === "string"){
 if(!pattern26.test(data62)){
-validate29.errors = [{instancePath:instancePath+"/catalog/trust_policy/ca_roots/" + i1,schemaPath:"#/properties/catalog/properties/trust_policy/properties/ca_roots/items/pattern",keyword:"pattern",params:{pattern: "^-----BEGIN CERTIFICATE-----"}}];
+validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/ca_roots/" + i1,schemaPath:"#/properties/catalog/properties/trust_policy/properties/ca_roots/items/pattern",keyword:"pattern",params:{pattern: "^-----BEGIN CERTIFICATE-----"}}];
 return false;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/catalog/trust_policy/ca_roots/" + i1,schemaPath:"#/properties/catalog/properties/trust_policy/properties/ca_roots/items/type",keyword:"type",params:{type: "string"}}];
+validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/ca_roots/" + i1,schemaPath:"#/properties/catalog/properties/trust_policy/properties/ca_roots/items/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -6963,7 +7060,7 @@ break;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/catalog/trust_policy/ca_roots",schemaPath:"#/properties/catalog/properties/trust_policy/properties/ca_roots/type",keyword:"type",params:{type: "array"}}];
+validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/ca_roots",schemaPath:"#/properties/catalog/properties/trust_policy/properties/ca_roots/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -6975,7 +7072,7 @@ var valid20 = _errs144 === errors;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/catalog/trust_policy",schemaPath:"#/properties/catalog/properties/trust_policy/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy",schemaPath:"#/properties/catalog/properties/trust_policy/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -6984,7 +7081,7 @@ var valid19 = _errs131 === errors;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/catalog",schemaPath:"#/properties/catalog/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath:instancePath+"/catalog",schemaPath:"#/properties/catalog/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -7006,7 +7103,7 @@ data63.allowlist = [];
 const _errs150 = errors;
 for(const key18 in data63){
 if(!(((key18 === "offline") || (key18 === "auto_fetch")) || (key18 === "allowlist"))){
-validate29.errors = [{instancePath:instancePath+"/policy",schemaPath:"#/properties/policy/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key18}}];
+validate30.errors = [{instancePath:instancePath+"/policy",schemaPath:"#/properties/policy/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key18}}];
 return false;
 break;
 }
@@ -7014,14 +7111,14 @@ break;
 if(_errs150 === errors){
 const _errs151 = errors;
 if(typeof data63.offline !== "boolean"){
-validate29.errors = [{instancePath:instancePath+"/policy/offline",schemaPath:"#/properties/policy/properties/offline/type",keyword:"type",params:{type: "boolean"}}];
+validate30.errors = [{instancePath:instancePath+"/policy/offline",schemaPath:"#/properties/policy/properties/offline/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid23 = _errs151 === errors;
 if(valid23){
 const _errs153 = errors;
 if(typeof data63.auto_fetch !== "boolean"){
-validate29.errors = [{instancePath:instancePath+"/policy/auto_fetch",schemaPath:"#/properties/policy/properties/auto_fetch/type",keyword:"type",params:{type: "boolean"}}];
+validate30.errors = [{instancePath:instancePath+"/policy/auto_fetch",schemaPath:"#/properties/policy/properties/auto_fetch/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid23 = _errs153 === errors;
@@ -7038,12 +7135,12 @@ const _errs157 = errors;
 if(errors === _errs157){
 if(typeof data67 === "string"){
 if(!pattern25.test(data67)){
-validate29.errors = [{instancePath:instancePath+"/policy/allowlist/" + i2,schemaPath:"#/properties/policy/properties/allowlist/items/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9.-]+(:\\d+)?$"}}];
+validate30.errors = [{instancePath:instancePath+"/policy/allowlist/" + i2,schemaPath:"#/properties/policy/properties/allowlist/items/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9.-]+(:\\d+)?$"}}];
 return false;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/policy/allowlist/" + i2,schemaPath:"#/properties/policy/properties/allowlist/items/type",keyword:"type",params:{type: "string"}}];
+validate30.errors = [{instancePath:instancePath+"/policy/allowlist/" + i2,schemaPath:"#/properties/policy/properties/allowlist/items/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
@@ -7054,7 +7151,7 @@ break;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/policy/allowlist",schemaPath:"#/properties/policy/properties/allowlist/type",keyword:"type",params:{type: "array"}}];
+validate30.errors = [{instancePath:instancePath+"/policy/allowlist",schemaPath:"#/properties/policy/properties/allowlist/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -7064,7 +7161,7 @@ var valid23 = _errs155 === errors;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/policy",schemaPath:"#/properties/policy/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath:instancePath+"/policy",schemaPath:"#/properties/policy/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -7083,7 +7180,7 @@ data68.format = "auto";
 const _errs161 = errors;
 for(const key19 in data68){
 if(!((key19 === "level") || (key19 === "format"))){
-validate29.errors = [{instancePath:instancePath+"/log",schemaPath:"#/properties/log/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key19}}];
+validate30.errors = [{instancePath:instancePath+"/log",schemaPath:"#/properties/log/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key19}}];
 return false;
 break;
 }
@@ -7092,11 +7189,11 @@ if(_errs161 === errors){
 let data69 = data68.level;
 const _errs162 = errors;
 if(typeof data69 !== "string"){
-validate29.errors = [{instancePath:instancePath+"/log/level",schemaPath:"#/properties/log/properties/level/type",keyword:"type",params:{type: "string"}}];
+validate30.errors = [{instancePath:instancePath+"/log/level",schemaPath:"#/properties/log/properties/level/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!(((((((data69 === "fatal") || (data69 === "error")) || (data69 === "warn")) || (data69 === "info")) || (data69 === "debug")) || (data69 === "trace")) || (data69 === "silent"))){
-validate29.errors = [{instancePath:instancePath+"/log/level",schemaPath:"#/properties/log/properties/level/enum",keyword:"enum",params:{allowedValues: schema54.properties.log.properties.level.enum}}];
+validate30.errors = [{instancePath:instancePath+"/log/level",schemaPath:"#/properties/log/properties/level/enum",keyword:"enum",params:{allowedValues: schema55.properties.log.properties.level.enum}}];
 return false;
 }
 var valid25 = _errs162 === errors;
@@ -7104,11 +7201,11 @@ if(valid25){
 let data70 = data68.format;
 const _errs164 = errors;
 if(typeof data70 !== "string"){
-validate29.errors = [{instancePath:instancePath+"/log/format",schemaPath:"#/properties/log/properties/format/type",keyword:"type",params:{type: "string"}}];
+validate30.errors = [{instancePath:instancePath+"/log/format",schemaPath:"#/properties/log/properties/format/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 if(!(((data70 === "json") || (data70 === "pretty")) || (data70 === "auto"))){
-validate29.errors = [{instancePath:instancePath+"/log/format",schemaPath:"#/properties/log/properties/format/enum",keyword:"enum",params:{allowedValues: schema54.properties.log.properties.format.enum}}];
+validate30.errors = [{instancePath:instancePath+"/log/format",schemaPath:"#/properties/log/properties/format/enum",keyword:"enum",params:{allowedValues: schema55.properties.log.properties.format.enum}}];
 return false;
 }
 var valid25 = _errs164 === errors;
@@ -7116,7 +7213,7 @@ var valid25 = _errs164 === errors;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/log",schemaPath:"#/properties/log/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath:instancePath+"/log",schemaPath:"#/properties/log/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -7167,8 +7264,8 @@ data71.trial_stable_s = 60;
 }
 const _errs168 = errors;
 for(const key20 in data71){
-if(!(func1.call(schema54.properties.supervision.properties, key20))){
-validate29.errors = [{instancePath:instancePath+"/supervision",schemaPath:"#/properties/supervision/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key20}}];
+if(!(func1.call(schema55.properties.supervision.properties, key20))){
+validate30.errors = [{instancePath:instancePath+"/supervision",schemaPath:"#/properties/supervision/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key20}}];
 return false;
 break;
 }
@@ -7177,13 +7274,13 @@ if(_errs168 === errors){
 let data72 = data71.initial_ms;
 const _errs169 = errors;
 if(!(((typeof data72 == "number") && (!(data72 % 1) && !isNaN(data72))) && (isFinite(data72)))){
-validate29.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs169){
 if((typeof data72 == "number") && (isFinite(data72))){
 if(data72 < 1 || isNaN(data72)){
-validate29.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -7193,13 +7290,13 @@ if(valid26){
 let data73 = data71.max_ms;
 const _errs171 = errors;
 if(!(((typeof data73 == "number") && (!(data73 % 1) && !isNaN(data73))) && (isFinite(data73)))){
-validate29.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs171){
 if((typeof data73 == "number") && (isFinite(data73))){
 if(data73 < 1 || isNaN(data73)){
-validate29.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -7211,12 +7308,12 @@ const _errs173 = errors;
 if(errors === _errs173){
 if((typeof data74 == "number") && (isFinite(data74))){
 if(data74 < 1 || isNaN(data74)){
-validate29.errors = [{instancePath:instancePath+"/supervision/factor",schemaPath:"#/properties/supervision/properties/factor/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/factor",schemaPath:"#/properties/supervision/properties/factor/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/supervision/factor",schemaPath:"#/properties/supervision/properties/factor/type",keyword:"type",params:{type: "number"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/factor",schemaPath:"#/properties/supervision/properties/factor/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
@@ -7227,18 +7324,18 @@ const _errs175 = errors;
 if(errors === _errs175){
 if((typeof data75 == "number") && (isFinite(data75))){
 if(data75 > 1 || isNaN(data75)){
-validate29.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1}}];
 return false;
 }
 else {
 if(data75 < 0 || isNaN(data75)){
-validate29.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/type",keyword:"type",params:{type: "number"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/type",keyword:"type",params:{type: "number"}}];
 return false;
 }
 }
@@ -7247,13 +7344,13 @@ if(valid26){
 let data76 = data71.max_restarts;
 const _errs177 = errors;
 if(!(((typeof data76 == "number") && (!(data76 % 1) && !isNaN(data76))) && (isFinite(data76)))){
-validate29.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs177){
 if((typeof data76 == "number") && (isFinite(data76))){
 if(data76 < 1 || isNaN(data76)){
-validate29.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -7263,13 +7360,13 @@ if(valid26){
 let data77 = data71.stable_s;
 const _errs179 = errors;
 if(!(((typeof data77 == "number") && (!(data77 % 1) && !isNaN(data77))) && (isFinite(data77)))){
-validate29.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs179){
 if((typeof data77 == "number") && (isFinite(data77))){
 if(data77 < 1 || isNaN(data77)){
-validate29.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -7279,13 +7376,13 @@ if(valid26){
 let data78 = data71.probe_interval_ms;
 const _errs181 = errors;
 if(!(((typeof data78 == "number") && (!(data78 % 1) && !isNaN(data78))) && (isFinite(data78)))){
-validate29.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs181){
 if((typeof data78 == "number") && (isFinite(data78))){
 if(data78 < 10 || isNaN(data78)){
-validate29.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
 return false;
 }
 }
@@ -7295,13 +7392,13 @@ if(valid26){
 let data79 = data71.probe_fail;
 const _errs183 = errors;
 if(!(((typeof data79 == "number") && (!(data79 % 1) && !isNaN(data79))) && (isFinite(data79)))){
-validate29.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs183){
 if((typeof data79 == "number") && (isFinite(data79))){
 if(data79 < 1 || isNaN(data79)){
-validate29.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -7311,13 +7408,13 @@ if(valid26){
 let data80 = data71.load_timeout_ms;
 const _errs185 = errors;
 if(!(((typeof data80 == "number") && (!(data80 % 1) && !isNaN(data80))) && (isFinite(data80)))){
-validate29.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs185){
 if((typeof data80 == "number") && (isFinite(data80))){
 if(data80 < 1 || isNaN(data80)){
-validate29.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -7327,13 +7424,13 @@ if(valid26){
 let data81 = data71.window_s;
 const _errs187 = errors;
 if(!(((typeof data81 == "number") && (!(data81 % 1) && !isNaN(data81))) && (isFinite(data81)))){
-validate29.errors = [{instancePath:instancePath+"/supervision/window_s",schemaPath:"#/properties/supervision/properties/window_s/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/window_s",schemaPath:"#/properties/supervision/properties/window_s/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs187){
 if((typeof data81 == "number") && (isFinite(data81))){
 if(data81 < 1 || isNaN(data81)){
-validate29.errors = [{instancePath:instancePath+"/supervision/window_s",schemaPath:"#/properties/supervision/properties/window_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/window_s",schemaPath:"#/properties/supervision/properties/window_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -7343,13 +7440,13 @@ if(valid26){
 let data82 = data71.breaker_threshold;
 const _errs189 = errors;
 if(!(((typeof data82 == "number") && (!(data82 % 1) && !isNaN(data82))) && (isFinite(data82)))){
-validate29.errors = [{instancePath:instancePath+"/supervision/breaker_threshold",schemaPath:"#/properties/supervision/properties/breaker_threshold/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/breaker_threshold",schemaPath:"#/properties/supervision/properties/breaker_threshold/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs189){
 if((typeof data82 == "number") && (isFinite(data82))){
 if(data82 < 1 || isNaN(data82)){
-validate29.errors = [{instancePath:instancePath+"/supervision/breaker_threshold",schemaPath:"#/properties/supervision/properties/breaker_threshold/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/breaker_threshold",schemaPath:"#/properties/supervision/properties/breaker_threshold/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -7359,13 +7456,13 @@ if(valid26){
 let data83 = data71.breaker_open_s;
 const _errs191 = errors;
 if(!(((typeof data83 == "number") && (!(data83 % 1) && !isNaN(data83))) && (isFinite(data83)))){
-validate29.errors = [{instancePath:instancePath+"/supervision/breaker_open_s",schemaPath:"#/properties/supervision/properties/breaker_open_s/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/breaker_open_s",schemaPath:"#/properties/supervision/properties/breaker_open_s/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs191){
 if((typeof data83 == "number") && (isFinite(data83))){
 if(data83 < 1 || isNaN(data83)){
-validate29.errors = [{instancePath:instancePath+"/supervision/breaker_open_s",schemaPath:"#/properties/supervision/properties/breaker_open_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/breaker_open_s",schemaPath:"#/properties/supervision/properties/breaker_open_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -7375,13 +7472,13 @@ if(valid26){
 let data84 = data71.trial_stable_s;
 const _errs193 = errors;
 if(!(((typeof data84 == "number") && (!(data84 % 1) && !isNaN(data84))) && (isFinite(data84)))){
-validate29.errors = [{instancePath:instancePath+"/supervision/trial_stable_s",schemaPath:"#/properties/supervision/properties/trial_stable_s/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/trial_stable_s",schemaPath:"#/properties/supervision/properties/trial_stable_s/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs193){
 if((typeof data84 == "number") && (isFinite(data84))){
 if(data84 < 1 || isNaN(data84)){
-validate29.errors = [{instancePath:instancePath+"/supervision/trial_stable_s",schemaPath:"#/properties/supervision/properties/trial_stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/trial_stable_s",schemaPath:"#/properties/supervision/properties/trial_stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -7402,7 +7499,7 @@ var valid26 = _errs193 === errors;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/supervision",schemaPath:"#/properties/supervision/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision",schemaPath:"#/properties/supervision/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -7413,7 +7510,7 @@ const _errs195 = errors;
 if(errors === _errs195){
 if(Array.isArray(data85)){
 if(data85.length < 1){
-validate29.errors = [{instancePath:instancePath+"/pools",schemaPath:"#/properties/pools/minItems",keyword:"minItems",params:{limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/pools",schemaPath:"#/properties/pools/minItems",keyword:"minItems",params:{limit: 1}}];
 return false;
 }
 else {
@@ -7421,8 +7518,8 @@ var valid27 = true;
 const len3 = data85.length;
 for(let i3=0; i3<len3; i3++){
 const _errs197 = errors;
-if(!(validate30(data85[i3], {instancePath:instancePath+"/pools/" + i3,parentData:data85,parentDataProperty:i3,rootData,dynamicAnchors}))){
-vErrors = vErrors === null ? validate30.errors : vErrors.concat(validate30.errors);
+if(!(validate31(data85[i3], {instancePath:instancePath+"/pools/" + i3,parentData:data85,parentDataProperty:i3,rootData,dynamicAnchors}))){
+vErrors = vErrors === null ? validate31.errors : vErrors.concat(validate31.errors);
 errors = vErrors.length;
 }
 var valid27 = _errs197 === errors;
@@ -7433,7 +7530,7 @@ break;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/pools",schemaPath:"#/properties/pools/type",keyword:"type",params:{type: "array"}}];
+validate30.errors = [{instancePath:instancePath+"/pools",schemaPath:"#/properties/pools/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -7458,7 +7555,7 @@ data87.max_parallel_loads = 1;
 const _errs200 = errors;
 for(const key21 in data87){
 if(!(((((key21 === "host_bytes") || (key21 === "devices")) || (key21 === "min_residency_ms")) || (key21 === "max_overtaken_ms")) || (key21 === "max_parallel_loads"))){
-validate29.errors = [{instancePath:instancePath+"/memory",schemaPath:"#/properties/memory/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key21}}];
+validate30.errors = [{instancePath:instancePath+"/memory",schemaPath:"#/properties/memory/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key21}}];
 return false;
 break;
 }
@@ -7468,13 +7565,13 @@ if(data87.host_bytes !== undefined){
 let data88 = data87.host_bytes;
 const _errs201 = errors;
 if(!(((typeof data88 == "number") && (!(data88 % 1) && !isNaN(data88))) && (isFinite(data88)))){
-validate29.errors = [{instancePath:instancePath+"/memory/host_bytes",schemaPath:"#/properties/memory/properties/host_bytes/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/memory/host_bytes",schemaPath:"#/properties/memory/properties/host_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs201){
 if((typeof data88 == "number") && (isFinite(data88))){
 if(data88 < 1 || isNaN(data88)){
-validate29.errors = [{instancePath:instancePath+"/memory/host_bytes",schemaPath:"#/properties/memory/properties/host_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/memory/host_bytes",schemaPath:"#/properties/memory/properties/host_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -7490,7 +7587,7 @@ const _errs203 = errors;
 if(errors === _errs203){
 if(Array.isArray(data89)){
 if(data89.length > 64){
-validate29.errors = [{instancePath:instancePath+"/memory/devices",schemaPath:"#/properties/memory/properties/devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
+validate30.errors = [{instancePath:instancePath+"/memory/devices",schemaPath:"#/properties/memory/properties/devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
 return false;
 }
 else {
@@ -7503,14 +7600,14 @@ if(errors === _errs205){
 if(data90 && typeof data90 == "object" && !Array.isArray(data90)){
 let missing0;
 if(((data90.id === undefined) && (missing0 = "id")) || ((data90.bytes === undefined) && (missing0 = "bytes"))){
-validate29.errors = [{instancePath:instancePath+"/memory/devices/" + i4,schemaPath:"#/properties/memory/properties/devices/items/required",keyword:"required",params:{missingProperty: missing0}}];
+validate30.errors = [{instancePath:instancePath+"/memory/devices/" + i4,schemaPath:"#/properties/memory/properties/devices/items/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
 const _errs207 = errors;
 for(const key22 in data90){
 if(!((key22 === "id") || (key22 === "bytes"))){
-validate29.errors = [{instancePath:instancePath+"/memory/devices/" + i4,schemaPath:"#/properties/memory/properties/devices/items/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key22}}];
+validate30.errors = [{instancePath:instancePath+"/memory/devices/" + i4,schemaPath:"#/properties/memory/properties/devices/items/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key22}}];
 return false;
 break;
 }
@@ -7520,18 +7617,18 @@ if(data90.id !== undefined){
 let data91 = data90.id;
 const _errs208 = errors;
 if(!(((typeof data91 == "number") && (!(data91 % 1) && !isNaN(data91))) && (isFinite(data91)))){
-validate29.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs208){
 if((typeof data91 == "number") && (isFinite(data91))){
 if(data91 > 1023 || isNaN(data91)){
-validate29.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
+validate30.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
 return false;
 }
 else {
 if(data91 < 0 || isNaN(data91)){
-validate29.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate30.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -7547,13 +7644,13 @@ if(data90.bytes !== undefined){
 let data92 = data90.bytes;
 const _errs210 = errors;
 if(!(((typeof data92 == "number") && (!(data92 % 1) && !isNaN(data92))) && (isFinite(data92)))){
-validate29.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/bytes",schemaPath:"#/properties/memory/properties/devices/items/properties/bytes/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/bytes",schemaPath:"#/properties/memory/properties/devices/items/properties/bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs210){
 if((typeof data92 == "number") && (isFinite(data92))){
 if(data92 < 1 || isNaN(data92)){
-validate29.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/bytes",schemaPath:"#/properties/memory/properties/devices/items/properties/bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/bytes",schemaPath:"#/properties/memory/properties/devices/items/properties/bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -7568,7 +7665,7 @@ var valid30 = true;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/memory/devices/" + i4,schemaPath:"#/properties/memory/properties/devices/items/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath:instancePath+"/memory/devices/" + i4,schemaPath:"#/properties/memory/properties/devices/items/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -7580,7 +7677,7 @@ break;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/memory/devices",schemaPath:"#/properties/memory/properties/devices/type",keyword:"type",params:{type: "array"}}];
+validate30.errors = [{instancePath:instancePath+"/memory/devices",schemaPath:"#/properties/memory/properties/devices/type",keyword:"type",params:{type: "array"}}];
 return false;
 }
 }
@@ -7589,13 +7686,13 @@ if(valid28){
 let data93 = data87.min_residency_ms;
 const _errs212 = errors;
 if(!(((typeof data93 == "number") && (!(data93 % 1) && !isNaN(data93))) && (isFinite(data93)))){
-validate29.errors = [{instancePath:instancePath+"/memory/min_residency_ms",schemaPath:"#/properties/memory/properties/min_residency_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/memory/min_residency_ms",schemaPath:"#/properties/memory/properties/min_residency_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs212){
 if((typeof data93 == "number") && (isFinite(data93))){
 if(data93 < 0 || isNaN(data93)){
-validate29.errors = [{instancePath:instancePath+"/memory/min_residency_ms",schemaPath:"#/properties/memory/properties/min_residency_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate30.errors = [{instancePath:instancePath+"/memory/min_residency_ms",schemaPath:"#/properties/memory/properties/min_residency_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -7605,13 +7702,13 @@ if(valid28){
 let data94 = data87.max_overtaken_ms;
 const _errs214 = errors;
 if(!(((typeof data94 == "number") && (!(data94 % 1) && !isNaN(data94))) && (isFinite(data94)))){
-validate29.errors = [{instancePath:instancePath+"/memory/max_overtaken_ms",schemaPath:"#/properties/memory/properties/max_overtaken_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/memory/max_overtaken_ms",schemaPath:"#/properties/memory/properties/max_overtaken_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs214){
 if((typeof data94 == "number") && (isFinite(data94))){
 if(data94 < 0 || isNaN(data94)){
-validate29.errors = [{instancePath:instancePath+"/memory/max_overtaken_ms",schemaPath:"#/properties/memory/properties/max_overtaken_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate30.errors = [{instancePath:instancePath+"/memory/max_overtaken_ms",schemaPath:"#/properties/memory/properties/max_overtaken_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -7621,18 +7718,18 @@ if(valid28){
 let data95 = data87.max_parallel_loads;
 const _errs216 = errors;
 if(!(((typeof data95 == "number") && (!(data95 % 1) && !isNaN(data95))) && (isFinite(data95)))){
-validate29.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs216){
 if((typeof data95 == "number") && (isFinite(data95))){
 if(data95 > 64 || isNaN(data95)){
-validate29.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
+validate30.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
 return false;
 }
 else {
 if(data95 < 1 || isNaN(data95)){
-validate29.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
@@ -7646,7 +7743,7 @@ var valid28 = _errs216 === errors;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/memory",schemaPath:"#/properties/memory/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath:instancePath+"/memory",schemaPath:"#/properties/memory/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -7662,7 +7759,7 @@ data96.cache_dir = "~/.cache/taskchart/engines";
 const _errs220 = errors;
 for(const key23 in data96){
 if(!(key23 === "cache_dir")){
-validate29.errors = [{instancePath:instancePath+"/engines",schemaPath:"#/properties/engines/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key23}}];
+validate30.errors = [{instancePath:instancePath+"/engines",schemaPath:"#/properties/engines/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key23}}];
 return false;
 break;
 }
@@ -7673,19 +7770,19 @@ const _errs221 = errors;
 if(errors === _errs221){
 if(typeof data97 === "string"){
 if(!pattern4.test(data97)){
-validate29.errors = [{instancePath:instancePath+"/engines/cache_dir",schemaPath:"#/properties/engines/properties/cache_dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+validate30.errors = [{instancePath:instancePath+"/engines/cache_dir",schemaPath:"#/properties/engines/properties/cache_dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/engines/cache_dir",schemaPath:"#/properties/engines/properties/cache_dir/type",keyword:"type",params:{type: "string"}}];
+validate30.errors = [{instancePath:instancePath+"/engines/cache_dir",schemaPath:"#/properties/engines/properties/cache_dir/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
 }
 }
 }
 else {
-validate29.errors = [{instancePath:instancePath+"/engines",schemaPath:"#/properties/engines/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath:instancePath+"/engines",schemaPath:"#/properties/engines/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
@@ -7713,11 +7810,11 @@ var valid0 = _errs218 === errors;
 }
 }
 else {
-validate29.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
+validate30.errors = [{instancePath,schemaPath:"#/type",keyword:"type",params:{type: "object"}}];
 return false;
 }
 }
-validate29.errors = vErrors;
+validate30.errors = vErrors;
 return errors === 0;
 }
-validate29.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
+validate30.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};

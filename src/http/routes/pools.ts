@@ -1,6 +1,6 @@
 import type { Pool } from '../../actors/pool.ts';
 import { poolHealth, poolSummary } from '../../actors/views.ts';
-import { parseDrain, parseReload } from '../../contract/validate.ts';
+import { parseDrain, parsePurge, parseReload } from '../../contract/validate.ts';
 import { failure, TaskchartError } from '../../errors.ts';
 import { readJson } from '../body.ts';
 import type { Handler, HttpOptions } from '../handler.ts';
@@ -11,8 +11,9 @@ export function poolRoutes({
   orchestrator,
   clock,
   body_limit_bytes,
+  purge,
   report,
-}: HttpOptions): Record<'listPools' | 'getPoolHealth' | 'drainPool' | 'reloadPool', Handler> {
+}: HttpOptions): Record<'listPools' | 'getPoolHealth' | 'drainPool' | 'reloadPool' | 'purgePool', Handler> {
   const known = (id: string): Pool => {
     const pool = orchestrator.pools.get(id);
     if (!pool) throw new TaskchartError(failure('NOT_FOUND', `pool id: there is no pool "${shorten(id)}"`));
@@ -49,6 +50,13 @@ export function poolRoutes({
       reloaded.catch((error: unknown) => {
         if (!(error instanceof TaskchartError)) report(error, ctx);
       });
+      ctx.status = 202;
+      ctx.body = { status: 'accepted' };
+    },
+
+    async purgePool(ctx) {
+      const pool = known(ctx['params'].id);
+      void purge.begin(pool, parsePurge(await readJson(ctx.req, body_limit_bytes)));
       ctx.status = 202;
       ctx.body = { status: 'accepted' };
     },

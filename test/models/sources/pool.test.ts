@@ -98,7 +98,7 @@ test('progress comes through the provisioner, until it has been canceled', async
     (progress) => progress.type === 'model.progress' && told.push(progress),
   );
   await until(() => told.length > 0);
-  t.deepEqual(told[0], { phase: 'fetching', bytes_done: 0, bytes_total: 100_000 });
+  t.like(told[0], { phase: 'fetching', bytes_done: 0, bytes_total: 100_000 });
   cancel();
   t.like(facts[0], { type: 'model.failed' });
   t.is(facts.length, 1);
