@@ -175,6 +175,7 @@ for (const mode of MODES) {
     `${mode}: a pool is drained and reloaded under load, and nothing that was accepted is lost`,
     async (t) => {
       const { submit, text, info, post, health, other } = await start(t, mode);
+      await text(await submit({ model_ref: 'one', max_tokens: 1 }));
       const ids: string[] = [];
       for (let i = 0; i < 6; i++) ids.push(await submit({ model_ref: 'one', max_tokens: 60 }));
       const reloading = post('/v1/pools/one/reload?wait=true', { new_model_ref: other });
