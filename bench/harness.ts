@@ -99,6 +99,10 @@ export class Program {
     }
   }
 
+  get pid(): number | undefined {
+    return this.#child.pid;
+  }
+
   /** Time on a processor so far, of all its threads, in milliseconds. */
   cpu(): number {
     const tasks = `/proc/${this.#child.pid}/task`;

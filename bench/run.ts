@@ -11,6 +11,7 @@ const benches: Readonly<Record<string, () => Promise<{ default: Bench }>>> = {
   'loop-delay': () => import('./loop-delay.ts'),
   start: () => import('./start.ts'),
   swap: () => import('./swap.ts'),
+  saturation: () => import('./saturation.ts'),
   soak: () => import('./soak.ts'),
   'soak-memory': async () => ({ default: (await import('./soak.ts')).inMemory }),
 };
@@ -19,7 +20,11 @@ const benches: Readonly<Record<string, () => Promise<{ default: Bench }>>> = {
 const LIMIT_MS = 120_000;
 
 /** Takes minutes, so it runs only where it is named, and may take this long. */
-const LONG_LIMIT_MS: Readonly<Record<string, number>> = { soak: 1_800_000, 'soak-memory': 1_800_000 };
+const LONG_LIMIT_MS: Readonly<Record<string, number>> = {
+  soak: 1_800_000,
+  'soak-memory': 1_800_000,
+  saturation: 1_800_000,
+};
 
 const names =
   process.argv.length > 2

@@ -4,12 +4,21 @@
  */
 export class OneAtATime {
   readonly #flush: () => Promise<void>;
+  readonly #gap_ms: number;
   #running: Promise<void> | undefined;
   #isWanted = false;
+  #isHasty = false;
+  #began_at = -Infinity;
+  #wake: (() => void) | undefined;
 
-  /** @param flush never rejects */
-  constructor(flush: () => Promise<void>) {
+  /**
+   * @param flush never rejects
+   * @param gap_ms least time from the beginning of a flush to that of the next, in milliseconds: what comes after a
+   * quiet time does not wait, and what comes in a stream goes in groups
+   */
+  constructor(flush: () => Promise<void>, gap_ms = 0) {
     this.#flush = flush;
+    this.#gap_ms = gap_ms;
   }
 
   want(): void {
@@ -17,17 +26,33 @@ export class OneAtATime {
     this.#running ??= this.#run();
   }
 
-  /** Resolves when nothing runs and nothing is wanted. */
+  /** Resolves when nothing runs and nothing is wanted; what is wanted does not wait any more. */
   async idle(): Promise<void> {
+    this.#isHasty = true;
+    this.#wake?.();
     await this.#running;
   }
 
   async #run(): Promise<void> {
     while (this.#isWanted) {
-      await new Promise<void>((resolve) => setImmediate(resolve));
+      await this.#pause();
       this.#isWanted = false;
+      this.#began_at = performance.now();
       await this.#flush();
     }
     this.#running = undefined;
+  }
+
+  async #pause(): Promise<void> {
+    const left_ms = this.#isHasty ? 0 : this.#began_at + this.#gap_ms - performance.now();
+    if (left_ms <= 0) return new Promise((resolve) => setImmediate(resolve));
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, left_ms);
+      this.#wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+    this.#wake = undefined;
   }
 }
