@@ -22,11 +22,8 @@ export default async function saturation(): Promise<Measure[]> {
   const port = await freePort();
   const server = spawn(
     'taskset',
-    [
-      ...['-c', '0', program],
-      ...['-m', fileOf('models/storyteller/storyteller.gguf'), '--host', '127.0.0.1', '--port', String(port)],
-      ...['-np', String(SLOTS), '-c', String(SLOTS * 512), '-t', '1', '--no-webui', '--cache-ram', '0'],
-    ],
+    `-c 0 ${program} -m ${fileOf('models/storyteller/storyteller.gguf')} --host 127.0.0.1 --port ${port} -np ${SLOTS}
+      -c ${SLOTS * 512} -t 1 --no-webui --cache-ram 0`.split(/\s+/),
     { stdio: 'ignore' },
   );
   const url = `http://127.0.0.1:${port}`;

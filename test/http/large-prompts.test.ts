@@ -1,5 +1,6 @@
 import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { setImmediate as turn } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import test from 'ava';
@@ -56,9 +57,9 @@ class Probe {
   }
 }
 
+/** Milliseconds on a processor so far; `process.threadCpuUsage` counts whole ticks of the kernel on some machines. */
 function threadTime(): number {
-  const { user, system } = process.threadCpuUsage();
-  return (user + system) / 1000;
+  return Number(readFileSync('/proc/thread-self/schedstat', 'latin1').split(' ')[0]) / 1e6;
 }
 
 function megabyteOf(text: string): string {
@@ -73,6 +74,16 @@ async function post(body: string, requests: number): Promise<LoadAnswer['statuse
   return statuses;
 }
 
+/** Milliseconds that this machine takes to parse a body and to write it, in the middle of several tries. */
+function roundTrip(body: string): number {
+  const times = Array.from({ length: 11 }, () => {
+    const before = threadTime();
+    JSON.stringify(JSON.parse(body));
+    return threadTime() - before;
+  });
+  return times.toSorted((a, b) => a - b)[5] as number;
+}
+
 const kinds = [
   ['prompts of a megabyte that are counted and refused', COUNTED, PROSE, 40, '400'],
   ['prompts of a megabyte that are not ASCII', COUNTED, CJK, 40, '400'],
@@ -84,13 +95,16 @@ for (const [title, fields, text, requests, status] of kinds) {
     const body = JSON.stringify({ ...request, ...fields, prompt: megabyteOf(text) });
     t.deepEqual(await post(body, 8), { [status]: 8 });
     const rounds: number[] = [];
+    // What is kept is parsed and written, each in one go, which no more turns can shorten.
+    const limit_ms = status === '202' ? Math.max(10, 2 * roundTrip(body)) : 10;
     // Threads that share a core with others do the same work in more time: one round in peace is enough.
-    while (rounds.length < 8 && !rounds.some((p99_ms) => p99_ms < 10)) {
+    while (rounds.length < 8 && !rounds.some((p99_ms) => p99_ms < limit_ms)) {
       const probe = new Probe();
       t.deepEqual(await post(body, requests), { [status]: requests });
       rounds.push(probe.p99());
     }
-    t.true(Math.min(...rounds) < 10, `${rounds.join(' ')} ms`);
+    t.log(`${Math.min(...rounds).toFixed(1)} ms, at most ${limit_ms.toFixed(1)}`);
+    t.true(Math.min(...rounds) < limit_ms, `${rounds.join(' ')} ms`);
   });
 }
 
