@@ -1,10 +1,11 @@
-import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo, Server as NetServer } from 'node:net';
 import type { Logger } from 'pino';
 import { HandoffWatcher } from './actors/handoff-watcher.ts';
 import { ConfigError, parseBindAddr } from './config.ts';
 import type { EmbeddedOrchestrator } from './embed.ts';
 import { FolderOfHandoffs, isElsewhere } from './engines/handoff-folder.ts';
+import { bothVersions } from './http/both-versions.ts';
 import { answerMalformed } from './http/malformed.ts';
 import { mountHttp } from './mount.ts';
 import { systemClock, type Clock } from './clock.ts';
@@ -40,10 +41,14 @@ export async function startServer(
   // Nobody may be told that there is no such task before it is known what there is.
   await core.recovered;
   const server = createServer({ requireHostHeader: false });
-  answerMalformed(server, (request, response) => void http.handler(request, response));
-  await listen(server, host, port);
+  const handle = (request: IncomingMessage, response: ServerResponse): void =>
+    void http.handler(request, response);
+  answerMalformed(server, handle);
+  const both = config.server.prefer_h2 ? bothVersions(server, handle) : undefined;
+  const door = both?.server ?? server;
+  await listen(door, host, port);
   handoff.start();
-  const url = `http://${host.includes(':') ? `[${host}]` : host}:${(server.address() as AddressInfo).port}`;
+  const url = `http://${host.includes(':') ? `[${host}]` : host}:${(door.address() as AddressInfo).port}`;
   return {
     url,
     async close(shutdown_ms) {
@@ -52,17 +57,21 @@ export async function startServer(
       await orchestrator.close(shutdown_ms);
       await watched;
       http.close();
-      const closed = new Promise<void>((resolve) => void server.close(() => resolve()));
+      const closed = new Promise<void>((resolve) => void door.close(() => resolve()));
       server.closeIdleConnections();
+      both?.closeIdle();
       // Every log is closed now: a reader that is still connected needs a moment to take it.
-      const force = setTimeout(() => server.closeAllConnections(), 1000);
+      const force = setTimeout(() => {
+        server.closeAllConnections();
+        both?.closeAll();
+      }, 1000);
       await closed;
       clearTimeout(force);
     },
   };
 }
 
-function listen(server: Server, host: string, port: number): Promise<void> {
+function listen(server: Server | NetServer, host: string, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
       const why =

@@ -5,13 +5,16 @@ import type { Pool } from './pool.ts';
 
 /** A pool as placement looks at it, for a task of this class. */
 export function candidateOf(pool: Pool, priority: Priority): PlacementPool {
-  const { spec, properties, queue } = pool;
+  const { spec, properties, queue, memoryRoom: room } = pool;
   return {
     id: spec.id,
     engine: spec.engine,
     model: pool.model,
     sampler_profile_version: spec.sampler_profile_version,
     device_mask: deviceMaskOf(pool.spec),
+    ...(room === undefined
+      ? {}
+      : { memory_free_bytes: room.free_bytes, memory_total_bytes: room.total_bytes }),
     ctx_max: pool.ctxMax,
     max_tokens_out: spec.max_tokens_out,
     workloads: properties?.workloads,

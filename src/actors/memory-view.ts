@@ -89,7 +89,7 @@ export class MemoryView {
 }
 
 /** As it was configured, else as it was measured, else as large as its file. */
-function memoryOf({ spec, properties, engines }: Pool): Record<string, number> {
+export function memoryOf({ spec, properties, engines }: Pool): Record<string, number> {
   const of_one =
     spec.memory_bytes ??
     properties?.memory_bytes ??

@@ -12,7 +12,7 @@ import {
   type SwapRules,
   type SwapView,
 } from '../scheduling/swap-view.ts';
-import { HOST, MemoryView } from './memory-view.ts';
+import { HOST, memoryOf, MemoryView } from './memory-view.ts';
 import type { Observers } from './observation.ts';
 import type { Pool } from './pool.ts';
 import type { TaskRecord } from './task-record.ts';
@@ -69,6 +69,27 @@ export class Memory {
   /** Why this pool is not loaded, where it waits for that. */
   waitOf(pool_id: string): MemoryWait | undefined {
     return this.#waits.get(pool_id);
+  }
+
+  /**
+   * Of the devices of a pool, the one with the least to spare: nothing that is spread over them can be larger there.
+   * Undefined where a device has no budget.
+   */
+  roomOf(pool: Pool): { free_bytes: number; total_bytes: number } | undefined {
+    const { host_bytes, devices: limited } = this.#options.budget;
+    // Asked at each admission: mostly nothing has a limit.
+    if (host_bytes === undefined && limited.length === 0) return undefined;
+    const { pools } = this.#view();
+    const devices = Object.keys(memoryOf(pool)).map((id) => this.#devices.find((device) => device.id === id));
+    const rooms = devices.map((device) => {
+      const total_bytes = device?.budget_bytes ?? Infinity;
+      const held = pools
+        .filter(({ state }) => state !== 'cold')
+        .reduce((sum, { memory_bytes }) => sum + (memory_bytes[device?.id ?? ''] ?? 0), 0);
+      return { free_bytes: Math.max(0, total_bytes - held), total_bytes };
+    });
+    const [least] = rooms.toSorted((a, b) => a.free_bytes - b.free_bytes);
+    return least && Number.isFinite(least.total_bytes) ? least : undefined;
   }
 
   /** Tasks that come after this place in the order of all admissions get no lease of the pool now. */

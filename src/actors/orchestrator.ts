@@ -337,6 +337,7 @@ export class Orchestrator {
         look: () => this.memory.look(),
         granted: (record) => this.memory.granted(pool, record),
         lastCall: () => this.memory.lastCallOf(blueprint.spec.id),
+        room: () => this.memory.roomOf(pool),
         wait: () => this.memory.waitOf(blueprint.spec.id),
         untilLoaded: () => this.memory.untilLoaded(pool),
       },

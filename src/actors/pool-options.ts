@@ -51,6 +51,8 @@ export interface PoolMemory {
   granted(record: TaskRecord): void;
   /** Tasks from this place in the order of all admissions on get no lease now. */
   lastCall(): number | undefined;
+  /** What its fullest device has to spare; undefined where that has no limit. */
+  room(): { free_bytes: number; total_bytes: number } | undefined;
   /** Why it is not loaded, where it waits for that. */
   wait(): { reason: string; human: string } | undefined;
   /** Milliseconds until the pool is expected to be loaded, where others have a say in it. */

@@ -94,6 +94,11 @@ export class Pool implements TaskHome, ForecastView {
     return this.engines.replicas.properties;
   }
 
+  /** What its fullest device has to spare, in bytes; undefined where that has no limit. */
+  get memoryRoom(): { free_bytes: number; total_bytes: number } | undefined {
+    return this.#options.memory.room();
+  }
+
   /** Why it is not loaded, where it waits for memory that it shares. */
   get memoryWait(): { reason: string; human: string } | undefined {
     return this.#options.memory.wait();

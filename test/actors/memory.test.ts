@@ -200,3 +200,33 @@ test('whatever comes, memory is never given twice, nobody waits for ever, and ev
   );
   t.pass();
 });
+
+test('a pool on several devices has as much to spare as the fullest of them, and a tie goes to whoever has more', async (t) => {
+  const rig = createRig({
+    devices: [
+      { id: 0, bytes: 24 * GB },
+      { id: 1, bytes: 12 * GB },
+    ],
+    spec: { devices: [0, 1], memory_bytes: 4 * GB },
+    others: [
+      { id: 'big', devices: [0], memory_bytes: 4 * GB },
+      { id: 'small', devices: [1], memory_bytes: 4 * GB },
+    ],
+  });
+  t.teardown(rig.close);
+  await rig.ready();
+  const roomOf = (id: string): number | undefined => rig.orchestrator.pools.get(id)?.memoryRoom?.free_bytes;
+  t.is(roomOf('scripted'), 4 * GB);
+  t.is(roomOf('big'), 16 * GB);
+  t.is(roomOf('small'), 4 * GB);
+  const id = (await rig.submit({ placement: { avoid_pools: ['scripted'] } })).task_id;
+  t.is(rig.record(id).pool_id, 'big');
+  const masked = (await rig.submit({ placement: { require_device_mask: '0,1' } })).task_id;
+  t.is(rig.record(masked).pool_id, 'scripted');
+  const other = (await rig.submit({ placement: { require_device_mask: '1' } })).task_id;
+  t.is(rig.record(other).pool_id, 'small');
+  const refused = await t.throwsAsync(rig.submit({ placement: { require_device_mask: '2' } }), {
+    instanceOf: TaskchartError,
+  });
+  t.is(refused?.failure.code, 'POOL_UNAVAILABLE');
+});

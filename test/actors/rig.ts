@@ -27,6 +27,7 @@ import { ScriptedEngine, type ScriptedRun } from './scripted-engine.ts';
 export interface RigOptions {
   /** What all pools may take together. */
   host_bytes?: number;
+  devices?: { id: number; bytes: number }[];
   swap?: Partial<SwapRules>;
   slots?: number;
   capacity?: number;
@@ -123,7 +124,7 @@ export function createRig(options: RigOptions = {}): Rig {
   const orchestrator = new Orchestrator(
     {
       memory: {
-        budget: { host_bytes: options.host_bytes, devices: [] },
+        budget: { host_bytes: options.host_bytes, devices: options.devices ?? [] },
         rules: { ...DEFAULT_SWAP_RULES, ...options.swap },
       },
       retained_tasks,

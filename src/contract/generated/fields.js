@@ -624,6 +624,11 @@ export const configFields = {
   "about": "address and port to listen on; port 0 takes any free one",
   "expects": "a string"
  },
+ "server.prefer_h2": {
+  "type": "boolean",
+  "about": "whether the port also speaks HTTP/2, in clear and to clients that begin with it; others get HTTP/1.1",
+  "expects": "true or false"
+ },
  "server.body_limit_bytes": {
   "type": "integer",
   "about": "largest request body that is read",

@@ -1922,6 +1922,10 @@ export interface Config {
      */
     bind_addr: string;
     /**
+     * Whether the port also speaks HTTP/2, in clear and to clients that begin with it; others get HTTP/1.1.
+     */
+    prefer_h2: boolean;
+    /**
      * Largest request body that is read. Bytes.
      */
     body_limit_bytes: number;
@@ -2660,6 +2664,10 @@ export interface ConfigInput {
      * Address and port to listen on; port 0 takes any free one. Anything but loopback (127.0.0.0/8, ::1, localhost) needs `auth.token`.
      */
     bind_addr?: string;
+    /**
+     * Whether the port also speaks HTTP/2, in clear and to clients that begin with it; others get HTTP/1.1.
+     */
+    prefer_h2?: boolean;
     /**
      * Largest request body that is read. Bytes.
      */

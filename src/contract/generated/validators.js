@@ -2485,7 +2485,7 @@ return errors === 0;
 validate29.evaluated = {"props":{"kind":true,"content":true,"tags":true,"parent":true,"metadata":true},"dynamicProps":false,"dynamicItems":false};
 
 export const validateConfig = validate30;
-const schema55 = {"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","additionalProperties":false,"properties":{"server":{"type":"object","default":{},"additionalProperties":false,"properties":{"bind_addr":{"type":"string","default":"127.0.0.1:8080"},"body_limit_bytes":{"type":"integer","minimum":1024,"default":10485760},"shutdown_ms":{"type":"integer","minimum":0,"default":10000}}},"auth":{"type":"object","default":{},"additionalProperties":false,"properties":{"token":{"$ref":"#/$defs/AccessToken"},"token_file":{"type":"string","pattern":"\\S"},"optional":{"type":"boolean","default":false},"trust_proxy":{"type":"boolean","default":false},"worker_token":{"$ref":"#/$defs/AccessToken"}}},"sse":{"type":"object","default":{},"additionalProperties":false,"properties":{"heartbeat_ms":{"type":"integer","minimum":0,"default":15000},"metrics_period_ms":{"type":"integer","minimum":10,"default":1000},"cancel_on_disconnect":{"type":"boolean","default":true},"disconnect_grace_ms":{"type":"integer","minimum":0,"default":10000},"narration_enabled":{"type":"boolean","default":false},"microbatch":{"type":"boolean","default":false},"microbatch_window_ms":{"type":"integer","minimum":1,"default":10,"maximum":1000}}},"admission":{"type":"object","default":{},"additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1,"default":256},"policy":{"$ref":"#/$defs/FullPolicy","default":"reject"},"idempotency_ttl_ms":{"type":"integer","minimum":0,"default":600000}}},"session":{"type":"object","default":{},"additionalProperties":false,"properties":{"ttl_ms":{"type":"integer","minimum":1,"default":600000},"max_turns":{"type":"integer","minimum":1},"budgets":{"type":"object","default":{},"additionalProperties":false,"properties":{"tokens":{"type":"integer","minimum":0},"time_ms":{"type":"integer","minimum":0},"cost":{"type":"number","minimum":0}}}}},"budget":{"type":"object","default":{},"additionalProperties":false,"properties":{"cost_per_output_token":{"type":"number","minimum":0,"default":0.000002}}},"placement":{"type":"object","default":{},"additionalProperties":false,"properties":{"allow_pin":{"type":"boolean","default":true}}},"retry":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_attempts":{"type":"integer","minimum":1,"default":3,"maximum":100},"continuations":{"type":"integer","minimum":0,"default":2,"maximum":100}}},"store":{"type":"object","default":{},"additionalProperties":false,"properties":{"kind":{"type":"string","enum":["sqlite","memory"]}}},"retention":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_tasks":{"type":"integer","minimum":0,"default":10000},"max_age_s":{"type":"integer","minimum":0,"default":86400}}},"artifacts":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_bytes":{"type":"integer","minimum":1,"default":268435456},"retention_days":{"type":"number","minimum":0,"default":30},"transcripts":{"type":"boolean","default":true}}},"runtime":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S","default":".runtime"}}},"handoff":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S"},"poll_ms":{"type":"integer","minimum":10,"maximum":2147483647,"default":1000}}},"models":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/models"},"max_bytes":{"type":"integer","minimum":1}}},"catalog":{"type":"object","default":{},"additionalProperties":false,"properties":{"root":{"type":"string","pattern":"\\S"},"trust_policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"mode":{"type":"string","enum":["strict","permissive"],"default":"permissive"},"allowed_registries":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}},"require_signature":{"type":"boolean","default":false},"require_sbom":{"type":"boolean","default":false},"ca_roots":{"type":"array","default":[],"items":{"type":"string","pattern":"^-----BEGIN CERTIFICATE-----"}}}}}},"policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"offline":{"type":"boolean","default":false},"auto_fetch":{"type":"boolean","default":true},"allowlist":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}}}},"log":{"type":"object","default":{},"additionalProperties":false,"properties":{"level":{"type":"string","enum":["fatal","error","warn","info","debug","trace","silent"],"default":"info"},"format":{"type":"string","enum":["json","pretty","auto"],"default":"auto"}}},"supervision":{"type":"object","default":{},"additionalProperties":false,"properties":{"initial_ms":{"type":"integer","minimum":1,"default":1000},"max_ms":{"type":"integer","minimum":1,"default":60000},"factor":{"type":"number","minimum":1,"default":2},"jitter":{"type":"number","minimum":0,"maximum":1,"default":0.1},"max_restarts":{"type":"integer","minimum":1,"default":10},"stable_s":{"type":"integer","minimum":1,"default":300},"probe_interval_ms":{"type":"integer","minimum":10,"default":5000},"probe_fail":{"type":"integer","minimum":1,"default":3},"load_timeout_ms":{"type":"integer","minimum":1,"default":120000},"window_s":{"type":"integer","minimum":1,"default":60},"breaker_threshold":{"type":"integer","minimum":1,"default":5},"breaker_open_s":{"type":"integer","minimum":1,"default":300},"trial_stable_s":{"type":"integer","minimum":1,"default":60}}},"pools":{"type":"array","minItems":1,"default":[{"id":"storyteller","engine":"llamacpp","model":"storyteller"}],"items":{"$ref":"#/$defs/PoolConfig"}},"memory":{"type":"object","additionalProperties":false,"default":{},"properties":{"host_bytes":{"type":"integer","minimum":1},"devices":{"type":"array","default":[],"maxItems":64,"items":{"type":"object","additionalProperties":false,"required":["id","bytes"],"properties":{"id":{"type":"integer","minimum":0,"maximum":1023},"bytes":{"type":"integer","minimum":1}}}},"min_residency_ms":{"type":"integer","minimum":0,"default":5000},"max_overtaken_ms":{"type":"integer","minimum":0,"default":180000},"max_parallel_loads":{"type":"integer","minimum":1,"maximum":64,"default":1}}},"engines":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/taskchart/engines"}}}},"$defs":{"FullPolicy":{"type":"string","enum":["reject","drop-lru","shed-low-priority"]},"PoolId":{"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"},"Slots":{"type":"integer","minimum":1,"maximum":1024},"Ctx":{"type":"integer","minimum":1,"maximum":2147483647},"MaxTokensOut":{"type":"integer","minimum":1,"maximum":2147483647},"Preload":{"type":"boolean"},"PoolQueue":{"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}},"PoolConfig":{"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]},"LlamacppPool":{"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}},"RemotePool":{"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}},"SyntheticPool":{"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}},"Provisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","binary","source","container","external","announced"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}},"binary":{"type":"object","additionalProperties":false,"properties":{"path":{"type":"string","pattern":"\\S"}}},"source":{"$ref":"#/$defs/EngineSource"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]}}},"RemoteProvisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["external","container","announced"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}}}},"ExternalServer":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"AccessToken":{"type":"string","pattern":"^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$"},"ApiKey":{"type":"string","pattern":"^[\\x21-\\x7e]+$"},"SyntheticConfig":{"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}},"PriorityRules":{"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}},"PoolAdmission":{"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}},"Timeouts":{"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}},"Replicas":{"type":"integer","minimum":1,"maximum":64},"Devices":{"type":"array","maxItems":64,"uniqueItems":true,"items":{"type":"integer","minimum":0,"maximum":1023}},"MemoryBytes":{"type":"integer","minimum":0},"Pinned":{"type":"boolean"},"IdleTtl":{"type":"integer","minimum":1},"EnginePorts":{"type":"array","maxItems":100,"items":{"type":"integer","minimum":1,"maximum":65535}},"EngineEnv":{"type":"object","propertyNames":{"pattern":"^[A-Za-z_][A-Za-z0-9_]*$"},"additionalProperties":{"type":"string"}},"EngineFlags":{"type":"array","maxItems":200,"items":{"type":"string","pattern":"^[^\\u0000]+$"}},"EngineContainer":{"type":"object","additionalProperties":false,"required":["image"],"properties":{"image":{"type":"string","pattern":"^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"},"tag":{"type":"string","pattern":"^[\\w][\\w.-]{0,127}$"},"digest":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"}}},"EngineSource":{"type":"object","additionalProperties":false,"properties":{"repo":{"type":"string","pattern":"^(https?://|file:///|/)\\S+$"},"ref":{"type":"string","pattern":"^[\\w][\\w./-]{0,254}$"},"submodules":{"type":"boolean","default":false},"build":{"$ref":"#/$defs/EngineBuild","default":{}}}},"EngineBuild":{"type":"object","additionalProperties":false,"properties":{"cmake_flags":{"type":"array","default":[],"maxItems":200,"items":{"type":"string","pattern":"^-D[A-Za-z_][A-Za-z0-9_]*(:[A-Z]+)?=.*$"}},"generator":{"type":"string","pattern":"\\S"},"cache_dir":{"type":"string","pattern":"\\S"}}}}};
+const schema55 = {"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","additionalProperties":false,"properties":{"server":{"type":"object","default":{},"additionalProperties":false,"properties":{"bind_addr":{"type":"string","default":"127.0.0.1:8080"},"prefer_h2":{"type":"boolean","default":false},"body_limit_bytes":{"type":"integer","minimum":1024,"default":10485760},"shutdown_ms":{"type":"integer","minimum":0,"default":10000}}},"auth":{"type":"object","default":{},"additionalProperties":false,"properties":{"token":{"$ref":"#/$defs/AccessToken"},"token_file":{"type":"string","pattern":"\\S"},"optional":{"type":"boolean","default":false},"trust_proxy":{"type":"boolean","default":false},"worker_token":{"$ref":"#/$defs/AccessToken"}}},"sse":{"type":"object","default":{},"additionalProperties":false,"properties":{"heartbeat_ms":{"type":"integer","minimum":0,"default":15000},"metrics_period_ms":{"type":"integer","minimum":10,"default":1000},"cancel_on_disconnect":{"type":"boolean","default":true},"disconnect_grace_ms":{"type":"integer","minimum":0,"default":10000},"narration_enabled":{"type":"boolean","default":false},"microbatch":{"type":"boolean","default":false},"microbatch_window_ms":{"type":"integer","minimum":1,"default":10,"maximum":1000}}},"admission":{"type":"object","default":{},"additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1,"default":256},"policy":{"$ref":"#/$defs/FullPolicy","default":"reject"},"idempotency_ttl_ms":{"type":"integer","minimum":0,"default":600000}}},"session":{"type":"object","default":{},"additionalProperties":false,"properties":{"ttl_ms":{"type":"integer","minimum":1,"default":600000},"max_turns":{"type":"integer","minimum":1},"budgets":{"type":"object","default":{},"additionalProperties":false,"properties":{"tokens":{"type":"integer","minimum":0},"time_ms":{"type":"integer","minimum":0},"cost":{"type":"number","minimum":0}}}}},"budget":{"type":"object","default":{},"additionalProperties":false,"properties":{"cost_per_output_token":{"type":"number","minimum":0,"default":0.000002}}},"placement":{"type":"object","default":{},"additionalProperties":false,"properties":{"allow_pin":{"type":"boolean","default":true}}},"retry":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_attempts":{"type":"integer","minimum":1,"default":3,"maximum":100},"continuations":{"type":"integer","minimum":0,"default":2,"maximum":100}}},"store":{"type":"object","default":{},"additionalProperties":false,"properties":{"kind":{"type":"string","enum":["sqlite","memory"]}}},"retention":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_tasks":{"type":"integer","minimum":0,"default":10000},"max_age_s":{"type":"integer","minimum":0,"default":86400}}},"artifacts":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_bytes":{"type":"integer","minimum":1,"default":268435456},"retention_days":{"type":"number","minimum":0,"default":30},"transcripts":{"type":"boolean","default":true}}},"runtime":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S","default":".runtime"}}},"handoff":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S"},"poll_ms":{"type":"integer","minimum":10,"maximum":2147483647,"default":1000}}},"models":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/models"},"max_bytes":{"type":"integer","minimum":1}}},"catalog":{"type":"object","default":{},"additionalProperties":false,"properties":{"root":{"type":"string","pattern":"\\S"},"trust_policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"mode":{"type":"string","enum":["strict","permissive"],"default":"permissive"},"allowed_registries":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}},"require_signature":{"type":"boolean","default":false},"require_sbom":{"type":"boolean","default":false},"ca_roots":{"type":"array","default":[],"items":{"type":"string","pattern":"^-----BEGIN CERTIFICATE-----"}}}}}},"policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"offline":{"type":"boolean","default":false},"auto_fetch":{"type":"boolean","default":true},"allowlist":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}}}},"log":{"type":"object","default":{},"additionalProperties":false,"properties":{"level":{"type":"string","enum":["fatal","error","warn","info","debug","trace","silent"],"default":"info"},"format":{"type":"string","enum":["json","pretty","auto"],"default":"auto"}}},"supervision":{"type":"object","default":{},"additionalProperties":false,"properties":{"initial_ms":{"type":"integer","minimum":1,"default":1000},"max_ms":{"type":"integer","minimum":1,"default":60000},"factor":{"type":"number","minimum":1,"default":2},"jitter":{"type":"number","minimum":0,"maximum":1,"default":0.1},"max_restarts":{"type":"integer","minimum":1,"default":10},"stable_s":{"type":"integer","minimum":1,"default":300},"probe_interval_ms":{"type":"integer","minimum":10,"default":5000},"probe_fail":{"type":"integer","minimum":1,"default":3},"load_timeout_ms":{"type":"integer","minimum":1,"default":120000},"window_s":{"type":"integer","minimum":1,"default":60},"breaker_threshold":{"type":"integer","minimum":1,"default":5},"breaker_open_s":{"type":"integer","minimum":1,"default":300},"trial_stable_s":{"type":"integer","minimum":1,"default":60}}},"pools":{"type":"array","minItems":1,"default":[{"id":"storyteller","engine":"llamacpp","model":"storyteller"}],"items":{"$ref":"#/$defs/PoolConfig"}},"memory":{"type":"object","additionalProperties":false,"default":{},"properties":{"host_bytes":{"type":"integer","minimum":1},"devices":{"type":"array","default":[],"maxItems":64,"items":{"type":"object","additionalProperties":false,"required":["id","bytes"],"properties":{"id":{"type":"integer","minimum":0,"maximum":1023},"bytes":{"type":"integer","minimum":1}}}},"min_residency_ms":{"type":"integer","minimum":0,"default":5000},"max_overtaken_ms":{"type":"integer","minimum":0,"default":180000},"max_parallel_loads":{"type":"integer","minimum":1,"maximum":64,"default":1}}},"engines":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/taskchart/engines"}}}},"$defs":{"FullPolicy":{"type":"string","enum":["reject","drop-lru","shed-low-priority"]},"PoolId":{"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"},"Slots":{"type":"integer","minimum":1,"maximum":1024},"Ctx":{"type":"integer","minimum":1,"maximum":2147483647},"MaxTokensOut":{"type":"integer","minimum":1,"maximum":2147483647},"Preload":{"type":"boolean"},"PoolQueue":{"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}},"PoolConfig":{"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]},"LlamacppPool":{"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}},"RemotePool":{"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}},"SyntheticPool":{"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}},"Provisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","binary","source","container","external","announced"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}},"binary":{"type":"object","additionalProperties":false,"properties":{"path":{"type":"string","pattern":"\\S"}}},"source":{"$ref":"#/$defs/EngineSource"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]}}},"RemoteProvisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["external","container","announced"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}}}},"ExternalServer":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"AccessToken":{"type":"string","pattern":"^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$"},"ApiKey":{"type":"string","pattern":"^[\\x21-\\x7e]+$"},"SyntheticConfig":{"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}},"PriorityRules":{"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}},"PoolAdmission":{"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}},"Timeouts":{"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}},"Replicas":{"type":"integer","minimum":1,"maximum":64},"Devices":{"type":"array","maxItems":64,"uniqueItems":true,"items":{"type":"integer","minimum":0,"maximum":1023}},"MemoryBytes":{"type":"integer","minimum":0},"Pinned":{"type":"boolean"},"IdleTtl":{"type":"integer","minimum":1},"EnginePorts":{"type":"array","maxItems":100,"items":{"type":"integer","minimum":1,"maximum":65535}},"EngineEnv":{"type":"object","propertyNames":{"pattern":"^[A-Za-z_][A-Za-z0-9_]*$"},"additionalProperties":{"type":"string"}},"EngineFlags":{"type":"array","maxItems":200,"items":{"type":"string","pattern":"^[^\\u0000]+$"}},"EngineContainer":{"type":"object","additionalProperties":false,"required":["image"],"properties":{"image":{"type":"string","pattern":"^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"},"tag":{"type":"string","pattern":"^[\\w][\\w.-]{0,127}$"},"digest":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"}}},"EngineSource":{"type":"object","additionalProperties":false,"properties":{"repo":{"type":"string","pattern":"^(https?://|file:///|/)\\S+$"},"ref":{"type":"string","pattern":"^[\\w][\\w./-]{0,254}$"},"submodules":{"type":"boolean","default":false},"build":{"$ref":"#/$defs/EngineBuild","default":{}}}},"EngineBuild":{"type":"object","additionalProperties":false,"properties":{"cmake_flags":{"type":"array","default":[],"maxItems":200,"items":{"type":"string","pattern":"^-D[A-Za-z_][A-Za-z0-9_]*(:[A-Z]+)?=.*$"}},"generator":{"type":"string","pattern":"\\S"},"cache_dir":{"type":"string","pattern":"\\S"}}}}};
 const schema56 = {"type":"string","pattern":"^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$"};
 const schema58 = {"type":"string","enum":["reject","drop-lru","shed-low-priority"]};
 const func1 = Object.prototype.hasOwnProperty;
@@ -5893,6 +5893,9 @@ if(data0 && typeof data0 == "object" && !Array.isArray(data0)){
 if(data0.bind_addr === undefined){
 data0.bind_addr = "127.0.0.1:8080";
 }
+if(data0.prefer_h2 === undefined){
+data0.prefer_h2 = false;
+}
 if(data0.body_limit_bytes === undefined){
 data0.body_limit_bytes = 10485760;
 }
@@ -5901,7 +5904,7 @@ data0.shutdown_ms = 10000;
 }
 const _errs4 = errors;
 for(const key1 in data0){
-if(!(((key1 === "bind_addr") || (key1 === "body_limit_bytes")) || (key1 === "shutdown_ms"))){
+if(!((((key1 === "bind_addr") || (key1 === "prefer_h2")) || (key1 === "body_limit_bytes")) || (key1 === "shutdown_ms"))){
 validate30.errors = [{instancePath:instancePath+"/server",schemaPath:"#/properties/server/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key1}}];
 return false;
 break;
@@ -5915,37 +5918,45 @@ return false;
 }
 var valid1 = _errs5 === errors;
 if(valid1){
-let data2 = data0.body_limit_bytes;
 const _errs7 = errors;
-if(!(((typeof data2 == "number") && (!(data2 % 1) && !isNaN(data2))) && (isFinite(data2)))){
+if(typeof data0.prefer_h2 !== "boolean"){
+validate30.errors = [{instancePath:instancePath+"/server/prefer_h2",schemaPath:"#/properties/server/properties/prefer_h2/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+var valid1 = _errs7 === errors;
+if(valid1){
+let data3 = data0.body_limit_bytes;
+const _errs9 = errors;
+if(!(((typeof data3 == "number") && (!(data3 % 1) && !isNaN(data3))) && (isFinite(data3)))){
 validate30.errors = [{instancePath:instancePath+"/server/body_limit_bytes",schemaPath:"#/properties/server/properties/body_limit_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs7){
-if((typeof data2 == "number") && (isFinite(data2))){
-if(data2 < 1024 || isNaN(data2)){
+if(errors === _errs9){
+if((typeof data3 == "number") && (isFinite(data3))){
+if(data3 < 1024 || isNaN(data3)){
 validate30.errors = [{instancePath:instancePath+"/server/body_limit_bytes",schemaPath:"#/properties/server/properties/body_limit_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1024}}];
 return false;
 }
 }
 }
-var valid1 = _errs7 === errors;
+var valid1 = _errs9 === errors;
 if(valid1){
-let data3 = data0.shutdown_ms;
-const _errs9 = errors;
-if(!(((typeof data3 == "number") && (!(data3 % 1) && !isNaN(data3))) && (isFinite(data3)))){
+let data4 = data0.shutdown_ms;
+const _errs11 = errors;
+if(!(((typeof data4 == "number") && (!(data4 % 1) && !isNaN(data4))) && (isFinite(data4)))){
 validate30.errors = [{instancePath:instancePath+"/server/shutdown_ms",schemaPath:"#/properties/server/properties/shutdown_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs9){
-if((typeof data3 == "number") && (isFinite(data3))){
-if(data3 < 0 || isNaN(data3)){
+if(errors === _errs11){
+if((typeof data4 == "number") && (isFinite(data4))){
+if(data4 < 0 || isNaN(data4)){
 validate30.errors = [{instancePath:instancePath+"/server/shutdown_ms",schemaPath:"#/properties/server/properties/shutdown_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 }
-var valid1 = _errs9 === errors;
+var valid1 = _errs11 === errors;
+}
 }
 }
 }
@@ -5957,32 +5968,32 @@ return false;
 }
 var valid0 = _errs2 === errors;
 if(valid0){
-let data4 = data.auth;
-const _errs11 = errors;
-if(errors === _errs11){
-if(data4 && typeof data4 == "object" && !Array.isArray(data4)){
-if(data4.optional === undefined){
-data4.optional = false;
-}
-if(data4.trust_proxy === undefined){
-data4.trust_proxy = false;
-}
+let data5 = data.auth;
 const _errs13 = errors;
-for(const key2 in data4){
+if(errors === _errs13){
+if(data5 && typeof data5 == "object" && !Array.isArray(data5)){
+if(data5.optional === undefined){
+data5.optional = false;
+}
+if(data5.trust_proxy === undefined){
+data5.trust_proxy = false;
+}
+const _errs15 = errors;
+for(const key2 in data5){
 if(!(((((key2 === "token") || (key2 === "token_file")) || (key2 === "optional")) || (key2 === "trust_proxy")) || (key2 === "worker_token"))){
 validate30.errors = [{instancePath:instancePath+"/auth",schemaPath:"#/properties/auth/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key2}}];
 return false;
 break;
 }
 }
-if(_errs13 === errors){
-if(data4.token !== undefined){
-let data5 = data4.token;
-const _errs14 = errors;
-const _errs15 = errors;
-if(errors === _errs15){
-if(typeof data5 === "string"){
-if(!pattern18.test(data5)){
+if(_errs15 === errors){
+if(data5.token !== undefined){
+let data6 = data5.token;
+const _errs16 = errors;
+const _errs17 = errors;
+if(errors === _errs17){
+if(typeof data6 === "string"){
+if(!pattern18.test(data6)){
 validate30.errors = [{instancePath:instancePath+"/auth/token",schemaPath:"#/$defs/AccessToken/pattern",keyword:"pattern",params:{pattern: "^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$"}}];
 return false;
 }
@@ -5992,18 +6003,18 @@ validate30.errors = [{instancePath:instancePath+"/auth/token",schemaPath:"#/$def
 return false;
 }
 }
-var valid2 = _errs14 === errors;
+var valid2 = _errs16 === errors;
 }
 else {
 var valid2 = true;
 }
 if(valid2){
-if(data4.token_file !== undefined){
-let data6 = data4.token_file;
-const _errs17 = errors;
-if(errors === _errs17){
-if(typeof data6 === "string"){
-if(!pattern4.test(data6)){
+if(data5.token_file !== undefined){
+let data7 = data5.token_file;
+const _errs19 = errors;
+if(errors === _errs19){
+if(typeof data7 === "string"){
+if(!pattern4.test(data7)){
 validate30.errors = [{instancePath:instancePath+"/auth/token_file",schemaPath:"#/properties/auth/properties/token_file/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
@@ -6013,33 +6024,33 @@ validate30.errors = [{instancePath:instancePath+"/auth/token_file",schemaPath:"#
 return false;
 }
 }
-var valid2 = _errs17 === errors;
+var valid2 = _errs19 === errors;
 }
 else {
 var valid2 = true;
 }
 if(valid2){
-const _errs19 = errors;
-if(typeof data4.optional !== "boolean"){
-validate30.errors = [{instancePath:instancePath+"/auth/optional",schemaPath:"#/properties/auth/properties/optional/type",keyword:"type",params:{type: "boolean"}}];
-return false;
-}
-var valid2 = _errs19 === errors;
-if(valid2){
 const _errs21 = errors;
-if(typeof data4.trust_proxy !== "boolean"){
-validate30.errors = [{instancePath:instancePath+"/auth/trust_proxy",schemaPath:"#/properties/auth/properties/trust_proxy/type",keyword:"type",params:{type: "boolean"}}];
+if(typeof data5.optional !== "boolean"){
+validate30.errors = [{instancePath:instancePath+"/auth/optional",schemaPath:"#/properties/auth/properties/optional/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid2 = _errs21 === errors;
 if(valid2){
-if(data4.worker_token !== undefined){
-let data9 = data4.worker_token;
 const _errs23 = errors;
-const _errs24 = errors;
-if(errors === _errs24){
-if(typeof data9 === "string"){
-if(!pattern18.test(data9)){
+if(typeof data5.trust_proxy !== "boolean"){
+validate30.errors = [{instancePath:instancePath+"/auth/trust_proxy",schemaPath:"#/properties/auth/properties/trust_proxy/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+var valid2 = _errs23 === errors;
+if(valid2){
+if(data5.worker_token !== undefined){
+let data10 = data5.worker_token;
+const _errs25 = errors;
+const _errs26 = errors;
+if(errors === _errs26){
+if(typeof data10 === "string"){
+if(!pattern18.test(data10)){
 validate30.errors = [{instancePath:instancePath+"/auth/worker_token",schemaPath:"#/$defs/AccessToken/pattern",keyword:"pattern",params:{pattern: "^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$"}}];
 return false;
 }
@@ -6049,7 +6060,7 @@ validate30.errors = [{instancePath:instancePath+"/auth/worker_token",schemaPath:
 return false;
 }
 }
-var valid2 = _errs23 === errors;
+var valid2 = _errs25 === errors;
 }
 else {
 var valid2 = true;
@@ -6065,132 +6076,132 @@ validate30.errors = [{instancePath:instancePath+"/auth",schemaPath:"#/properties
 return false;
 }
 }
-var valid0 = _errs11 === errors;
+var valid0 = _errs13 === errors;
 if(valid0){
-let data10 = data.sse;
-const _errs26 = errors;
-if(errors === _errs26){
-if(data10 && typeof data10 == "object" && !Array.isArray(data10)){
-if(data10.heartbeat_ms === undefined){
-data10.heartbeat_ms = 15000;
-}
-if(data10.metrics_period_ms === undefined){
-data10.metrics_period_ms = 1000;
-}
-if(data10.cancel_on_disconnect === undefined){
-data10.cancel_on_disconnect = true;
-}
-if(data10.disconnect_grace_ms === undefined){
-data10.disconnect_grace_ms = 10000;
-}
-if(data10.narration_enabled === undefined){
-data10.narration_enabled = false;
-}
-if(data10.microbatch === undefined){
-data10.microbatch = false;
-}
-if(data10.microbatch_window_ms === undefined){
-data10.microbatch_window_ms = 10;
-}
+let data11 = data.sse;
 const _errs28 = errors;
-for(const key3 in data10){
+if(errors === _errs28){
+if(data11 && typeof data11 == "object" && !Array.isArray(data11)){
+if(data11.heartbeat_ms === undefined){
+data11.heartbeat_ms = 15000;
+}
+if(data11.metrics_period_ms === undefined){
+data11.metrics_period_ms = 1000;
+}
+if(data11.cancel_on_disconnect === undefined){
+data11.cancel_on_disconnect = true;
+}
+if(data11.disconnect_grace_ms === undefined){
+data11.disconnect_grace_ms = 10000;
+}
+if(data11.narration_enabled === undefined){
+data11.narration_enabled = false;
+}
+if(data11.microbatch === undefined){
+data11.microbatch = false;
+}
+if(data11.microbatch_window_ms === undefined){
+data11.microbatch_window_ms = 10;
+}
+const _errs30 = errors;
+for(const key3 in data11){
 if(!(((((((key3 === "heartbeat_ms") || (key3 === "metrics_period_ms")) || (key3 === "cancel_on_disconnect")) || (key3 === "disconnect_grace_ms")) || (key3 === "narration_enabled")) || (key3 === "microbatch")) || (key3 === "microbatch_window_ms"))){
 validate30.errors = [{instancePath:instancePath+"/sse",schemaPath:"#/properties/sse/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key3}}];
 return false;
 break;
 }
 }
-if(_errs28 === errors){
-let data11 = data10.heartbeat_ms;
-const _errs29 = errors;
-if(!(((typeof data11 == "number") && (!(data11 % 1) && !isNaN(data11))) && (isFinite(data11)))){
-validate30.errors = [{instancePath:instancePath+"/sse/heartbeat_ms",schemaPath:"#/properties/sse/properties/heartbeat_ms/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs29){
-if((typeof data11 == "number") && (isFinite(data11))){
-if(data11 < 0 || isNaN(data11)){
-validate30.errors = [{instancePath:instancePath+"/sse/heartbeat_ms",schemaPath:"#/properties/sse/properties/heartbeat_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
-return false;
-}
-}
-}
-var valid5 = _errs29 === errors;
-if(valid5){
-let data12 = data10.metrics_period_ms;
+if(_errs30 === errors){
+let data12 = data11.heartbeat_ms;
 const _errs31 = errors;
 if(!(((typeof data12 == "number") && (!(data12 % 1) && !isNaN(data12))) && (isFinite(data12)))){
-validate30.errors = [{instancePath:instancePath+"/sse/metrics_period_ms",schemaPath:"#/properties/sse/properties/metrics_period_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/sse/heartbeat_ms",schemaPath:"#/properties/sse/properties/heartbeat_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs31){
 if((typeof data12 == "number") && (isFinite(data12))){
-if(data12 < 10 || isNaN(data12)){
-validate30.errors = [{instancePath:instancePath+"/sse/metrics_period_ms",schemaPath:"#/properties/sse/properties/metrics_period_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
+if(data12 < 0 || isNaN(data12)){
+validate30.errors = [{instancePath:instancePath+"/sse/heartbeat_ms",schemaPath:"#/properties/sse/properties/heartbeat_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 }
 var valid5 = _errs31 === errors;
 if(valid5){
+let data13 = data11.metrics_period_ms;
 const _errs33 = errors;
-if(typeof data10.cancel_on_disconnect !== "boolean"){
-validate30.errors = [{instancePath:instancePath+"/sse/cancel_on_disconnect",schemaPath:"#/properties/sse/properties/cancel_on_disconnect/type",keyword:"type",params:{type: "boolean"}}];
+if(!(((typeof data13 == "number") && (!(data13 % 1) && !isNaN(data13))) && (isFinite(data13)))){
+validate30.errors = [{instancePath:instancePath+"/sse/metrics_period_ms",schemaPath:"#/properties/sse/properties/metrics_period_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
+}
+if(errors === _errs33){
+if((typeof data13 == "number") && (isFinite(data13))){
+if(data13 < 10 || isNaN(data13)){
+validate30.errors = [{instancePath:instancePath+"/sse/metrics_period_ms",schemaPath:"#/properties/sse/properties/metrics_period_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
+return false;
+}
+}
 }
 var valid5 = _errs33 === errors;
 if(valid5){
-let data14 = data10.disconnect_grace_ms;
 const _errs35 = errors;
-if(!(((typeof data14 == "number") && (!(data14 % 1) && !isNaN(data14))) && (isFinite(data14)))){
+if(typeof data11.cancel_on_disconnect !== "boolean"){
+validate30.errors = [{instancePath:instancePath+"/sse/cancel_on_disconnect",schemaPath:"#/properties/sse/properties/cancel_on_disconnect/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+var valid5 = _errs35 === errors;
+if(valid5){
+let data15 = data11.disconnect_grace_ms;
+const _errs37 = errors;
+if(!(((typeof data15 == "number") && (!(data15 % 1) && !isNaN(data15))) && (isFinite(data15)))){
 validate30.errors = [{instancePath:instancePath+"/sse/disconnect_grace_ms",schemaPath:"#/properties/sse/properties/disconnect_grace_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs35){
-if((typeof data14 == "number") && (isFinite(data14))){
-if(data14 < 0 || isNaN(data14)){
+if(errors === _errs37){
+if((typeof data15 == "number") && (isFinite(data15))){
+if(data15 < 0 || isNaN(data15)){
 validate30.errors = [{instancePath:instancePath+"/sse/disconnect_grace_ms",schemaPath:"#/properties/sse/properties/disconnect_grace_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 }
-var valid5 = _errs35 === errors;
-if(valid5){
-const _errs37 = errors;
-if(typeof data10.narration_enabled !== "boolean"){
-validate30.errors = [{instancePath:instancePath+"/sse/narration_enabled",schemaPath:"#/properties/sse/properties/narration_enabled/type",keyword:"type",params:{type: "boolean"}}];
-return false;
-}
 var valid5 = _errs37 === errors;
 if(valid5){
 const _errs39 = errors;
-if(typeof data10.microbatch !== "boolean"){
-validate30.errors = [{instancePath:instancePath+"/sse/microbatch",schemaPath:"#/properties/sse/properties/microbatch/type",keyword:"type",params:{type: "boolean"}}];
+if(typeof data11.narration_enabled !== "boolean"){
+validate30.errors = [{instancePath:instancePath+"/sse/narration_enabled",schemaPath:"#/properties/sse/properties/narration_enabled/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid5 = _errs39 === errors;
 if(valid5){
-let data17 = data10.microbatch_window_ms;
 const _errs41 = errors;
-if(!(((typeof data17 == "number") && (!(data17 % 1) && !isNaN(data17))) && (isFinite(data17)))){
+if(typeof data11.microbatch !== "boolean"){
+validate30.errors = [{instancePath:instancePath+"/sse/microbatch",schemaPath:"#/properties/sse/properties/microbatch/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+var valid5 = _errs41 === errors;
+if(valid5){
+let data18 = data11.microbatch_window_ms;
+const _errs43 = errors;
+if(!(((typeof data18 == "number") && (!(data18 % 1) && !isNaN(data18))) && (isFinite(data18)))){
 validate30.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs41){
-if((typeof data17 == "number") && (isFinite(data17))){
-if(data17 > 1000 || isNaN(data17)){
+if(errors === _errs43){
+if((typeof data18 == "number") && (isFinite(data18))){
+if(data18 > 1000 || isNaN(data18)){
 validate30.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1000}}];
 return false;
 }
 else {
-if(data17 < 1 || isNaN(data17)){
+if(data18 < 1 || isNaN(data18)){
 validate30.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 }
-var valid5 = _errs41 === errors;
+var valid5 = _errs43 === errors;
 }
 }
 }
@@ -6204,73 +6215,73 @@ validate30.errors = [{instancePath:instancePath+"/sse",schemaPath:"#/properties/
 return false;
 }
 }
-var valid0 = _errs26 === errors;
+var valid0 = _errs28 === errors;
 if(valid0){
-let data18 = data.admission;
-const _errs43 = errors;
-if(errors === _errs43){
-if(data18 && typeof data18 == "object" && !Array.isArray(data18)){
-if(data18.capacity === undefined){
-data18.capacity = 256;
-}
-if(data18.policy === undefined){
-data18.policy = "reject";
-}
-if(data18.idempotency_ttl_ms === undefined){
-data18.idempotency_ttl_ms = 600000;
-}
+let data19 = data.admission;
 const _errs45 = errors;
-for(const key4 in data18){
+if(errors === _errs45){
+if(data19 && typeof data19 == "object" && !Array.isArray(data19)){
+if(data19.capacity === undefined){
+data19.capacity = 256;
+}
+if(data19.policy === undefined){
+data19.policy = "reject";
+}
+if(data19.idempotency_ttl_ms === undefined){
+data19.idempotency_ttl_ms = 600000;
+}
+const _errs47 = errors;
+for(const key4 in data19){
 if(!(((key4 === "capacity") || (key4 === "policy")) || (key4 === "idempotency_ttl_ms"))){
 validate30.errors = [{instancePath:instancePath+"/admission",schemaPath:"#/properties/admission/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key4}}];
 return false;
 break;
 }
 }
-if(_errs45 === errors){
-let data19 = data18.capacity;
-const _errs46 = errors;
-if(!(((typeof data19 == "number") && (!(data19 % 1) && !isNaN(data19))) && (isFinite(data19)))){
+if(_errs47 === errors){
+let data20 = data19.capacity;
+const _errs48 = errors;
+if(!(((typeof data20 == "number") && (!(data20 % 1) && !isNaN(data20))) && (isFinite(data20)))){
 validate30.errors = [{instancePath:instancePath+"/admission/capacity",schemaPath:"#/properties/admission/properties/capacity/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs46){
-if((typeof data19 == "number") && (isFinite(data19))){
-if(data19 < 1 || isNaN(data19)){
+if(errors === _errs48){
+if((typeof data20 == "number") && (isFinite(data20))){
+if(data20 < 1 || isNaN(data20)){
 validate30.errors = [{instancePath:instancePath+"/admission/capacity",schemaPath:"#/properties/admission/properties/capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid6 = _errs46 === errors;
+var valid6 = _errs48 === errors;
 if(valid6){
-let data20 = data18.policy;
-const _errs48 = errors;
-if(typeof data20 !== "string"){
+let data21 = data19.policy;
+const _errs50 = errors;
+if(typeof data21 !== "string"){
 validate30.errors = [{instancePath:instancePath+"/admission/policy",schemaPath:"#/$defs/FullPolicy/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
-if(!(((data20 === "reject") || (data20 === "drop-lru")) || (data20 === "shed-low-priority"))){
+if(!(((data21 === "reject") || (data21 === "drop-lru")) || (data21 === "shed-low-priority"))){
 validate30.errors = [{instancePath:instancePath+"/admission/policy",schemaPath:"#/$defs/FullPolicy/enum",keyword:"enum",params:{allowedValues: schema58.enum}}];
 return false;
 }
-var valid6 = _errs48 === errors;
+var valid6 = _errs50 === errors;
 if(valid6){
-let data21 = data18.idempotency_ttl_ms;
-const _errs51 = errors;
-if(!(((typeof data21 == "number") && (!(data21 % 1) && !isNaN(data21))) && (isFinite(data21)))){
+let data22 = data19.idempotency_ttl_ms;
+const _errs53 = errors;
+if(!(((typeof data22 == "number") && (!(data22 % 1) && !isNaN(data22))) && (isFinite(data22)))){
 validate30.errors = [{instancePath:instancePath+"/admission/idempotency_ttl_ms",schemaPath:"#/properties/admission/properties/idempotency_ttl_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs51){
-if((typeof data21 == "number") && (isFinite(data21))){
-if(data21 < 0 || isNaN(data21)){
+if(errors === _errs53){
+if((typeof data22 == "number") && (isFinite(data22))){
+if(data22 < 0 || isNaN(data22)){
 validate30.errors = [{instancePath:instancePath+"/admission/idempotency_ttl_ms",schemaPath:"#/properties/admission/properties/idempotency_ttl_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 }
-var valid6 = _errs51 === errors;
+var valid6 = _errs53 === errors;
 }
 }
 }
@@ -6280,109 +6291,88 @@ validate30.errors = [{instancePath:instancePath+"/admission",schemaPath:"#/prope
 return false;
 }
 }
-var valid0 = _errs43 === errors;
+var valid0 = _errs45 === errors;
 if(valid0){
-let data22 = data.session;
-const _errs53 = errors;
-if(errors === _errs53){
-if(data22 && typeof data22 == "object" && !Array.isArray(data22)){
-if(data22.ttl_ms === undefined){
-data22.ttl_ms = 600000;
-}
-if(data22.budgets === undefined){
-data22.budgets = {};
-}
+let data23 = data.session;
 const _errs55 = errors;
-for(const key5 in data22){
+if(errors === _errs55){
+if(data23 && typeof data23 == "object" && !Array.isArray(data23)){
+if(data23.ttl_ms === undefined){
+data23.ttl_ms = 600000;
+}
+if(data23.budgets === undefined){
+data23.budgets = {};
+}
+const _errs57 = errors;
+for(const key5 in data23){
 if(!(((key5 === "ttl_ms") || (key5 === "max_turns")) || (key5 === "budgets"))){
 validate30.errors = [{instancePath:instancePath+"/session",schemaPath:"#/properties/session/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key5}}];
 return false;
 break;
 }
 }
-if(_errs55 === errors){
-let data23 = data22.ttl_ms;
-const _errs56 = errors;
-if(!(((typeof data23 == "number") && (!(data23 % 1) && !isNaN(data23))) && (isFinite(data23)))){
-validate30.errors = [{instancePath:instancePath+"/session/ttl_ms",schemaPath:"#/properties/session/properties/ttl_ms/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs56){
-if((typeof data23 == "number") && (isFinite(data23))){
-if(data23 < 1 || isNaN(data23)){
-validate30.errors = [{instancePath:instancePath+"/session/ttl_ms",schemaPath:"#/properties/session/properties/ttl_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
-return false;
-}
-}
-}
-var valid8 = _errs56 === errors;
-if(valid8){
-if(data22.max_turns !== undefined){
-let data24 = data22.max_turns;
+if(_errs57 === errors){
+let data24 = data23.ttl_ms;
 const _errs58 = errors;
 if(!(((typeof data24 == "number") && (!(data24 % 1) && !isNaN(data24))) && (isFinite(data24)))){
-validate30.errors = [{instancePath:instancePath+"/session/max_turns",schemaPath:"#/properties/session/properties/max_turns/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/session/ttl_ms",schemaPath:"#/properties/session/properties/ttl_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs58){
 if((typeof data24 == "number") && (isFinite(data24))){
 if(data24 < 1 || isNaN(data24)){
-validate30.errors = [{instancePath:instancePath+"/session/max_turns",schemaPath:"#/properties/session/properties/max_turns/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/session/ttl_ms",schemaPath:"#/properties/session/properties/ttl_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 var valid8 = _errs58 === errors;
+if(valid8){
+if(data23.max_turns !== undefined){
+let data25 = data23.max_turns;
+const _errs60 = errors;
+if(!(((typeof data25 == "number") && (!(data25 % 1) && !isNaN(data25))) && (isFinite(data25)))){
+validate30.errors = [{instancePath:instancePath+"/session/max_turns",schemaPath:"#/properties/session/properties/max_turns/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs60){
+if((typeof data25 == "number") && (isFinite(data25))){
+if(data25 < 1 || isNaN(data25)){
+validate30.errors = [{instancePath:instancePath+"/session/max_turns",schemaPath:"#/properties/session/properties/max_turns/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+var valid8 = _errs60 === errors;
 }
 else {
 var valid8 = true;
 }
 if(valid8){
-let data25 = data22.budgets;
-const _errs60 = errors;
-if(errors === _errs60){
-if(data25 && typeof data25 == "object" && !Array.isArray(data25)){
+let data26 = data23.budgets;
 const _errs62 = errors;
-for(const key6 in data25){
+if(errors === _errs62){
+if(data26 && typeof data26 == "object" && !Array.isArray(data26)){
+const _errs64 = errors;
+for(const key6 in data26){
 if(!(((key6 === "tokens") || (key6 === "time_ms")) || (key6 === "cost"))){
 validate30.errors = [{instancePath:instancePath+"/session/budgets",schemaPath:"#/properties/session/properties/budgets/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key6}}];
 return false;
 break;
 }
 }
-if(_errs62 === errors){
-if(data25.tokens !== undefined){
-let data26 = data25.tokens;
-const _errs63 = errors;
-if(!(((typeof data26 == "number") && (!(data26 % 1) && !isNaN(data26))) && (isFinite(data26)))){
-validate30.errors = [{instancePath:instancePath+"/session/budgets/tokens",schemaPath:"#/properties/session/properties/budgets/properties/tokens/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs63){
-if((typeof data26 == "number") && (isFinite(data26))){
-if(data26 < 0 || isNaN(data26)){
-validate30.errors = [{instancePath:instancePath+"/session/budgets/tokens",schemaPath:"#/properties/session/properties/budgets/properties/tokens/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
-return false;
-}
-}
-}
-var valid9 = _errs63 === errors;
-}
-else {
-var valid9 = true;
-}
-if(valid9){
-if(data25.time_ms !== undefined){
-let data27 = data25.time_ms;
+if(_errs64 === errors){
+if(data26.tokens !== undefined){
+let data27 = data26.tokens;
 const _errs65 = errors;
 if(!(((typeof data27 == "number") && (!(data27 % 1) && !isNaN(data27))) && (isFinite(data27)))){
-validate30.errors = [{instancePath:instancePath+"/session/budgets/time_ms",schemaPath:"#/properties/session/properties/budgets/properties/time_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/session/budgets/tokens",schemaPath:"#/properties/session/properties/budgets/properties/tokens/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs65){
 if((typeof data27 == "number") && (isFinite(data27))){
 if(data27 < 0 || isNaN(data27)){
-validate30.errors = [{instancePath:instancePath+"/session/budgets/time_ms",schemaPath:"#/properties/session/properties/budgets/properties/time_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate30.errors = [{instancePath:instancePath+"/session/budgets/tokens",schemaPath:"#/properties/session/properties/budgets/properties/tokens/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -6393,12 +6383,33 @@ else {
 var valid9 = true;
 }
 if(valid9){
-if(data25.cost !== undefined){
-let data28 = data25.cost;
+if(data26.time_ms !== undefined){
+let data28 = data26.time_ms;
 const _errs67 = errors;
+if(!(((typeof data28 == "number") && (!(data28 % 1) && !isNaN(data28))) && (isFinite(data28)))){
+validate30.errors = [{instancePath:instancePath+"/session/budgets/time_ms",schemaPath:"#/properties/session/properties/budgets/properties/time_ms/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
 if(errors === _errs67){
 if((typeof data28 == "number") && (isFinite(data28))){
 if(data28 < 0 || isNaN(data28)){
+validate30.errors = [{instancePath:instancePath+"/session/budgets/time_ms",schemaPath:"#/properties/session/properties/budgets/properties/time_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
+}
+}
+}
+var valid9 = _errs67 === errors;
+}
+else {
+var valid9 = true;
+}
+if(valid9){
+if(data26.cost !== undefined){
+let data29 = data26.cost;
+const _errs69 = errors;
+if(errors === _errs69){
+if((typeof data29 == "number") && (isFinite(data29))){
+if(data29 < 0 || isNaN(data29)){
 validate30.errors = [{instancePath:instancePath+"/session/budgets/cost",schemaPath:"#/properties/session/properties/budgets/properties/cost/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
@@ -6408,7 +6419,7 @@ validate30.errors = [{instancePath:instancePath+"/session/budgets/cost",schemaPa
 return false;
 }
 }
-var valid9 = _errs67 === errors;
+var valid9 = _errs69 === errors;
 }
 else {
 var valid9 = true;
@@ -6422,7 +6433,7 @@ validate30.errors = [{instancePath:instancePath+"/session/budgets",schemaPath:"#
 return false;
 }
 }
-var valid8 = _errs60 === errors;
+var valid8 = _errs62 === errors;
 }
 }
 }
@@ -6432,29 +6443,29 @@ validate30.errors = [{instancePath:instancePath+"/session",schemaPath:"#/propert
 return false;
 }
 }
-var valid0 = _errs53 === errors;
+var valid0 = _errs55 === errors;
 if(valid0){
-let data29 = data.budget;
-const _errs69 = errors;
-if(errors === _errs69){
-if(data29 && typeof data29 == "object" && !Array.isArray(data29)){
-if(data29.cost_per_output_token === undefined){
-data29.cost_per_output_token = 0.000002;
-}
+let data30 = data.budget;
 const _errs71 = errors;
-for(const key7 in data29){
+if(errors === _errs71){
+if(data30 && typeof data30 == "object" && !Array.isArray(data30)){
+if(data30.cost_per_output_token === undefined){
+data30.cost_per_output_token = 0.000002;
+}
+const _errs73 = errors;
+for(const key7 in data30){
 if(!(key7 === "cost_per_output_token")){
 validate30.errors = [{instancePath:instancePath+"/budget",schemaPath:"#/properties/budget/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key7}}];
 return false;
 break;
 }
 }
-if(_errs71 === errors){
-let data30 = data29.cost_per_output_token;
-const _errs72 = errors;
-if(errors === _errs72){
-if((typeof data30 == "number") && (isFinite(data30))){
-if(data30 < 0 || isNaN(data30)){
+if(_errs73 === errors){
+let data31 = data30.cost_per_output_token;
+const _errs74 = errors;
+if(errors === _errs74){
+if((typeof data31 == "number") && (isFinite(data31))){
+if(data31 < 0 || isNaN(data31)){
 validate30.errors = [{instancePath:instancePath+"/budget/cost_per_output_token",schemaPath:"#/properties/budget/properties/cost_per_output_token/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
@@ -6471,25 +6482,25 @@ validate30.errors = [{instancePath:instancePath+"/budget",schemaPath:"#/properti
 return false;
 }
 }
-var valid0 = _errs69 === errors;
+var valid0 = _errs71 === errors;
 if(valid0){
-let data31 = data.placement;
-const _errs74 = errors;
-if(errors === _errs74){
-if(data31 && typeof data31 == "object" && !Array.isArray(data31)){
-if(data31.allow_pin === undefined){
-data31.allow_pin = true;
-}
+let data32 = data.placement;
 const _errs76 = errors;
-for(const key8 in data31){
+if(errors === _errs76){
+if(data32 && typeof data32 == "object" && !Array.isArray(data32)){
+if(data32.allow_pin === undefined){
+data32.allow_pin = true;
+}
+const _errs78 = errors;
+for(const key8 in data32){
 if(!(key8 === "allow_pin")){
 validate30.errors = [{instancePath:instancePath+"/placement",schemaPath:"#/properties/placement/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key8}}];
 return false;
 break;
 }
 }
-if(_errs76 === errors){
-if(typeof data31.allow_pin !== "boolean"){
+if(_errs78 === errors){
+if(typeof data32.allow_pin !== "boolean"){
 validate30.errors = [{instancePath:instancePath+"/placement/allow_pin",schemaPath:"#/properties/placement/properties/allow_pin/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
@@ -6500,70 +6511,70 @@ validate30.errors = [{instancePath:instancePath+"/placement",schemaPath:"#/prope
 return false;
 }
 }
-var valid0 = _errs74 === errors;
+var valid0 = _errs76 === errors;
 if(valid0){
-let data33 = data.retry;
-const _errs79 = errors;
-if(errors === _errs79){
-if(data33 && typeof data33 == "object" && !Array.isArray(data33)){
-if(data33.max_attempts === undefined){
-data33.max_attempts = 3;
-}
-if(data33.continuations === undefined){
-data33.continuations = 2;
-}
+let data34 = data.retry;
 const _errs81 = errors;
-for(const key9 in data33){
+if(errors === _errs81){
+if(data34 && typeof data34 == "object" && !Array.isArray(data34)){
+if(data34.max_attempts === undefined){
+data34.max_attempts = 3;
+}
+if(data34.continuations === undefined){
+data34.continuations = 2;
+}
+const _errs83 = errors;
+for(const key9 in data34){
 if(!((key9 === "max_attempts") || (key9 === "continuations"))){
 validate30.errors = [{instancePath:instancePath+"/retry",schemaPath:"#/properties/retry/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key9}}];
 return false;
 break;
 }
 }
-if(_errs81 === errors){
-let data34 = data33.max_attempts;
-const _errs82 = errors;
-if(!(((typeof data34 == "number") && (!(data34 % 1) && !isNaN(data34))) && (isFinite(data34)))){
+if(_errs83 === errors){
+let data35 = data34.max_attempts;
+const _errs84 = errors;
+if(!(((typeof data35 == "number") && (!(data35 % 1) && !isNaN(data35))) && (isFinite(data35)))){
 validate30.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs82){
-if((typeof data34 == "number") && (isFinite(data34))){
-if(data34 > 100 || isNaN(data34)){
+if(errors === _errs84){
+if((typeof data35 == "number") && (isFinite(data35))){
+if(data35 > 100 || isNaN(data35)){
 validate30.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/maximum",keyword:"maximum",params:{comparison: "<=", limit: 100}}];
 return false;
 }
 else {
-if(data34 < 1 || isNaN(data34)){
+if(data35 < 1 || isNaN(data35)){
 validate30.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 }
-var valid12 = _errs82 === errors;
+var valid12 = _errs84 === errors;
 if(valid12){
-let data35 = data33.continuations;
-const _errs84 = errors;
-if(!(((typeof data35 == "number") && (!(data35 % 1) && !isNaN(data35))) && (isFinite(data35)))){
+let data36 = data34.continuations;
+const _errs86 = errors;
+if(!(((typeof data36 == "number") && (!(data36 % 1) && !isNaN(data36))) && (isFinite(data36)))){
 validate30.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs84){
-if((typeof data35 == "number") && (isFinite(data35))){
-if(data35 > 100 || isNaN(data35)){
+if(errors === _errs86){
+if((typeof data36 == "number") && (isFinite(data36))){
+if(data36 > 100 || isNaN(data36)){
 validate30.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/maximum",keyword:"maximum",params:{comparison: "<=", limit: 100}}];
 return false;
 }
 else {
-if(data35 < 0 || isNaN(data35)){
+if(data36 < 0 || isNaN(data36)){
 validate30.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 }
 }
-var valid12 = _errs84 === errors;
+var valid12 = _errs86 === errors;
 }
 }
 }
@@ -6572,28 +6583,28 @@ validate30.errors = [{instancePath:instancePath+"/retry",schemaPath:"#/propertie
 return false;
 }
 }
-var valid0 = _errs79 === errors;
+var valid0 = _errs81 === errors;
 if(valid0){
-let data36 = data.store;
-const _errs86 = errors;
-if(errors === _errs86){
-if(data36 && typeof data36 == "object" && !Array.isArray(data36)){
+let data37 = data.store;
 const _errs88 = errors;
-for(const key10 in data36){
+if(errors === _errs88){
+if(data37 && typeof data37 == "object" && !Array.isArray(data37)){
+const _errs90 = errors;
+for(const key10 in data37){
 if(!(key10 === "kind")){
 validate30.errors = [{instancePath:instancePath+"/store",schemaPath:"#/properties/store/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key10}}];
 return false;
 break;
 }
 }
-if(_errs88 === errors){
-if(data36.kind !== undefined){
-let data37 = data36.kind;
-if(typeof data37 !== "string"){
+if(_errs90 === errors){
+if(data37.kind !== undefined){
+let data38 = data37.kind;
+if(typeof data38 !== "string"){
 validate30.errors = [{instancePath:instancePath+"/store/kind",schemaPath:"#/properties/store/properties/kind/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
-if(!((data37 === "sqlite") || (data37 === "memory"))){
+if(!((data38 === "sqlite") || (data38 === "memory"))){
 validate30.errors = [{instancePath:instancePath+"/store/kind",schemaPath:"#/properties/store/properties/kind/enum",keyword:"enum",params:{allowedValues: schema55.properties.store.properties.kind.enum}}];
 return false;
 }
@@ -6605,58 +6616,58 @@ validate30.errors = [{instancePath:instancePath+"/store",schemaPath:"#/propertie
 return false;
 }
 }
-var valid0 = _errs86 === errors;
+var valid0 = _errs88 === errors;
 if(valid0){
-let data38 = data.retention;
-const _errs91 = errors;
-if(errors === _errs91){
-if(data38 && typeof data38 == "object" && !Array.isArray(data38)){
-if(data38.max_tasks === undefined){
-data38.max_tasks = 10000;
-}
-if(data38.max_age_s === undefined){
-data38.max_age_s = 86400;
-}
+let data39 = data.retention;
 const _errs93 = errors;
-for(const key11 in data38){
+if(errors === _errs93){
+if(data39 && typeof data39 == "object" && !Array.isArray(data39)){
+if(data39.max_tasks === undefined){
+data39.max_tasks = 10000;
+}
+if(data39.max_age_s === undefined){
+data39.max_age_s = 86400;
+}
+const _errs95 = errors;
+for(const key11 in data39){
 if(!((key11 === "max_tasks") || (key11 === "max_age_s"))){
 validate30.errors = [{instancePath:instancePath+"/retention",schemaPath:"#/properties/retention/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key11}}];
 return false;
 break;
 }
 }
-if(_errs93 === errors){
-let data39 = data38.max_tasks;
-const _errs94 = errors;
-if(!(((typeof data39 == "number") && (!(data39 % 1) && !isNaN(data39))) && (isFinite(data39)))){
-validate30.errors = [{instancePath:instancePath+"/retention/max_tasks",schemaPath:"#/properties/retention/properties/max_tasks/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs94){
-if((typeof data39 == "number") && (isFinite(data39))){
-if(data39 < 0 || isNaN(data39)){
-validate30.errors = [{instancePath:instancePath+"/retention/max_tasks",schemaPath:"#/properties/retention/properties/max_tasks/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
-return false;
-}
-}
-}
-var valid14 = _errs94 === errors;
-if(valid14){
-let data40 = data38.max_age_s;
+if(_errs95 === errors){
+let data40 = data39.max_tasks;
 const _errs96 = errors;
 if(!(((typeof data40 == "number") && (!(data40 % 1) && !isNaN(data40))) && (isFinite(data40)))){
-validate30.errors = [{instancePath:instancePath+"/retention/max_age_s",schemaPath:"#/properties/retention/properties/max_age_s/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/retention/max_tasks",schemaPath:"#/properties/retention/properties/max_tasks/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs96){
 if((typeof data40 == "number") && (isFinite(data40))){
 if(data40 < 0 || isNaN(data40)){
-validate30.errors = [{instancePath:instancePath+"/retention/max_age_s",schemaPath:"#/properties/retention/properties/max_age_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate30.errors = [{instancePath:instancePath+"/retention/max_tasks",schemaPath:"#/properties/retention/properties/max_tasks/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 }
 var valid14 = _errs96 === errors;
+if(valid14){
+let data41 = data39.max_age_s;
+const _errs98 = errors;
+if(!(((typeof data41 == "number") && (!(data41 % 1) && !isNaN(data41))) && (isFinite(data41)))){
+validate30.errors = [{instancePath:instancePath+"/retention/max_age_s",schemaPath:"#/properties/retention/properties/max_age_s/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs98){
+if((typeof data41 == "number") && (isFinite(data41))){
+if(data41 < 0 || isNaN(data41)){
+validate30.errors = [{instancePath:instancePath+"/retention/max_age_s",schemaPath:"#/properties/retention/properties/max_age_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
+}
+}
+}
+var valid14 = _errs98 === errors;
 }
 }
 }
@@ -6665,51 +6676,51 @@ validate30.errors = [{instancePath:instancePath+"/retention",schemaPath:"#/prope
 return false;
 }
 }
-var valid0 = _errs91 === errors;
+var valid0 = _errs93 === errors;
 if(valid0){
-let data41 = data.artifacts;
-const _errs98 = errors;
-if(errors === _errs98){
-if(data41 && typeof data41 == "object" && !Array.isArray(data41)){
-if(data41.max_bytes === undefined){
-data41.max_bytes = 268435456;
-}
-if(data41.retention_days === undefined){
-data41.retention_days = 30;
-}
-if(data41.transcripts === undefined){
-data41.transcripts = true;
-}
+let data42 = data.artifacts;
 const _errs100 = errors;
-for(const key12 in data41){
+if(errors === _errs100){
+if(data42 && typeof data42 == "object" && !Array.isArray(data42)){
+if(data42.max_bytes === undefined){
+data42.max_bytes = 268435456;
+}
+if(data42.retention_days === undefined){
+data42.retention_days = 30;
+}
+if(data42.transcripts === undefined){
+data42.transcripts = true;
+}
+const _errs102 = errors;
+for(const key12 in data42){
 if(!(((key12 === "max_bytes") || (key12 === "retention_days")) || (key12 === "transcripts"))){
 validate30.errors = [{instancePath:instancePath+"/artifacts",schemaPath:"#/properties/artifacts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key12}}];
 return false;
 break;
 }
 }
-if(_errs100 === errors){
-let data42 = data41.max_bytes;
-const _errs101 = errors;
-if(!(((typeof data42 == "number") && (!(data42 % 1) && !isNaN(data42))) && (isFinite(data42)))){
+if(_errs102 === errors){
+let data43 = data42.max_bytes;
+const _errs103 = errors;
+if(!(((typeof data43 == "number") && (!(data43 % 1) && !isNaN(data43))) && (isFinite(data43)))){
 validate30.errors = [{instancePath:instancePath+"/artifacts/max_bytes",schemaPath:"#/properties/artifacts/properties/max_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs101){
-if((typeof data42 == "number") && (isFinite(data42))){
-if(data42 < 1 || isNaN(data42)){
+if(errors === _errs103){
+if((typeof data43 == "number") && (isFinite(data43))){
+if(data43 < 1 || isNaN(data43)){
 validate30.errors = [{instancePath:instancePath+"/artifacts/max_bytes",schemaPath:"#/properties/artifacts/properties/max_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid15 = _errs101 === errors;
+var valid15 = _errs103 === errors;
 if(valid15){
-let data43 = data41.retention_days;
-const _errs103 = errors;
-if(errors === _errs103){
-if((typeof data43 == "number") && (isFinite(data43))){
-if(data43 < 0 || isNaN(data43)){
+let data44 = data42.retention_days;
+const _errs105 = errors;
+if(errors === _errs105){
+if((typeof data44 == "number") && (isFinite(data44))){
+if(data44 < 0 || isNaN(data44)){
 validate30.errors = [{instancePath:instancePath+"/artifacts/retention_days",schemaPath:"#/properties/artifacts/properties/retention_days/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
@@ -6719,14 +6730,14 @@ validate30.errors = [{instancePath:instancePath+"/artifacts/retention_days",sche
 return false;
 }
 }
-var valid15 = _errs103 === errors;
+var valid15 = _errs105 === errors;
 if(valid15){
-const _errs105 = errors;
-if(typeof data41.transcripts !== "boolean"){
+const _errs107 = errors;
+if(typeof data42.transcripts !== "boolean"){
 validate30.errors = [{instancePath:instancePath+"/artifacts/transcripts",schemaPath:"#/properties/artifacts/properties/transcripts/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
-var valid15 = _errs105 === errors;
+var valid15 = _errs107 === errors;
 }
 }
 }
@@ -6736,29 +6747,29 @@ validate30.errors = [{instancePath:instancePath+"/artifacts",schemaPath:"#/prope
 return false;
 }
 }
-var valid0 = _errs98 === errors;
+var valid0 = _errs100 === errors;
 if(valid0){
-let data45 = data.runtime;
-const _errs107 = errors;
-if(errors === _errs107){
-if(data45 && typeof data45 == "object" && !Array.isArray(data45)){
-if(data45.dir === undefined){
-data45.dir = ".runtime";
-}
+let data46 = data.runtime;
 const _errs109 = errors;
-for(const key13 in data45){
+if(errors === _errs109){
+if(data46 && typeof data46 == "object" && !Array.isArray(data46)){
+if(data46.dir === undefined){
+data46.dir = ".runtime";
+}
+const _errs111 = errors;
+for(const key13 in data46){
 if(!(key13 === "dir")){
 validate30.errors = [{instancePath:instancePath+"/runtime",schemaPath:"#/properties/runtime/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key13}}];
 return false;
 break;
 }
 }
-if(_errs109 === errors){
-let data46 = data45.dir;
-const _errs110 = errors;
-if(errors === _errs110){
-if(typeof data46 === "string"){
-if(!pattern4.test(data46)){
+if(_errs111 === errors){
+let data47 = data46.dir;
+const _errs112 = errors;
+if(errors === _errs112){
+if(typeof data47 === "string"){
+if(!pattern4.test(data47)){
 validate30.errors = [{instancePath:instancePath+"/runtime/dir",schemaPath:"#/properties/runtime/properties/dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
@@ -6775,30 +6786,30 @@ validate30.errors = [{instancePath:instancePath+"/runtime",schemaPath:"#/propert
 return false;
 }
 }
-var valid0 = _errs107 === errors;
+var valid0 = _errs109 === errors;
 if(valid0){
-let data47 = data.handoff;
-const _errs112 = errors;
-if(errors === _errs112){
-if(data47 && typeof data47 == "object" && !Array.isArray(data47)){
-if(data47.poll_ms === undefined){
-data47.poll_ms = 1000;
-}
+let data48 = data.handoff;
 const _errs114 = errors;
-for(const key14 in data47){
+if(errors === _errs114){
+if(data48 && typeof data48 == "object" && !Array.isArray(data48)){
+if(data48.poll_ms === undefined){
+data48.poll_ms = 1000;
+}
+const _errs116 = errors;
+for(const key14 in data48){
 if(!((key14 === "dir") || (key14 === "poll_ms"))){
 validate30.errors = [{instancePath:instancePath+"/handoff",schemaPath:"#/properties/handoff/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key14}}];
 return false;
 break;
 }
 }
-if(_errs114 === errors){
-if(data47.dir !== undefined){
-let data48 = data47.dir;
-const _errs115 = errors;
-if(errors === _errs115){
-if(typeof data48 === "string"){
-if(!pattern4.test(data48)){
+if(_errs116 === errors){
+if(data48.dir !== undefined){
+let data49 = data48.dir;
+const _errs117 = errors;
+if(errors === _errs117){
+if(typeof data49 === "string"){
+if(!pattern4.test(data49)){
 validate30.errors = [{instancePath:instancePath+"/handoff/dir",schemaPath:"#/properties/handoff/properties/dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
@@ -6808,33 +6819,33 @@ validate30.errors = [{instancePath:instancePath+"/handoff/dir",schemaPath:"#/pro
 return false;
 }
 }
-var valid17 = _errs115 === errors;
+var valid17 = _errs117 === errors;
 }
 else {
 var valid17 = true;
 }
 if(valid17){
-let data49 = data47.poll_ms;
-const _errs117 = errors;
-if(!(((typeof data49 == "number") && (!(data49 % 1) && !isNaN(data49))) && (isFinite(data49)))){
+let data50 = data48.poll_ms;
+const _errs119 = errors;
+if(!(((typeof data50 == "number") && (!(data50 % 1) && !isNaN(data50))) && (isFinite(data50)))){
 validate30.errors = [{instancePath:instancePath+"/handoff/poll_ms",schemaPath:"#/properties/handoff/properties/poll_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs117){
-if((typeof data49 == "number") && (isFinite(data49))){
-if(data49 > 2147483647 || isNaN(data49)){
+if(errors === _errs119){
+if((typeof data50 == "number") && (isFinite(data50))){
+if(data50 > 2147483647 || isNaN(data50)){
 validate30.errors = [{instancePath:instancePath+"/handoff/poll_ms",schemaPath:"#/properties/handoff/properties/poll_ms/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
-if(data49 < 10 || isNaN(data49)){
+if(data50 < 10 || isNaN(data50)){
 validate30.errors = [{instancePath:instancePath+"/handoff/poll_ms",schemaPath:"#/properties/handoff/properties/poll_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
 return false;
 }
 }
 }
 }
-var valid17 = _errs117 === errors;
+var valid17 = _errs119 === errors;
 }
 }
 }
@@ -6843,29 +6854,29 @@ validate30.errors = [{instancePath:instancePath+"/handoff",schemaPath:"#/propert
 return false;
 }
 }
-var valid0 = _errs112 === errors;
+var valid0 = _errs114 === errors;
 if(valid0){
-let data50 = data.models;
-const _errs119 = errors;
-if(errors === _errs119){
-if(data50 && typeof data50 == "object" && !Array.isArray(data50)){
-if(data50.cache_dir === undefined){
-data50.cache_dir = "~/.cache/models";
-}
+let data51 = data.models;
 const _errs121 = errors;
-for(const key15 in data50){
+if(errors === _errs121){
+if(data51 && typeof data51 == "object" && !Array.isArray(data51)){
+if(data51.cache_dir === undefined){
+data51.cache_dir = "~/.cache/models";
+}
+const _errs123 = errors;
+for(const key15 in data51){
 if(!((key15 === "cache_dir") || (key15 === "max_bytes"))){
 validate30.errors = [{instancePath:instancePath+"/models",schemaPath:"#/properties/models/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key15}}];
 return false;
 break;
 }
 }
-if(_errs121 === errors){
-let data51 = data50.cache_dir;
-const _errs122 = errors;
-if(errors === _errs122){
-if(typeof data51 === "string"){
-if(!pattern4.test(data51)){
+if(_errs123 === errors){
+let data52 = data51.cache_dir;
+const _errs124 = errors;
+if(errors === _errs124){
+if(typeof data52 === "string"){
+if(!pattern4.test(data52)){
 validate30.errors = [{instancePath:instancePath+"/models/cache_dir",schemaPath:"#/properties/models/properties/cache_dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
@@ -6875,24 +6886,24 @@ validate30.errors = [{instancePath:instancePath+"/models/cache_dir",schemaPath:"
 return false;
 }
 }
-var valid18 = _errs122 === errors;
+var valid18 = _errs124 === errors;
 if(valid18){
-if(data50.max_bytes !== undefined){
-let data52 = data50.max_bytes;
-const _errs124 = errors;
-if(!(((typeof data52 == "number") && (!(data52 % 1) && !isNaN(data52))) && (isFinite(data52)))){
+if(data51.max_bytes !== undefined){
+let data53 = data51.max_bytes;
+const _errs126 = errors;
+if(!(((typeof data53 == "number") && (!(data53 % 1) && !isNaN(data53))) && (isFinite(data53)))){
 validate30.errors = [{instancePath:instancePath+"/models/max_bytes",schemaPath:"#/properties/models/properties/max_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs124){
-if((typeof data52 == "number") && (isFinite(data52))){
-if(data52 < 1 || isNaN(data52)){
+if(errors === _errs126){
+if((typeof data53 == "number") && (isFinite(data53))){
+if(data53 < 1 || isNaN(data53)){
 validate30.errors = [{instancePath:instancePath+"/models/max_bytes",schemaPath:"#/properties/models/properties/max_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid18 = _errs124 === errors;
+var valid18 = _errs126 === errors;
 }
 else {
 var valid18 = true;
@@ -6905,30 +6916,30 @@ validate30.errors = [{instancePath:instancePath+"/models",schemaPath:"#/properti
 return false;
 }
 }
-var valid0 = _errs119 === errors;
+var valid0 = _errs121 === errors;
 if(valid0){
-let data53 = data.catalog;
-const _errs126 = errors;
-if(errors === _errs126){
-if(data53 && typeof data53 == "object" && !Array.isArray(data53)){
-if(data53.trust_policy === undefined){
-data53.trust_policy = {};
-}
+let data54 = data.catalog;
 const _errs128 = errors;
-for(const key16 in data53){
+if(errors === _errs128){
+if(data54 && typeof data54 == "object" && !Array.isArray(data54)){
+if(data54.trust_policy === undefined){
+data54.trust_policy = {};
+}
+const _errs130 = errors;
+for(const key16 in data54){
 if(!((key16 === "root") || (key16 === "trust_policy"))){
 validate30.errors = [{instancePath:instancePath+"/catalog",schemaPath:"#/properties/catalog/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key16}}];
 return false;
 break;
 }
 }
-if(_errs128 === errors){
-if(data53.root !== undefined){
-let data54 = data53.root;
-const _errs129 = errors;
-if(errors === _errs129){
-if(typeof data54 === "string"){
-if(!pattern4.test(data54)){
+if(_errs130 === errors){
+if(data54.root !== undefined){
+let data55 = data54.root;
+const _errs131 = errors;
+if(errors === _errs131){
+if(typeof data55 === "string"){
+if(!pattern4.test(data55)){
 validate30.errors = [{instancePath:instancePath+"/catalog/root",schemaPath:"#/properties/catalog/properties/root/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
@@ -6938,64 +6949,64 @@ validate30.errors = [{instancePath:instancePath+"/catalog/root",schemaPath:"#/pr
 return false;
 }
 }
-var valid19 = _errs129 === errors;
+var valid19 = _errs131 === errors;
 }
 else {
 var valid19 = true;
 }
 if(valid19){
-let data55 = data53.trust_policy;
-const _errs131 = errors;
-if(errors === _errs131){
-if(data55 && typeof data55 == "object" && !Array.isArray(data55)){
-if(data55.mode === undefined){
-data55.mode = "permissive";
-}
-if(data55.allowed_registries === undefined){
-data55.allowed_registries = [];
-}
-if(data55.require_signature === undefined){
-data55.require_signature = false;
-}
-if(data55.require_sbom === undefined){
-data55.require_sbom = false;
-}
-if(data55.ca_roots === undefined){
-data55.ca_roots = [];
-}
+let data56 = data54.trust_policy;
 const _errs133 = errors;
-for(const key17 in data55){
+if(errors === _errs133){
+if(data56 && typeof data56 == "object" && !Array.isArray(data56)){
+if(data56.mode === undefined){
+data56.mode = "permissive";
+}
+if(data56.allowed_registries === undefined){
+data56.allowed_registries = [];
+}
+if(data56.require_signature === undefined){
+data56.require_signature = false;
+}
+if(data56.require_sbom === undefined){
+data56.require_sbom = false;
+}
+if(data56.ca_roots === undefined){
+data56.ca_roots = [];
+}
+const _errs135 = errors;
+for(const key17 in data56){
 if(!(((((key17 === "mode") || (key17 === "allowed_registries")) || (key17 === "require_signature")) || (key17 === "require_sbom")) || (key17 === "ca_roots"))){
 validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy",schemaPath:"#/properties/catalog/properties/trust_policy/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key17}}];
 return false;
 break;
 }
 }
-if(_errs133 === errors){
-let data56 = data55.mode;
-const _errs134 = errors;
-if(typeof data56 !== "string"){
+if(_errs135 === errors){
+let data57 = data56.mode;
+const _errs136 = errors;
+if(typeof data57 !== "string"){
 validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/mode",schemaPath:"#/properties/catalog/properties/trust_policy/properties/mode/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
-if(!((data56 === "strict") || (data56 === "permissive"))){
+if(!((data57 === "strict") || (data57 === "permissive"))){
 validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/mode",schemaPath:"#/properties/catalog/properties/trust_policy/properties/mode/enum",keyword:"enum",params:{allowedValues: schema55.properties.catalog.properties.trust_policy.properties.mode.enum}}];
 return false;
 }
-var valid20 = _errs134 === errors;
+var valid20 = _errs136 === errors;
 if(valid20){
-let data57 = data55.allowed_registries;
-const _errs136 = errors;
-if(errors === _errs136){
-if(Array.isArray(data57)){
-var valid21 = true;
-const len0 = data57.length;
-for(let i0=0; i0<len0; i0++){
-let data58 = data57[i0];
+let data58 = data56.allowed_registries;
 const _errs138 = errors;
 if(errors === _errs138){
-if(typeof data58 === "string"){
-if(!pattern25.test(data58)){
+if(Array.isArray(data58)){
+var valid21 = true;
+const len0 = data58.length;
+for(let i0=0; i0<len0; i0++){
+let data59 = data58[i0];
+const _errs140 = errors;
+if(errors === _errs140){
+if(typeof data59 === "string"){
+if(!pattern25.test(data59)){
 validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/allowed_registries/" + i0,schemaPath:"#/properties/catalog/properties/trust_policy/properties/allowed_registries/items/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9.-]+(:\\d+)?$"}}];
 return false;
 }
@@ -7005,7 +7016,7 @@ validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/allowed_r
 return false;
 }
 }
-var valid21 = _errs138 === errors;
+var valid21 = _errs140 === errors;
 if(!valid21){
 break;
 }
@@ -7016,34 +7027,34 @@ validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/allowed_r
 return false;
 }
 }
-var valid20 = _errs136 === errors;
-if(valid20){
-const _errs140 = errors;
-if(typeof data55.require_signature !== "boolean"){
-validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/require_signature",schemaPath:"#/properties/catalog/properties/trust_policy/properties/require_signature/type",keyword:"type",params:{type: "boolean"}}];
-return false;
-}
-var valid20 = _errs140 === errors;
+var valid20 = _errs138 === errors;
 if(valid20){
 const _errs142 = errors;
-if(typeof data55.require_sbom !== "boolean"){
-validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/require_sbom",schemaPath:"#/properties/catalog/properties/trust_policy/properties/require_sbom/type",keyword:"type",params:{type: "boolean"}}];
+if(typeof data56.require_signature !== "boolean"){
+validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/require_signature",schemaPath:"#/properties/catalog/properties/trust_policy/properties/require_signature/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid20 = _errs142 === errors;
 if(valid20){
-let data61 = data55.ca_roots;
 const _errs144 = errors;
-if(errors === _errs144){
-if(Array.isArray(data61)){
-var valid22 = true;
-const len1 = data61.length;
-for(let i1=0; i1<len1; i1++){
-let data62 = data61[i1];
+if(typeof data56.require_sbom !== "boolean"){
+validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/require_sbom",schemaPath:"#/properties/catalog/properties/trust_policy/properties/require_sbom/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+var valid20 = _errs144 === errors;
+if(valid20){
+let data62 = data56.ca_roots;
 const _errs146 = errors;
 if(errors === _errs146){
-if(typeof data62 === "string"){
-if(!pattern26.test(data62)){
+if(Array.isArray(data62)){
+var valid22 = true;
+const len1 = data62.length;
+for(let i1=0; i1<len1; i1++){
+let data63 = data62[i1];
+const _errs148 = errors;
+if(errors === _errs148){
+if(typeof data63 === "string"){
+if(!pattern26.test(data63)){
 validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/ca_roots/" + i1,schemaPath:"#/properties/catalog/properties/trust_policy/properties/ca_roots/items/pattern",keyword:"pattern",params:{pattern: "^-----BEGIN CERTIFICATE-----"}}];
 return false;
 }
@@ -7053,7 +7064,7 @@ validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/ca_roots/
 return false;
 }
 }
-var valid22 = _errs146 === errors;
+var valid22 = _errs148 === errors;
 if(!valid22){
 break;
 }
@@ -7064,7 +7075,7 @@ validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/ca_roots"
 return false;
 }
 }
-var valid20 = _errs144 === errors;
+var valid20 = _errs146 === errors;
 }
 }
 }
@@ -7076,7 +7087,7 @@ validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy",schemaPa
 return false;
 }
 }
-var valid19 = _errs131 === errors;
+var valid19 = _errs133 === errors;
 }
 }
 }
@@ -7085,56 +7096,56 @@ validate30.errors = [{instancePath:instancePath+"/catalog",schemaPath:"#/propert
 return false;
 }
 }
-var valid0 = _errs126 === errors;
+var valid0 = _errs128 === errors;
 if(valid0){
-let data63 = data.policy;
-const _errs148 = errors;
-if(errors === _errs148){
-if(data63 && typeof data63 == "object" && !Array.isArray(data63)){
-if(data63.offline === undefined){
-data63.offline = false;
-}
-if(data63.auto_fetch === undefined){
-data63.auto_fetch = true;
-}
-if(data63.allowlist === undefined){
-data63.allowlist = [];
-}
+let data64 = data.policy;
 const _errs150 = errors;
-for(const key18 in data63){
+if(errors === _errs150){
+if(data64 && typeof data64 == "object" && !Array.isArray(data64)){
+if(data64.offline === undefined){
+data64.offline = false;
+}
+if(data64.auto_fetch === undefined){
+data64.auto_fetch = true;
+}
+if(data64.allowlist === undefined){
+data64.allowlist = [];
+}
+const _errs152 = errors;
+for(const key18 in data64){
 if(!(((key18 === "offline") || (key18 === "auto_fetch")) || (key18 === "allowlist"))){
 validate30.errors = [{instancePath:instancePath+"/policy",schemaPath:"#/properties/policy/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key18}}];
 return false;
 break;
 }
 }
-if(_errs150 === errors){
-const _errs151 = errors;
-if(typeof data63.offline !== "boolean"){
-validate30.errors = [{instancePath:instancePath+"/policy/offline",schemaPath:"#/properties/policy/properties/offline/type",keyword:"type",params:{type: "boolean"}}];
-return false;
-}
-var valid23 = _errs151 === errors;
-if(valid23){
+if(_errs152 === errors){
 const _errs153 = errors;
-if(typeof data63.auto_fetch !== "boolean"){
-validate30.errors = [{instancePath:instancePath+"/policy/auto_fetch",schemaPath:"#/properties/policy/properties/auto_fetch/type",keyword:"type",params:{type: "boolean"}}];
+if(typeof data64.offline !== "boolean"){
+validate30.errors = [{instancePath:instancePath+"/policy/offline",schemaPath:"#/properties/policy/properties/offline/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid23 = _errs153 === errors;
 if(valid23){
-let data66 = data63.allowlist;
 const _errs155 = errors;
-if(errors === _errs155){
-if(Array.isArray(data66)){
-var valid24 = true;
-const len2 = data66.length;
-for(let i2=0; i2<len2; i2++){
-let data67 = data66[i2];
+if(typeof data64.auto_fetch !== "boolean"){
+validate30.errors = [{instancePath:instancePath+"/policy/auto_fetch",schemaPath:"#/properties/policy/properties/auto_fetch/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+var valid23 = _errs155 === errors;
+if(valid23){
+let data67 = data64.allowlist;
 const _errs157 = errors;
 if(errors === _errs157){
-if(typeof data67 === "string"){
-if(!pattern25.test(data67)){
+if(Array.isArray(data67)){
+var valid24 = true;
+const len2 = data67.length;
+for(let i2=0; i2<len2; i2++){
+let data68 = data67[i2];
+const _errs159 = errors;
+if(errors === _errs159){
+if(typeof data68 === "string"){
+if(!pattern25.test(data68)){
 validate30.errors = [{instancePath:instancePath+"/policy/allowlist/" + i2,schemaPath:"#/properties/policy/properties/allowlist/items/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9.-]+(:\\d+)?$"}}];
 return false;
 }
@@ -7144,7 +7155,7 @@ validate30.errors = [{instancePath:instancePath+"/policy/allowlist/" + i2,schema
 return false;
 }
 }
-var valid24 = _errs157 === errors;
+var valid24 = _errs159 === errors;
 if(!valid24){
 break;
 }
@@ -7155,7 +7166,7 @@ validate30.errors = [{instancePath:instancePath+"/policy/allowlist",schemaPath:"
 return false;
 }
 }
-var valid23 = _errs155 === errors;
+var valid23 = _errs157 === errors;
 }
 }
 }
@@ -7165,50 +7176,50 @@ validate30.errors = [{instancePath:instancePath+"/policy",schemaPath:"#/properti
 return false;
 }
 }
-var valid0 = _errs148 === errors;
+var valid0 = _errs150 === errors;
 if(valid0){
-let data68 = data.log;
-const _errs159 = errors;
-if(errors === _errs159){
-if(data68 && typeof data68 == "object" && !Array.isArray(data68)){
-if(data68.level === undefined){
-data68.level = "info";
-}
-if(data68.format === undefined){
-data68.format = "auto";
-}
+let data69 = data.log;
 const _errs161 = errors;
-for(const key19 in data68){
+if(errors === _errs161){
+if(data69 && typeof data69 == "object" && !Array.isArray(data69)){
+if(data69.level === undefined){
+data69.level = "info";
+}
+if(data69.format === undefined){
+data69.format = "auto";
+}
+const _errs163 = errors;
+for(const key19 in data69){
 if(!((key19 === "level") || (key19 === "format"))){
 validate30.errors = [{instancePath:instancePath+"/log",schemaPath:"#/properties/log/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key19}}];
 return false;
 break;
 }
 }
-if(_errs161 === errors){
-let data69 = data68.level;
-const _errs162 = errors;
-if(typeof data69 !== "string"){
+if(_errs163 === errors){
+let data70 = data69.level;
+const _errs164 = errors;
+if(typeof data70 !== "string"){
 validate30.errors = [{instancePath:instancePath+"/log/level",schemaPath:"#/properties/log/properties/level/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
-if(!(((((((data69 === "fatal") || (data69 === "error")) || (data69 === "warn")) || (data69 === "info")) || (data69 === "debug")) || (data69 === "trace")) || (data69 === "silent"))){
+if(!(((((((data70 === "fatal") || (data70 === "error")) || (data70 === "warn")) || (data70 === "info")) || (data70 === "debug")) || (data70 === "trace")) || (data70 === "silent"))){
 validate30.errors = [{instancePath:instancePath+"/log/level",schemaPath:"#/properties/log/properties/level/enum",keyword:"enum",params:{allowedValues: schema55.properties.log.properties.level.enum}}];
 return false;
 }
-var valid25 = _errs162 === errors;
+var valid25 = _errs164 === errors;
 if(valid25){
-let data70 = data68.format;
-const _errs164 = errors;
-if(typeof data70 !== "string"){
+let data71 = data69.format;
+const _errs166 = errors;
+if(typeof data71 !== "string"){
 validate30.errors = [{instancePath:instancePath+"/log/format",schemaPath:"#/properties/log/properties/format/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
-if(!(((data70 === "json") || (data70 === "pretty")) || (data70 === "auto"))){
+if(!(((data71 === "json") || (data71 === "pretty")) || (data71 === "auto"))){
 validate30.errors = [{instancePath:instancePath+"/log/format",schemaPath:"#/properties/log/properties/format/enum",keyword:"enum",params:{allowedValues: schema55.properties.log.properties.format.enum}}];
 return false;
 }
-var valid25 = _errs164 === errors;
+var valid25 = _errs166 === errors;
 }
 }
 }
@@ -7217,97 +7228,97 @@ validate30.errors = [{instancePath:instancePath+"/log",schemaPath:"#/properties/
 return false;
 }
 }
-var valid0 = _errs159 === errors;
+var valid0 = _errs161 === errors;
 if(valid0){
-let data71 = data.supervision;
-const _errs166 = errors;
-if(errors === _errs166){
-if(data71 && typeof data71 == "object" && !Array.isArray(data71)){
-if(data71.initial_ms === undefined){
-data71.initial_ms = 1000;
-}
-if(data71.max_ms === undefined){
-data71.max_ms = 60000;
-}
-if(data71.factor === undefined){
-data71.factor = 2;
-}
-if(data71.jitter === undefined){
-data71.jitter = 0.1;
-}
-if(data71.max_restarts === undefined){
-data71.max_restarts = 10;
-}
-if(data71.stable_s === undefined){
-data71.stable_s = 300;
-}
-if(data71.probe_interval_ms === undefined){
-data71.probe_interval_ms = 5000;
-}
-if(data71.probe_fail === undefined){
-data71.probe_fail = 3;
-}
-if(data71.load_timeout_ms === undefined){
-data71.load_timeout_ms = 120000;
-}
-if(data71.window_s === undefined){
-data71.window_s = 60;
-}
-if(data71.breaker_threshold === undefined){
-data71.breaker_threshold = 5;
-}
-if(data71.breaker_open_s === undefined){
-data71.breaker_open_s = 300;
-}
-if(data71.trial_stable_s === undefined){
-data71.trial_stable_s = 60;
-}
+let data72 = data.supervision;
 const _errs168 = errors;
-for(const key20 in data71){
+if(errors === _errs168){
+if(data72 && typeof data72 == "object" && !Array.isArray(data72)){
+if(data72.initial_ms === undefined){
+data72.initial_ms = 1000;
+}
+if(data72.max_ms === undefined){
+data72.max_ms = 60000;
+}
+if(data72.factor === undefined){
+data72.factor = 2;
+}
+if(data72.jitter === undefined){
+data72.jitter = 0.1;
+}
+if(data72.max_restarts === undefined){
+data72.max_restarts = 10;
+}
+if(data72.stable_s === undefined){
+data72.stable_s = 300;
+}
+if(data72.probe_interval_ms === undefined){
+data72.probe_interval_ms = 5000;
+}
+if(data72.probe_fail === undefined){
+data72.probe_fail = 3;
+}
+if(data72.load_timeout_ms === undefined){
+data72.load_timeout_ms = 120000;
+}
+if(data72.window_s === undefined){
+data72.window_s = 60;
+}
+if(data72.breaker_threshold === undefined){
+data72.breaker_threshold = 5;
+}
+if(data72.breaker_open_s === undefined){
+data72.breaker_open_s = 300;
+}
+if(data72.trial_stable_s === undefined){
+data72.trial_stable_s = 60;
+}
+const _errs170 = errors;
+for(const key20 in data72){
 if(!(func1.call(schema55.properties.supervision.properties, key20))){
 validate30.errors = [{instancePath:instancePath+"/supervision",schemaPath:"#/properties/supervision/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key20}}];
 return false;
 break;
 }
 }
-if(_errs168 === errors){
-let data72 = data71.initial_ms;
-const _errs169 = errors;
-if(!(((typeof data72 == "number") && (!(data72 % 1) && !isNaN(data72))) && (isFinite(data72)))){
-validate30.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs169){
-if((typeof data72 == "number") && (isFinite(data72))){
-if(data72 < 1 || isNaN(data72)){
-validate30.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
-return false;
-}
-}
-}
-var valid26 = _errs169 === errors;
-if(valid26){
-let data73 = data71.max_ms;
+if(_errs170 === errors){
+let data73 = data72.initial_ms;
 const _errs171 = errors;
 if(!(((typeof data73 == "number") && (!(data73 % 1) && !isNaN(data73))) && (isFinite(data73)))){
-validate30.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs171){
 if((typeof data73 == "number") && (isFinite(data73))){
 if(data73 < 1 || isNaN(data73)){
-validate30.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 var valid26 = _errs171 === errors;
 if(valid26){
-let data74 = data71.factor;
+let data74 = data72.max_ms;
 const _errs173 = errors;
+if(!(((typeof data74 == "number") && (!(data74 % 1) && !isNaN(data74))) && (isFinite(data74)))){
+validate30.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
 if(errors === _errs173){
 if((typeof data74 == "number") && (isFinite(data74))){
 if(data74 < 1 || isNaN(data74)){
+validate30.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+var valid26 = _errs173 === errors;
+if(valid26){
+let data75 = data72.factor;
+const _errs175 = errors;
+if(errors === _errs175){
+if((typeof data75 == "number") && (isFinite(data75))){
+if(data75 < 1 || isNaN(data75)){
 validate30.errors = [{instancePath:instancePath+"/supervision/factor",schemaPath:"#/properties/supervision/properties/factor/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
@@ -7317,18 +7328,18 @@ validate30.errors = [{instancePath:instancePath+"/supervision/factor",schemaPath
 return false;
 }
 }
-var valid26 = _errs173 === errors;
+var valid26 = _errs175 === errors;
 if(valid26){
-let data75 = data71.jitter;
-const _errs175 = errors;
-if(errors === _errs175){
-if((typeof data75 == "number") && (isFinite(data75))){
-if(data75 > 1 || isNaN(data75)){
+let data76 = data72.jitter;
+const _errs177 = errors;
+if(errors === _errs177){
+if((typeof data76 == "number") && (isFinite(data76))){
+if(data76 > 1 || isNaN(data76)){
 validate30.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1}}];
 return false;
 }
 else {
-if(data75 < 0 || isNaN(data75)){
+if(data76 < 0 || isNaN(data76)){
 validate30.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
@@ -7339,151 +7350,151 @@ validate30.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath
 return false;
 }
 }
-var valid26 = _errs175 === errors;
-if(valid26){
-let data76 = data71.max_restarts;
-const _errs177 = errors;
-if(!(((typeof data76 == "number") && (!(data76 % 1) && !isNaN(data76))) && (isFinite(data76)))){
-validate30.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs177){
-if((typeof data76 == "number") && (isFinite(data76))){
-if(data76 < 1 || isNaN(data76)){
-validate30.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
-return false;
-}
-}
-}
 var valid26 = _errs177 === errors;
 if(valid26){
-let data77 = data71.stable_s;
+let data77 = data72.max_restarts;
 const _errs179 = errors;
 if(!(((typeof data77 == "number") && (!(data77 % 1) && !isNaN(data77))) && (isFinite(data77)))){
-validate30.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs179){
 if((typeof data77 == "number") && (isFinite(data77))){
 if(data77 < 1 || isNaN(data77)){
-validate30.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 var valid26 = _errs179 === errors;
 if(valid26){
-let data78 = data71.probe_interval_ms;
+let data78 = data72.stable_s;
 const _errs181 = errors;
 if(!(((typeof data78 == "number") && (!(data78 % 1) && !isNaN(data78))) && (isFinite(data78)))){
-validate30.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs181){
 if((typeof data78 == "number") && (isFinite(data78))){
-if(data78 < 10 || isNaN(data78)){
-validate30.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
+if(data78 < 1 || isNaN(data78)){
+validate30.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 var valid26 = _errs181 === errors;
 if(valid26){
-let data79 = data71.probe_fail;
+let data79 = data72.probe_interval_ms;
 const _errs183 = errors;
 if(!(((typeof data79 == "number") && (!(data79 % 1) && !isNaN(data79))) && (isFinite(data79)))){
-validate30.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs183){
 if((typeof data79 == "number") && (isFinite(data79))){
-if(data79 < 1 || isNaN(data79)){
-validate30.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+if(data79 < 10 || isNaN(data79)){
+validate30.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
 return false;
 }
 }
 }
 var valid26 = _errs183 === errors;
 if(valid26){
-let data80 = data71.load_timeout_ms;
+let data80 = data72.probe_fail;
 const _errs185 = errors;
 if(!(((typeof data80 == "number") && (!(data80 % 1) && !isNaN(data80))) && (isFinite(data80)))){
-validate30.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs185){
 if((typeof data80 == "number") && (isFinite(data80))){
 if(data80 < 1 || isNaN(data80)){
-validate30.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 var valid26 = _errs185 === errors;
 if(valid26){
-let data81 = data71.window_s;
+let data81 = data72.load_timeout_ms;
 const _errs187 = errors;
 if(!(((typeof data81 == "number") && (!(data81 % 1) && !isNaN(data81))) && (isFinite(data81)))){
-validate30.errors = [{instancePath:instancePath+"/supervision/window_s",schemaPath:"#/properties/supervision/properties/window_s/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs187){
 if((typeof data81 == "number") && (isFinite(data81))){
 if(data81 < 1 || isNaN(data81)){
-validate30.errors = [{instancePath:instancePath+"/supervision/window_s",schemaPath:"#/properties/supervision/properties/window_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 var valid26 = _errs187 === errors;
 if(valid26){
-let data82 = data71.breaker_threshold;
+let data82 = data72.window_s;
 const _errs189 = errors;
 if(!(((typeof data82 == "number") && (!(data82 % 1) && !isNaN(data82))) && (isFinite(data82)))){
-validate30.errors = [{instancePath:instancePath+"/supervision/breaker_threshold",schemaPath:"#/properties/supervision/properties/breaker_threshold/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/window_s",schemaPath:"#/properties/supervision/properties/window_s/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs189){
 if((typeof data82 == "number") && (isFinite(data82))){
 if(data82 < 1 || isNaN(data82)){
-validate30.errors = [{instancePath:instancePath+"/supervision/breaker_threshold",schemaPath:"#/properties/supervision/properties/breaker_threshold/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/window_s",schemaPath:"#/properties/supervision/properties/window_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 var valid26 = _errs189 === errors;
 if(valid26){
-let data83 = data71.breaker_open_s;
+let data83 = data72.breaker_threshold;
 const _errs191 = errors;
 if(!(((typeof data83 == "number") && (!(data83 % 1) && !isNaN(data83))) && (isFinite(data83)))){
-validate30.errors = [{instancePath:instancePath+"/supervision/breaker_open_s",schemaPath:"#/properties/supervision/properties/breaker_open_s/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/breaker_threshold",schemaPath:"#/properties/supervision/properties/breaker_threshold/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs191){
 if((typeof data83 == "number") && (isFinite(data83))){
 if(data83 < 1 || isNaN(data83)){
-validate30.errors = [{instancePath:instancePath+"/supervision/breaker_open_s",schemaPath:"#/properties/supervision/properties/breaker_open_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/breaker_threshold",schemaPath:"#/properties/supervision/properties/breaker_threshold/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 var valid26 = _errs191 === errors;
 if(valid26){
-let data84 = data71.trial_stable_s;
+let data84 = data72.breaker_open_s;
 const _errs193 = errors;
 if(!(((typeof data84 == "number") && (!(data84 % 1) && !isNaN(data84))) && (isFinite(data84)))){
-validate30.errors = [{instancePath:instancePath+"/supervision/trial_stable_s",schemaPath:"#/properties/supervision/properties/trial_stable_s/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/breaker_open_s",schemaPath:"#/properties/supervision/properties/breaker_open_s/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs193){
 if((typeof data84 == "number") && (isFinite(data84))){
 if(data84 < 1 || isNaN(data84)){
-validate30.errors = [{instancePath:instancePath+"/supervision/trial_stable_s",schemaPath:"#/properties/supervision/properties/trial_stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/breaker_open_s",schemaPath:"#/properties/supervision/properties/breaker_open_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 var valid26 = _errs193 === errors;
+if(valid26){
+let data85 = data72.trial_stable_s;
+const _errs195 = errors;
+if(!(((typeof data85 == "number") && (!(data85 % 1) && !isNaN(data85))) && (isFinite(data85)))){
+validate30.errors = [{instancePath:instancePath+"/supervision/trial_stable_s",schemaPath:"#/properties/supervision/properties/trial_stable_s/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs195){
+if((typeof data85 == "number") && (isFinite(data85))){
+if(data85 < 1 || isNaN(data85)){
+validate30.errors = [{instancePath:instancePath+"/supervision/trial_stable_s",schemaPath:"#/properties/supervision/properties/trial_stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+var valid26 = _errs195 === errors;
 }
 }
 }
@@ -7503,26 +7514,26 @@ validate30.errors = [{instancePath:instancePath+"/supervision",schemaPath:"#/pro
 return false;
 }
 }
-var valid0 = _errs166 === errors;
+var valid0 = _errs168 === errors;
 if(valid0){
-let data85 = data.pools;
-const _errs195 = errors;
-if(errors === _errs195){
-if(Array.isArray(data85)){
-if(data85.length < 1){
+let data86 = data.pools;
+const _errs197 = errors;
+if(errors === _errs197){
+if(Array.isArray(data86)){
+if(data86.length < 1){
 validate30.errors = [{instancePath:instancePath+"/pools",schemaPath:"#/properties/pools/minItems",keyword:"minItems",params:{limit: 1}}];
 return false;
 }
 else {
 var valid27 = true;
-const len3 = data85.length;
+const len3 = data86.length;
 for(let i3=0; i3<len3; i3++){
-const _errs197 = errors;
-if(!(validate31(data85[i3], {instancePath:instancePath+"/pools/" + i3,parentData:data85,parentDataProperty:i3,rootData,dynamicAnchors}))){
+const _errs199 = errors;
+if(!(validate31(data86[i3], {instancePath:instancePath+"/pools/" + i3,parentData:data86,parentDataProperty:i3,rootData,dynamicAnchors}))){
 vErrors = vErrors === null ? validate31.errors : vErrors.concat(validate31.errors);
 errors = vErrors.length;
 }
-var valid27 = _errs197 === errors;
+var valid27 = _errs199 === errors;
 if(!valid27){
 break;
 }
@@ -7534,128 +7545,128 @@ validate30.errors = [{instancePath:instancePath+"/pools",schemaPath:"#/propertie
 return false;
 }
 }
-var valid0 = _errs195 === errors;
+var valid0 = _errs197 === errors;
 if(valid0){
-let data87 = data.memory;
-const _errs198 = errors;
-if(errors === _errs198){
-if(data87 && typeof data87 == "object" && !Array.isArray(data87)){
-if(data87.devices === undefined){
-data87.devices = [];
-}
-if(data87.min_residency_ms === undefined){
-data87.min_residency_ms = 5000;
-}
-if(data87.max_overtaken_ms === undefined){
-data87.max_overtaken_ms = 180000;
-}
-if(data87.max_parallel_loads === undefined){
-data87.max_parallel_loads = 1;
-}
+let data88 = data.memory;
 const _errs200 = errors;
-for(const key21 in data87){
+if(errors === _errs200){
+if(data88 && typeof data88 == "object" && !Array.isArray(data88)){
+if(data88.devices === undefined){
+data88.devices = [];
+}
+if(data88.min_residency_ms === undefined){
+data88.min_residency_ms = 5000;
+}
+if(data88.max_overtaken_ms === undefined){
+data88.max_overtaken_ms = 180000;
+}
+if(data88.max_parallel_loads === undefined){
+data88.max_parallel_loads = 1;
+}
+const _errs202 = errors;
+for(const key21 in data88){
 if(!(((((key21 === "host_bytes") || (key21 === "devices")) || (key21 === "min_residency_ms")) || (key21 === "max_overtaken_ms")) || (key21 === "max_parallel_loads"))){
 validate30.errors = [{instancePath:instancePath+"/memory",schemaPath:"#/properties/memory/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key21}}];
 return false;
 break;
 }
 }
-if(_errs200 === errors){
-if(data87.host_bytes !== undefined){
-let data88 = data87.host_bytes;
-const _errs201 = errors;
-if(!(((typeof data88 == "number") && (!(data88 % 1) && !isNaN(data88))) && (isFinite(data88)))){
+if(_errs202 === errors){
+if(data88.host_bytes !== undefined){
+let data89 = data88.host_bytes;
+const _errs203 = errors;
+if(!(((typeof data89 == "number") && (!(data89 % 1) && !isNaN(data89))) && (isFinite(data89)))){
 validate30.errors = [{instancePath:instancePath+"/memory/host_bytes",schemaPath:"#/properties/memory/properties/host_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs201){
-if((typeof data88 == "number") && (isFinite(data88))){
-if(data88 < 1 || isNaN(data88)){
+if(errors === _errs203){
+if((typeof data89 == "number") && (isFinite(data89))){
+if(data89 < 1 || isNaN(data89)){
 validate30.errors = [{instancePath:instancePath+"/memory/host_bytes",schemaPath:"#/properties/memory/properties/host_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid28 = _errs201 === errors;
+var valid28 = _errs203 === errors;
 }
 else {
 var valid28 = true;
 }
 if(valid28){
-let data89 = data87.devices;
-const _errs203 = errors;
-if(errors === _errs203){
-if(Array.isArray(data89)){
-if(data89.length > 64){
+let data90 = data88.devices;
+const _errs205 = errors;
+if(errors === _errs205){
+if(Array.isArray(data90)){
+if(data90.length > 64){
 validate30.errors = [{instancePath:instancePath+"/memory/devices",schemaPath:"#/properties/memory/properties/devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
 return false;
 }
 else {
 var valid29 = true;
-const len4 = data89.length;
+const len4 = data90.length;
 for(let i4=0; i4<len4; i4++){
-let data90 = data89[i4];
-const _errs205 = errors;
-if(errors === _errs205){
-if(data90 && typeof data90 == "object" && !Array.isArray(data90)){
+let data91 = data90[i4];
+const _errs207 = errors;
+if(errors === _errs207){
+if(data91 && typeof data91 == "object" && !Array.isArray(data91)){
 let missing0;
-if(((data90.id === undefined) && (missing0 = "id")) || ((data90.bytes === undefined) && (missing0 = "bytes"))){
+if(((data91.id === undefined) && (missing0 = "id")) || ((data91.bytes === undefined) && (missing0 = "bytes"))){
 validate30.errors = [{instancePath:instancePath+"/memory/devices/" + i4,schemaPath:"#/properties/memory/properties/devices/items/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
-const _errs207 = errors;
-for(const key22 in data90){
+const _errs209 = errors;
+for(const key22 in data91){
 if(!((key22 === "id") || (key22 === "bytes"))){
 validate30.errors = [{instancePath:instancePath+"/memory/devices/" + i4,schemaPath:"#/properties/memory/properties/devices/items/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key22}}];
 return false;
 break;
 }
 }
-if(_errs207 === errors){
-if(data90.id !== undefined){
-let data91 = data90.id;
-const _errs208 = errors;
-if(!(((typeof data91 == "number") && (!(data91 % 1) && !isNaN(data91))) && (isFinite(data91)))){
+if(_errs209 === errors){
+if(data91.id !== undefined){
+let data92 = data91.id;
+const _errs210 = errors;
+if(!(((typeof data92 == "number") && (!(data92 % 1) && !isNaN(data92))) && (isFinite(data92)))){
 validate30.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs208){
-if((typeof data91 == "number") && (isFinite(data91))){
-if(data91 > 1023 || isNaN(data91)){
+if(errors === _errs210){
+if((typeof data92 == "number") && (isFinite(data92))){
+if(data92 > 1023 || isNaN(data92)){
 validate30.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
 return false;
 }
 else {
-if(data91 < 0 || isNaN(data91)){
+if(data92 < 0 || isNaN(data92)){
 validate30.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 }
 }
-var valid30 = _errs208 === errors;
+var valid30 = _errs210 === errors;
 }
 else {
 var valid30 = true;
 }
 if(valid30){
-if(data90.bytes !== undefined){
-let data92 = data90.bytes;
-const _errs210 = errors;
-if(!(((typeof data92 == "number") && (!(data92 % 1) && !isNaN(data92))) && (isFinite(data92)))){
+if(data91.bytes !== undefined){
+let data93 = data91.bytes;
+const _errs212 = errors;
+if(!(((typeof data93 == "number") && (!(data93 % 1) && !isNaN(data93))) && (isFinite(data93)))){
 validate30.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/bytes",schemaPath:"#/properties/memory/properties/devices/items/properties/bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs210){
-if((typeof data92 == "number") && (isFinite(data92))){
-if(data92 < 1 || isNaN(data92)){
+if(errors === _errs212){
+if((typeof data93 == "number") && (isFinite(data93))){
+if(data93 < 1 || isNaN(data93)){
 validate30.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/bytes",schemaPath:"#/properties/memory/properties/devices/items/properties/bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid30 = _errs210 === errors;
+var valid30 = _errs212 === errors;
 }
 else {
 var valid30 = true;
@@ -7669,7 +7680,7 @@ validate30.errors = [{instancePath:instancePath+"/memory/devices/" + i4,schemaPa
 return false;
 }
 }
-var valid29 = _errs205 === errors;
+var valid29 = _errs207 === errors;
 if(!valid29){
 break;
 }
@@ -7681,61 +7692,61 @@ validate30.errors = [{instancePath:instancePath+"/memory/devices",schemaPath:"#/
 return false;
 }
 }
-var valid28 = _errs203 === errors;
+var valid28 = _errs205 === errors;
 if(valid28){
-let data93 = data87.min_residency_ms;
-const _errs212 = errors;
-if(!(((typeof data93 == "number") && (!(data93 % 1) && !isNaN(data93))) && (isFinite(data93)))){
-validate30.errors = [{instancePath:instancePath+"/memory/min_residency_ms",schemaPath:"#/properties/memory/properties/min_residency_ms/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs212){
-if((typeof data93 == "number") && (isFinite(data93))){
-if(data93 < 0 || isNaN(data93)){
-validate30.errors = [{instancePath:instancePath+"/memory/min_residency_ms",schemaPath:"#/properties/memory/properties/min_residency_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
-return false;
-}
-}
-}
-var valid28 = _errs212 === errors;
-if(valid28){
-let data94 = data87.max_overtaken_ms;
+let data94 = data88.min_residency_ms;
 const _errs214 = errors;
 if(!(((typeof data94 == "number") && (!(data94 % 1) && !isNaN(data94))) && (isFinite(data94)))){
-validate30.errors = [{instancePath:instancePath+"/memory/max_overtaken_ms",schemaPath:"#/properties/memory/properties/max_overtaken_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/memory/min_residency_ms",schemaPath:"#/properties/memory/properties/min_residency_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs214){
 if((typeof data94 == "number") && (isFinite(data94))){
 if(data94 < 0 || isNaN(data94)){
-validate30.errors = [{instancePath:instancePath+"/memory/max_overtaken_ms",schemaPath:"#/properties/memory/properties/max_overtaken_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate30.errors = [{instancePath:instancePath+"/memory/min_residency_ms",schemaPath:"#/properties/memory/properties/min_residency_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 }
 var valid28 = _errs214 === errors;
 if(valid28){
-let data95 = data87.max_parallel_loads;
+let data95 = data88.max_overtaken_ms;
 const _errs216 = errors;
 if(!(((typeof data95 == "number") && (!(data95 % 1) && !isNaN(data95))) && (isFinite(data95)))){
-validate30.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/memory/max_overtaken_ms",schemaPath:"#/properties/memory/properties/max_overtaken_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs216){
 if((typeof data95 == "number") && (isFinite(data95))){
-if(data95 > 64 || isNaN(data95)){
+if(data95 < 0 || isNaN(data95)){
+validate30.errors = [{instancePath:instancePath+"/memory/max_overtaken_ms",schemaPath:"#/properties/memory/properties/max_overtaken_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
+}
+}
+}
+var valid28 = _errs216 === errors;
+if(valid28){
+let data96 = data88.max_parallel_loads;
+const _errs218 = errors;
+if(!(((typeof data96 == "number") && (!(data96 % 1) && !isNaN(data96))) && (isFinite(data96)))){
+validate30.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs218){
+if((typeof data96 == "number") && (isFinite(data96))){
+if(data96 > 64 || isNaN(data96)){
 validate30.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
 return false;
 }
 else {
-if(data95 < 1 || isNaN(data95)){
+if(data96 < 1 || isNaN(data96)){
 validate30.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 }
-var valid28 = _errs216 === errors;
+var valid28 = _errs218 === errors;
 }
 }
 }
@@ -7747,29 +7758,29 @@ validate30.errors = [{instancePath:instancePath+"/memory",schemaPath:"#/properti
 return false;
 }
 }
-var valid0 = _errs198 === errors;
+var valid0 = _errs200 === errors;
 if(valid0){
-let data96 = data.engines;
-const _errs218 = errors;
-if(errors === _errs218){
-if(data96 && typeof data96 == "object" && !Array.isArray(data96)){
-if(data96.cache_dir === undefined){
-data96.cache_dir = "~/.cache/taskchart/engines";
-}
+let data97 = data.engines;
 const _errs220 = errors;
-for(const key23 in data96){
+if(errors === _errs220){
+if(data97 && typeof data97 == "object" && !Array.isArray(data97)){
+if(data97.cache_dir === undefined){
+data97.cache_dir = "~/.cache/taskchart/engines";
+}
+const _errs222 = errors;
+for(const key23 in data97){
 if(!(key23 === "cache_dir")){
 validate30.errors = [{instancePath:instancePath+"/engines",schemaPath:"#/properties/engines/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key23}}];
 return false;
 break;
 }
 }
-if(_errs220 === errors){
-let data97 = data96.cache_dir;
-const _errs221 = errors;
-if(errors === _errs221){
-if(typeof data97 === "string"){
-if(!pattern4.test(data97)){
+if(_errs222 === errors){
+let data98 = data97.cache_dir;
+const _errs223 = errors;
+if(errors === _errs223){
+if(typeof data98 === "string"){
+if(!pattern4.test(data98)){
 validate30.errors = [{instancePath:instancePath+"/engines/cache_dir",schemaPath:"#/properties/engines/properties/cache_dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
@@ -7786,7 +7797,7 @@ validate30.errors = [{instancePath:instancePath+"/engines",schemaPath:"#/propert
 return false;
 }
 }
-var valid0 = _errs218 === errors;
+var valid0 = _errs220 === errors;
 }
 }
 }
