@@ -162,6 +162,7 @@ export function createClient(options: ClientOptions = {}): Client {
     run(request, { verbose = false, idempotency_key, ...call } = {}) {
       const named = { correlation_id: options.correlation_id ?? newId(), ...call };
       return runOf(
+        request,
         client.submit(request, idempotency_key === undefined ? named : { ...named, idempotency_key }),
         (task_id) => client.stream(task_id, { ...named, verbose }),
         // The caller's signal ends the reading, and must not keep it from cancelling afterwards.

@@ -8,6 +8,7 @@ export { ClientError } from './client-error.ts';
 export type { ClientErrorReason } from './client-error.ts';
 export type { ClientPorts } from './retry.ts';
 export type { Run } from './run.ts';
+export type { RecordOptions, RunRecord } from './run-record.ts';
 export type { TaskEvent, TaskEventData } from './task-event.ts';
 export type { StreamOptions } from './task-stream.ts';
 export type { CallOptions, Fetch } from './transport.ts';

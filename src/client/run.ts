@@ -1,6 +1,7 @@
-import type { AdmissionResponse } from '../contract/generated/types.ts';
+import type { AdmissionResponse, TaskRequest } from '../contract/generated/types.ts';
 import { TaskchartError } from '../errors.ts';
 import { failureOf } from './refusal.ts';
+import { recordOf, type RecordOptions, type RunRecord } from './run-record.ts';
 import type { TaskEvent } from './task-event.ts';
 
 /** A task that was posted and is followed: `for await` gives its events, `text()` what it wrote. */
@@ -12,12 +13,15 @@ export interface Run extends AsyncIterable<TaskEvent> {
    * @throws TaskchartError the failure with which the task ended, and whatever `submit` and `stream` throw
    */
   text(): Promise<string>;
+  /** Follows the task to its end and gives all that is to be known of it, to be kept. @throws as the events do */
+  record<V = unknown>(options?: RecordOptions<V>): Promise<RunRecord<V>>;
   /** Resolves when no token can follow any more. */
   cancel(): Promise<void>;
 }
 
 /** @param follow the task's events from the first; called once for each reader */
 export function runOf(
+  request: TaskRequest,
   admission: Promise<AdmissionResponse>,
   follow: (task_id: string) => AsyncIterable<TaskEvent>,
   cancel: (task_id: string) => Promise<void>,
@@ -38,6 +42,7 @@ export function runOf(
       }
       return text;
     },
+    record: (options = {}) => recordOf(request, admission, events(), options),
     cancel: async () => cancel((await admission).task_id),
   };
 }

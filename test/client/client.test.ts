@@ -45,6 +45,24 @@ test('run posts a task and gives its events and its text', async (t) => {
   t.is((await client.capabilities()).engines[0]?.engine, 'synthetic');
 });
 
+test('a record keeps request, admission, events in their order, the log of the task and what was verified', async (t) => {
+  const asked = { ...request, max_tokens: 5 };
+  const run = createClient({ base_url: server.url, correlation_id: 'of-this-one' }).run(asked);
+  const logs = ['{"correlation_id":"of-this-one"}', '{"correlation_id":"of-another"}'];
+  const record = await run.record({ logs, verify: (text) => text.length });
+  t.deepEqual(record.request, asked);
+  t.deepEqual(record.admission, await run.admission);
+  const types = record.transcript.map(({ type }) => type).filter((type) => type !== 'metrics');
+  t.deepEqual(types, ['started', ...Array<string>(5).fill('token'), 'end']);
+  const times = record.transcript.map(({ ts_ms }) => ts_ms);
+  t.deepEqual(
+    times,
+    times.toSorted((a, b) => a - b),
+  );
+  t.deepEqual(record.logs, logs.slice(0, 1));
+  t.is(record.verification, (await run.text()).length);
+});
+
 test('text throws the failure of the task, run the refusal of the post', async (t) => {
   const failed = frame(1, 'error', {
     code: 'WORKER_RESET',
