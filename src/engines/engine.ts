@@ -117,7 +117,7 @@ export interface EngineProperties {
     /** Whether a slot keeps the KV cache of its last call for one that begins alike. */
     kv_reuse: boolean;
   };
-  /** Resident memory of the engine in bytes, where known. */
+  /** Memory of the engine in bytes, where it was measured: of its devices if it has some, else resident on the host. */
   memory_bytes?: number;
   /** What one token of context takes in a slot's KV cache, in bytes, where the adapter can tell. */
   kv_bytes_per_token?: number;

@@ -40,6 +40,8 @@ export interface ManagedServer {
   sweep?: () => Promise<void>;
   /** What the adapter cannot know of a server and its owner does. */
   refine?: (properties: EngineProperties) => EngineProperties;
+  /** What its process takes once the model is loaded, in bytes, where that can be known. */
+  measure?: (pid: number) => Promise<number | undefined>;
 }
 
 /** Where it runs, and what is told of it. */
@@ -205,7 +207,11 @@ export class ManagedEngine implements Engine {
       throw loadError(loss.message);
     });
     const loaded = await Promise.race([inner.load(signal), died]);
-    const properties = this.#server.refine?.(loaded) ?? loaded;
+    const memory_bytes = await this.#server.measure?.(pid);
+    const properties = {
+      ...(this.#server.refine?.(loaded) ?? loaded),
+      ...(memory_bytes === undefined ? {} : { memory_bytes }),
+    };
     const { handoff, pool_id, replica_id } = this.#place;
     await writeHandoff(this.#handoffFile, {
       engine: this.#server.family,

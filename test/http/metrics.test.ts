@@ -1,10 +1,10 @@
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { Gpus } from '../../src/observe/gpus.ts';
 import { createMetrics } from '../../src/observe/metrics.ts';
 import { samplesOf, sumOf, type Sample } from '../helpers/exposition.ts';
+import { fakeSmi } from '../helpers/fake-smi.ts';
 import { request, startTestServer, type TestServer } from '../helpers/server.ts';
 import { until } from '../helpers/until.ts';
 import { steppedServer } from './stepped-server.ts';
@@ -199,16 +199,6 @@ test('what sessions hold of a cache is told, as bytes and as a share of each rep
   // The embedded engine decodes each prefix anew.
   t.is(ratio?.value, 0);
 });
-
-/** A program that says what `nvidia-smi` would, and how often it was asked. */
-function fakeSmi(t: { teardown: (fn: () => void) => void }, lines: string): string {
-  const folder = mkdtempSync(join(tmpdir(), 'taskchart-smi-'));
-  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
-  const program = join(folder, 'nvidia-smi');
-  writeFileSync(program, `#!/bin/sh\ncat <<'END'\n${lines}\nEND\n`);
-  chmodSync(program, 0o755);
-  return program;
-}
 
 test('devices are asked now and then, when somebody wants to know, and never waited for', async (t) => {
   let now = 0;

@@ -1,5 +1,7 @@
+import { stat } from 'node:fs/promises';
 import type { Engine } from '../engine.ts';
 import { ManagedEngine, type ManagedPlace } from '../managed-engine.ts';
+import { deviceMemory, hostMemory } from '../process/process-memory.ts';
 import { createExternalLlamaEngine } from './external.ts';
 import { checkModelFile } from './model-file.ts';
 import { serverArguments } from './server-flags.ts';
@@ -55,6 +57,8 @@ export function createManagedLlamaEngine(
       }),
       attach: (url, host) =>
         createExternalLlamaEngine({ url, model_id, reuse_prefix, clock: options.clock, host }),
+      // A pool with devices shares their memory, another one that of the host.
+      measure: devices.length === 0 ? (pid) => residentModel(pid, model_path) : deviceMemory,
       refine: (properties) => ({
         ...properties,
         ...(model_digest === undefined ? {} : { model_digest }),
@@ -90,4 +94,10 @@ class LlamaServer extends ManagedEngine {
     }
     return super.load(signal);
   }
+}
+
+/** A program that only starts another one takes next to nothing itself, and says nothing about the model. */
+async function residentModel(pid: number, model_path: string): Promise<number | undefined> {
+  const [bytes, { size }] = await Promise.all([hostMemory(pid), stat(model_path)]);
+  return bytes !== undefined && bytes >= size ? bytes : undefined;
 }
