@@ -1,7 +1,9 @@
+import type { PreparedModel } from '../machines/provisioner.ts';
 import { workTime } from '../scheduling/estimate.ts';
 import { Passes } from '../scheduling/passes.ts';
 import type { SwapPool, SwapState } from '../scheduling/swap-view.ts';
 import type { Pool } from './pool.ts';
+import type { PoolSpec } from './pool-options.ts';
 
 /** Of engines without an accelerator. */
 export const HOST = 'host';
@@ -88,14 +90,19 @@ export class MemoryView {
   }
 }
 
-/** As it was configured, else as it was measured, else as large as its file. */
+/** As it was configured, else as it was measured, else as large as its file and its context. */
 export function memoryOf({ spec, properties, engines }: Pool): Record<string, number> {
   const of_one =
     spec.memory_bytes ??
     properties?.memory_bytes ??
-    (engines.model.prepared ? engines.model.prepared.size_bytes + PROCESS_BYTES : 0);
+    (engines.model.prepared ? estimateOf(spec, engines.model.prepared) : 0);
   const devices = spec.devices.length === 0 ? [HOST] : spec.devices.map(String);
   // What was measured or read from a file is of all devices together.
   const share = spec.memory_bytes === undefined ? devices.length : 1;
   return Object.fromEntries(devices.map((id) => [id, Math.ceil((of_one * spec.replicas) / share)]));
+}
+
+function estimateOf({ ctx, slots }: PoolSpec, model: PreparedModel): number {
+  const { size_bytes, kv_bytes_per_token = 0, context_length = 0 } = model;
+  return size_bytes + PROCESS_BYTES + kv_bytes_per_token * (ctx ?? context_length) * slots;
 }

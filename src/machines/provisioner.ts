@@ -39,6 +39,8 @@ export interface PreparedModel {
   size_bytes: number;
   /** Tokens the model was trained for, where the file says so. */
   context_length?: number;
+  /** What one token of context takes in the KV cache, in bytes, where the file says enough. */
+  kv_bytes_per_token?: number;
   digest?: string;
   revision?: string;
   verification: 'pass' | 'warn';

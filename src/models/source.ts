@@ -7,6 +7,7 @@ import { failure, TaskchartError } from '../errors.ts';
 import type { ModelProgress, PreparedModel, ResolvedModel } from '../machines/provisioner.ts';
 import { unavailable, unobtainable } from './failures.ts';
 import { GgufError, readGgufHeader, type GgufHeader } from './gguf.ts';
+import { kvBytesOfHeader } from './kv-size.ts';
 
 export type { ModelProgress, PreparedModel, ResolvedModel };
 
@@ -36,7 +37,9 @@ export const fileModels = {
   },
 
   async verify(model: ResolvedModel, signal?: AbortSignal): Promise<PreparedModel> {
-    const { size_bytes, context_length } = await headerOf(model.path, signal);
+    const header = await headerOf(model.path, signal);
+    const { size_bytes, context_length } = header;
+    const kv_bytes_per_token = kvBytesOfHeader(header);
     return {
       id: model.id,
       path: model.path,
@@ -44,6 +47,7 @@ export const fileModels = {
       verification: 'warn',
       ...(model.path === BUNDLED_PATH ? { digest: BUNDLED_DIGEST } : {}),
       ...(context_length === undefined ? {} : { context_length }),
+      ...(kv_bytes_per_token === undefined ? {} : { kv_bytes_per_token }),
     };
   },
 };

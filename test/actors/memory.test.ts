@@ -1,7 +1,9 @@
 import test from 'ava';
 import fc from 'fast-check';
+import { memoryOf } from '../../src/actors/memory-view.ts';
 import { isOver } from '../../src/machines/task.ts';
 import { TaskchartError } from '../../src/errors.ts';
+import { remoteModels } from '../../src/models/source.ts';
 import { until } from '../helpers/until.ts';
 import { createRig, settle, type Rig, type RigOptions } from './rig.ts';
 
@@ -47,6 +49,26 @@ test('two models take turns in memory for one, and tasks for both are served', a
     'load scripted: room',
   ]);
   t.is(rig.orchestrator.pools.get('other')?.replicas[0]?.snapshot.context.exit?.cause, 'swap');
+});
+
+test('a model that was never measured takes its file, the context of all its slots and a process', async (t) => {
+  const models: typeof remoteModels = {
+    ...remoteModels,
+    verify: async (model) => ({
+      ...(await remoteModels.verify(model)),
+      size_bytes: 10 * GB,
+      context_length: 8192,
+      kv_bytes_per_token: 1e5,
+    }),
+  };
+  const taken = async (spec: RigOptions['spec']): Promise<unknown> => {
+    const rig = createRig({ pool: { models }, slots: 4, spec: { memory_bytes: undefined, ...spec } });
+    t.teardown(rig.close);
+    await rig.ready();
+    return memoryOf(rig.pool);
+  };
+  t.deepEqual(await taken({}), { host: 10 * GB + 150e6 + 4 * 8192 * 1e5 });
+  t.deepEqual(await taken({ ctx: 1000 }), { host: 10 * GB + 150e6 + 4 * 1000 * 1e5 });
 });
 
 test('a replica that runs a task is not unloaded before the task is over', async (t) => {

@@ -1,6 +1,8 @@
 import test from 'ava';
 import { GrowingContext } from '../../src/engines/llamacpp/growing-context.ts';
-import { kvBytesPerToken } from '../../src/engines/llamacpp/kv-size.ts';
+import { type GgufHeader, readGgufHeader } from '../../src/models/gguf.ts';
+import { kvBytesOfHeader, kvBytesPerToken } from '../../src/models/kv-size.ts';
+import { fileModels } from '../../src/models/source.ts';
 
 function counted() {
   const made: number[] = [];
@@ -64,4 +66,23 @@ test('a cache that holds something else is not counted', (t) => {
   t.is(kvBytesPerToken({ ...llama, ssm: {} }), undefined);
   t.is(kvBytesPerToken({ ...llama, attention: { ...llama.attention, sliding_window: 512 } }), undefined);
   t.is(kvBytesPerToken({ ...llama, attention: { ...llama.attention, kv_lora_rank: 512 } }), undefined);
+});
+
+test('the cache of a token is read off a model file before it is loaded', async (t) => {
+  const file = (await fileModels.resolve('storyteller')).path;
+  t.is(kvBytesOfHeader(await readGgufHeader(file)), 2 * 4 * 4 * 32 * 2);
+  const { kv_bytes_per_token } = await fileModels.verify({ id: 'm', path: file, present: true });
+  t.is(kv_bytes_per_token, 2 * 4 * 4 * 32 * 2);
+  const header = { version: 3, architecture: 'llama', tensor_count: 0, size_bytes: 0 };
+  const entries: GgufHeader['metadata'] = new Map<string, number | { element_type: number; length: number }>([
+    ['llama.block_count', 80],
+    ['llama.embedding_length', 4096],
+    ['llama.attention.head_count', 32],
+  ]);
+  t.is(kvBytesOfHeader({ ...header, metadata: entries }), 2 * 80 * 4096 * 2);
+  // An array of that length is stepped over, and what it says is not known.
+  const uneven = new Map(entries).set('llama.attention.head_count_kv', { element_type: 4, length: 80 });
+  t.is(kvBytesOfHeader({ ...header, metadata: uneven }), undefined);
+  const state_space = new Map(entries).set('llama.ssm.state_size', 128);
+  t.is(kvBytesOfHeader({ ...header, metadata: state_space }), undefined);
 });

@@ -23,7 +23,7 @@ import { ChatTemplate } from './chat-template.ts';
 import { constrain } from './constrain.ts';
 import type { EmbeddedModelOptions } from './embedded-protocol.ts';
 import { EmbeddedVectors, workloadsOf } from './embedded-vectors.ts';
-import { type KvMetadata, kvBytesPerToken } from './kv-size.ts';
+import { type KvMetadata, kvBytesPerToken } from '../../models/kv-size.ts';
 import { checkModelFile, digestOf } from './model-file.ts';
 import { PENALTY_WINDOW, engineSeed, resolveSampling } from './sampling.ts';
 import { Output, TokenPieces } from './token-text.ts';

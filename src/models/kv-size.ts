@@ -1,3 +1,5 @@
+import type { GgufHeader } from './gguf.ts';
+
 /** Of the `<architecture>.*` entries of a GGUF file. */
 export interface KvMetadata {
   block_count?: number;
@@ -35,4 +37,20 @@ export function kvBytesPerToken(metadata: KvMetadata): number | undefined {
     ? head_count_kv.reduce((total, each) => total + each, 0)
     : head_count_kv * layers;
   return heads * (key_length + value_length) * BYTES_PER_ELEMENT;
+}
+
+/** The same from a header that was read, whose keys have dots, and whose long arrays were stepped over. */
+export function kvBytesOfHeader({ architecture, metadata }: GgufHeader): number | undefined {
+  const model: Record<string, unknown> = {};
+  const attention: Record<string, unknown> = {};
+  for (const [key, value] of metadata) {
+    if (!key.startsWith(`${architecture}.`)) continue;
+    const [name = '', part] = key.slice(architecture.length + 1).split('.');
+    if (name === 'attention' && part !== undefined) attention[part] = value;
+    else model[name] = part === undefined ? value : {};
+  }
+  const { head_count, head_count_kv = head_count } = attention;
+  if (typeof head_count_kv !== 'number' && !Array.isArray(head_count_kv)) return undefined;
+  const bytes = kvBytesPerToken({ ...model, attention } as KvMetadata);
+  return Number.isFinite(bytes) ? bytes : undefined;
 }
