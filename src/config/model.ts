@@ -183,7 +183,7 @@ function fromFileUrl(text: string): ModelName | ModelNameMistake {
 function fromHub(rest: string): ModelName | ModelNameMistake {
   const at = rest.indexOf('@');
   const [name, revision] = at < 0 ? [rest] : [rest.slice(0, at), rest.slice(at + 1)];
-  const match = /^([A-Za-z0-9][\w.-]{0,95})\/([A-Za-z0-9][\w.-]{0,95})(?::([\w.-]{1,64})|\/(.+))?$/.exec(
+  const match = /^([A-Za-z0-9][\w.-]{0,95})\/([A-Za-z0-9][\w.-]{0,95})(?::(\w[\w.-]{0,63})|\/(.+))?$/.exec(
     name,
   );
   if (!match) return mistake(HUB_FORMS);

@@ -60,6 +60,7 @@ const wrong: [text: string, expected: RegExp][] = [
   ['hf:org/repo/model.safetensors', /^a path that ends in \.gguf/],
   ['hf:../repo:Q4', /^hf:org\/repo/],
   ['hf:org/..:Q4', /^hf:org\/repo/],
+  ['hf:org/repo:..', /^hf:org\/repo/],
   ['hf:org/repo@../main', /^a branch, tag or commit after @, such as hf:org\/repo@main$/],
   ['hf:org/repo@', /^a branch, tag or commit/],
   ['http://example.org/a.gguf', /^an https:\/\/ URL/],
