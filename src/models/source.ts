@@ -1,5 +1,5 @@
-import { stat } from 'node:fs/promises';
-import { resolve } from 'node:path';
+import { readdir, stat } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { modelId, parseModel, type LoadableModelName, type RemoteModelName } from '../config/model.ts';
 import { showValue } from '../contract/explain.ts';
@@ -60,7 +60,12 @@ export const folderModels = {
     const found = await stat(model.path).catch(() => undefined);
     if (!found) throw unavailable(`model folder ${model.path} does not exist`);
     if (!found.isDirectory()) throw unobtainable(`model ${model.path} is a file; this engine takes a folder`);
-    return { id: model.id, path: model.path, size_bytes: 0, verification: 'warn' };
+    return {
+      id: model.id,
+      path: model.path,
+      size_bytes: await sizeOfFolder(model.path),
+      verification: 'warn',
+    };
   },
 };
 
@@ -126,4 +131,14 @@ async function headerOf(path: string, signal?: AbortSignal): Promise<GgufHeader>
     if (code === 'EISDIR') throw unavailable(`model file ${path} is a folder`);
     throw unavailable(`model file ${path} cannot be read: ${code ?? String(error)}`);
   }
+}
+
+/** Caches keep such folders as links to files elsewhere; those count, and what is gone meanwhile does not. */
+async function sizeOfFolder(path: string): Promise<number> {
+  let bytes = 0;
+  for (const name of await readdir(path, { recursive: true })) {
+    const found = await stat(join(path, name)).catch(() => undefined);
+    if (found?.isFile()) bytes += found.size;
+  }
+  return bytes;
 }

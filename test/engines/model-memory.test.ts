@@ -1,8 +1,11 @@
+import { mkdirSync, mkdtempSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import test from 'ava';
 import { GrowingContext } from '../../src/engines/llamacpp/growing-context.ts';
 import { type GgufHeader, readGgufHeader } from '../../src/models/gguf.ts';
 import { kvBytesOfHeader, kvBytesPerToken } from '../../src/models/kv-size.ts';
-import { fileModels } from '../../src/models/source.ts';
+import { fileModels, folderModels } from '../../src/models/source.ts';
 
 function counted() {
   const made: number[] = [];
@@ -85,4 +88,17 @@ test('the cache of a token is read off a model file before it is loaded', async 
   t.is(kvBytesOfHeader({ ...header, metadata: uneven }), undefined);
   const state_space = new Map(entries).set('llama.ssm.state_size', 128);
   t.is(kvBytesOfHeader({ ...header, metadata: state_space }), undefined);
+});
+
+test('a model that is a folder takes what its files do, wherever they lie', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'taskchart-folder-'));
+  mkdirSync(join(folder, 'snapshot', 'original'), { recursive: true });
+  writeFileSync(join(folder, 'blob'), Buffer.alloc(1000));
+  const path = join(folder, 'snapshot');
+  writeFileSync(join(path, 'config.json'), '{}');
+  writeFileSync(join(path, 'original', 'weights'), Buffer.alloc(50));
+  symlinkSync(join(folder, 'blob'), join(path, 'model.safetensors'));
+  symlinkSync(join(folder, 'gone'), join(path, 'old.safetensors'));
+  const { size_bytes } = await folderModels.verify({ id: 'm', path, present: true });
+  t.is(size_bytes, 1052);
 });
