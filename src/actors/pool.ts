@@ -86,7 +86,7 @@ export class Pool implements TaskHome, ForecastView {
     return this.engines.model.name;
   }
 
-  get replicas(): Replica[] {
+  get replicas(): readonly Replica[] {
     return this.engines.replicas.all;
   }
 

@@ -24,14 +24,16 @@ export class Replicas {
   readonly #unloading = new Set<Replica>();
   readonly #stopping = new Set<Replica>();
   readonly #detaching = new Set<Replica>();
+  /** Both kinds: asked for many times in each admission, and replaced where one comes or goes. */
+  #all: readonly Replica[] = [];
 
   constructor(options: ReplicasOptions) {
     this.#options = options;
   }
 
   /** In the order of their names. */
-  get all(): Replica[] {
-    return [...this.#own.values(), ...this.#attached.values()];
+  get all(): readonly Replica[] {
+    return this.#all;
   }
 
   get ready(): Replica[] {
@@ -77,7 +79,10 @@ export class Replicas {
     for (let i = 0; i < this.#options.count; i++) {
       const name = `r${i}`;
       let replica = this.#own.get(name);
-      if (!replica) this.#own.set(name, (replica = this.#options.create(name)));
+      if (!replica) {
+        this.#own.set(name, (replica = this.#options.create(name)));
+        this.#list();
+      }
       replica.start();
     }
   }
@@ -106,6 +111,7 @@ export class Replicas {
   attach(name: string, replica: Replica): void {
     this.detach(name);
     this.#attached.set(name, replica);
+    this.#list();
     replica.start();
   }
 
@@ -114,6 +120,7 @@ export class Replicas {
     const replica = this.#attached.get(name);
     if (!replica) return false;
     this.#attached.delete(name);
+    this.#list();
     this.#detaching.add(replica);
     replica.stop();
     return true;
@@ -129,6 +136,11 @@ export class Replicas {
     if (this.#unloading.delete(replica) && this.#unloading.size === 0) this.#options.unloaded();
     for (const replicas of [this.#own, this.#attached])
       for (const [name, each] of replicas) if (each === replica) replicas.delete(name);
+    this.#list();
     if (this.#stopping.delete(replica) && this.#stopping.size === 0) this.#options.stopped();
+  }
+
+  #list(): void {
+    this.#all = [...this.#own.values(), ...this.#attached.values()];
   }
 }
