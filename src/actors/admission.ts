@@ -8,10 +8,10 @@ import {
   limitsOf,
   place,
   type PlacementDecision,
-  type PlacementPool,
 } from '../scheduling/placement.ts';
+import type { Priority } from '../scheduling/queue.ts';
 import type { Store } from '../store/store.ts';
-import { candidateOf } from './candidate.ts';
+import { Candidate } from './candidate.ts';
 import { serves, type ModelGate } from './model-gate.ts';
 import type { Observers } from './observation.ts';
 import { NotPlaced, refusal } from './refusal.ts';
@@ -62,6 +62,7 @@ interface Seat {
 export class Admission {
   readonly #options: AdmissionOptions;
   readonly #turns = new Turns();
+  readonly #candidates: Partial<Record<Priority, readonly Candidate[]>> = {};
   /** Callers' ids whose commit was not answered: they may be on disk already, and are written over when posted again. */
   readonly #uncertain = new Set<string>();
   /** Admissions that wait for the store, and who waits for the last of them. */
@@ -201,7 +202,7 @@ export class Admission {
         ),
       );
     this.#checkModel(request);
-    const candidates = this.#candidates(request);
+    const candidates = this.#candidatesFor(request);
     const limits = limitsOf(candidates, request);
     if (limits.failure && limits.reason)
       throw new NotPlaced(
@@ -231,7 +232,7 @@ export class Admission {
 
     const affinity = session_id === undefined ? undefined : sessions.affinity(session_id);
     const decision: PlacementDecision = place(
-      this.#candidates(request),
+      this.#candidatesFor(request),
       { ...request, affinity_pool_id: affinity?.pool_id },
       { allow_pin },
     );
@@ -295,14 +296,18 @@ export class Admission {
     };
   }
 
-  #candidates({ priority, model_ref }: TaskRequest): PlacementPool[] {
+  /** All pools; they are those of the configuration, and there before the first task. */
+  #candidatesFor({ priority, model_ref }: TaskRequest): readonly Candidate[] {
     const { pools, catalog } = this.#options;
-    return Array.from(pools.values(), (pool) => {
-      const candidate = candidateOf(pool, priority);
-      // A task may name the model otherwise than the pool does.
-      const isOther = candidate.model !== model_ref && serves(catalog, candidate.model, model_ref);
-      return isOther ? { ...candidate, model: model_ref } : candidate;
-    });
+    const all = (this.#candidates[priority] ??= Array.from(
+      pools.values(),
+      (pool) => new Candidate(pool, priority),
+    ));
+    // A task may name the model otherwise than the pool does.
+    const isOther = ({ model }: Candidate): boolean => model !== model_ref && serves(catalog, model, model_ref);
+    return all.some(isOther)
+      ? all.map((candidate) => (isOther(candidate) ? candidate.calling(model_ref) : candidate))
+      : all;
   }
 
   async #commit(

@@ -51,14 +51,24 @@ export class Replicas {
 
   /** Of an engine that is loaded, or of the last one that was. All replicas of a pool are alike. */
   get properties(): EngineProperties | undefined {
-    return (this.ready[0] ?? this.all.find(({ properties }) => properties !== undefined))?.properties;
+    let last: EngineProperties | undefined;
+    for (const { isReady, properties } of this.#all) {
+      if (isReady) return properties;
+      last ??= properties;
+    }
+    return last;
   }
 
   /** Slots of those that are ready; of all, where none is yet. */
   get slots_total(): number {
-    const { ready } = this;
-    if (ready.length > 0) return ready.reduce((sum, replica) => sum + this.slotsOf(replica), 0);
-    const known = this.all.reduce((sum, replica) => sum + this.slotsOf(replica), 0);
+    let known = 0;
+    let ready: number | undefined;
+    for (const replica of this.#all) {
+      const slots = this.slotsOf(replica);
+      known += slots;
+      if (replica.isReady) ready = (ready ?? 0) + slots;
+    }
+    if (ready !== undefined) return ready;
     return (
       known +
       Math.max(0, this.#options.count - this.#own.size) *

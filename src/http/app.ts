@@ -39,13 +39,16 @@ export function createHttpFace(options: HttpOptions): HttpFace {
     ...catalogRoutes(options),
     ...workerRoutes(options),
   };
-  // A router tries each of its paths; those that only say "planned" are kept out of the others' way.
+  // A router tries each of its paths: what comes most often has one of its own, and those that only say "planned" are
+  // kept out of the others' way.
+  const busy = new Router();
   const present = new Router();
   const future = new Router();
   for (const { operationId, method, path } of operations) {
     const handle = handlers[operationId];
     const full = options.prefix + path;
-    if (handle) present.register(full, [method], (ctx) => handle(ctx as never));
+    const router = operationId === 'submitTask' ? busy : present;
+    if (handle) router.register(full, [method], (ctx) => handle(ctx as never));
     else future.register(full, [method], planned(operationId) as never);
   }
   const app = new Koa();
@@ -60,6 +63,7 @@ export function createHttpFace(options: HttpOptions): HttpFace {
       throw new TaskchartError(failure('POOL_UNREADY', 'this server has stopped', { retry_after_ms: 1000 }));
     return next();
   });
+  app.use(busy.routes());
   app.use(present.routes());
   app.use(future.routes());
   app.use(otherMethods(options.prefix));

@@ -2,6 +2,8 @@ import type { Middleware } from 'koa';
 import { newCorrelationId } from '../ids.ts';
 
 export const CORRELATION_HEADER = 'X-Correlation-Id';
+/** As Node has the names of a request's headers. */
+const GIVEN = 'x-correlation-id';
 
 /** Long ids and control characters would end up in every log line, and on calls to engines. */
 const ACCEPTABLE = /^[\x20-\x7e]{1,128}$/;
@@ -17,7 +19,9 @@ export function correlationIdOf(given: string): string {
 
 /** Every response carries the caller's correlation id, or a fresh UUIDv4. */
 export const correlate: Middleware<CorrelationState> = (ctx, next) => {
-  ctx.state.correlation_id = correlationIdOf(ctx.get(CORRELATION_HEADER));
-  ctx.set(CORRELATION_HEADER, ctx.state.correlation_id);
+  const given = ctx.req.headers[GIVEN];
+  const correlation_id = correlationIdOf(typeof given === 'string' ? given : '');
+  ctx.state.correlation_id = correlation_id;
+  ctx.res.setHeader(CORRELATION_HEADER, correlation_id);
   return next();
 };

@@ -1,4 +1,5 @@
 import { pino, type Logger } from 'pino';
+import { Lines } from './lines.ts';
 import { redact } from './redact.ts';
 
 export interface LoggerOptions {
@@ -7,10 +8,6 @@ export interface LoggerOptions {
   /** `auto`: pretty on a terminal, JSON lines elsewhere. */
   format: 'json' | 'pretty' | 'auto';
 }
-
-/** Lines are written together: a system call each would cost an admission more than its checks. */
-const FLUSH_BYTES = 32_768;
-const FLUSH_MS = 50;
 
 /** ISO 8601 with milliseconds; formatting a whole date for each line is the dearest part of writing it. */
 function timestamp(): string {
@@ -34,15 +31,8 @@ export async function createLogger({
 }: LoggerOptions): Promise<{ logger: Logger; flush: () => void }> {
   const options = { level, base: null, timestamp, serializers: { err: withoutCredentials } };
   if (format === 'json' || (format === 'auto' && !process.stdout.isTTY)) {
-    // Written in the background: a synchronous line costs an admission more than all its checks.
-    const destination = pino.destination({
-      dest: 1,
-      sync: false,
-      minLength: FLUSH_BYTES,
-      maxWrite: 2 * FLUSH_BYTES,
-      periodicFlush: FLUSH_MS,
-    });
-    return { logger: writeWhole(pino(options, destination)), flush: () => destination.flushSync() };
+    const lines = new Lines();
+    return { logger: writeWhole(pino(options, lines)), flush: () => lines.flush() };
   }
   const { default: pretty } = await import('pino-pretty');
   const logger = pino(

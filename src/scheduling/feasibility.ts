@@ -18,8 +18,8 @@ interface Filter {
   refuse(pools: readonly PlacementPool[], job: PlacementJob): Failure;
 }
 
-/** What depends on the configuration and the model alone, and can be told before anything else is looked at. */
-const SHAPE: readonly Filter[] = [
+/** Which pools have the model at all. */
+const IDENTITY: readonly Filter[] = [
   {
     name: 'engine',
     reason: 'NO_CAPACITY',
@@ -36,6 +36,11 @@ const SHAPE: readonly Filter[] = [
         `model_ref: no ${engine} pool serves "${model_ref}"; this server has ${list(pools.map((pool) => pool.model))}`,
       ),
   },
+];
+
+/** What depends on the configuration and the model alone, and can be told before anything else is looked at. */
+const SHAPE: readonly Filter[] = [
+  ...IDENTITY,
   {
     name: 'workload',
     reason: 'EXTENSIONS_UNSATISFIED',
@@ -61,7 +66,8 @@ const SHAPE: readonly Filter[] = [
   },
 ];
 
-const DEMANDS: readonly Filter[] = [
+const ALL: readonly Filter[] = [
+  ...SHAPE,
   {
     name: 'sampler_profile_version',
     reason: 'EXTENSIONS_UNSATISFIED',
@@ -157,14 +163,10 @@ export interface Feasibility {
 
 /** The pools that can take a task now, or the first demand of it that none of them meets. */
 export function feasibleOf(pools: readonly PlacementPool[], job: PlacementJob): Feasibility {
-  return sieve(pools, job, [...SHAPE, ...DEMANDS]);
+  return sieve(pools, job, ALL);
 }
 
 export interface Limits {
-  /** Tokens that the widest slot holds; undefined where that is not known of every pool. */
-  ctx_max: number | undefined;
-  /** Tokens that a task may write at most; undefined where only the context limits it. */
-  max_tokens_out: number | undefined;
   /** Pool of this model to ask for the tokens of a text; undefined where none serves the model. */
   pool_id: string | undefined;
   /** Why no pool could ever take the task, whatever else runs: engine, model, workload, ctx or max_tokens. */
@@ -176,11 +178,8 @@ export interface Limits {
 /** What the pools of a task's engine and model allow; looks at nothing that changes with load. */
 export function limitsOf(pools: readonly PlacementPool[], job: PlacementJob): Limits {
   const { refusal } = sieve(pools, job, SHAPE);
-  const { feasible } = sieve(pools, job, SHAPE.slice(0, 2));
-  const counters = byId(feasible);
+  const counters = byId(sieve(pools, job, IDENTITY).feasible);
   return {
-    ctx_max: known(widest(feasible)),
-    max_tokens_out: known(longest(feasible)),
     pool_id: (
       counters.find((pool) => pool.features?.tokenizer) ??
       counters.find((pool) => pool.refusal === undefined) ??
@@ -195,6 +194,8 @@ function sieve(pools: readonly PlacementPool[], job: PlacementJob, filters: read
   let feasible = pools;
   const filters_applied: string[] = [];
   for (const filter of filters) {
+    // The common case, without a list.
+    if (feasible.length > 0 && feasible.every((pool) => filter.fits(pool, job))) continue;
     const fitting = feasible.filter((pool) => filter.fits(pool, job));
     if (fitting.length < feasible.length) filters_applied.push(filter.name);
     if (fitting.length === 0)
@@ -228,8 +229,4 @@ function longest(pools: readonly PlacementPool[]): number {
 /** What is not known may be anything. */
 function most(amounts: readonly (number | undefined)[]): number {
   return Math.max(...amounts.map((amount) => amount ?? Infinity));
-}
-
-function known(amount: number): number | undefined {
-  return Number.isFinite(amount) ? amount : undefined;
 }

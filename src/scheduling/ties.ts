@@ -20,6 +20,8 @@ export interface Best {
  * @param pools at least one
  */
 export function bestOf(pools: readonly PlacementPool[], job: PlacementJob): Best {
+  const [only] = pools;
+  if (only && pools.length === 1) return { pool_id: only.id, tie_breakers_applied: [] };
   let tied = tiedForEnd(byId(pools), job);
   const tie_breakers_applied: TieBreaker[] = [];
   const narrow = (name: TieBreaker, cost: (pool: PlacementPool) => number | undefined): void => {
