@@ -3,12 +3,7 @@ import type { AdmissionResponse, TaskPreview, TaskRequest } from '../contract/ge
 import { failure, TaskchartError, type Failure } from '../errors.ts';
 import { newId } from '../ids.ts';
 import { backoff, predictDuration, retryAfter } from '../scheduling/estimate.ts';
-import {
-  isPinned,
-  limitsOf,
-  place,
-  type PlacementDecision,
-} from '../scheduling/placement.ts';
+import { isPinned, limitsOf, place, type PlacementDecision } from '../scheduling/placement.ts';
 import type { Priority } from '../scheduling/queue.ts';
 import type { Store } from '../store/store.ts';
 import { Candidate } from './candidate.ts';
@@ -304,7 +299,8 @@ export class Admission {
       (pool) => new Candidate(pool, priority),
     ));
     // A task may name the model otherwise than the pool does.
-    const isOther = ({ model }: Candidate): boolean => model !== model_ref && serves(catalog, model, model_ref);
+    const isOther = ({ model }: Candidate): boolean =>
+      model !== model_ref && serves(catalog, model, model_ref);
     return all.some(isOther)
       ? all.map((candidate) => (isOther(candidate) ? candidate.calling(model_ref) : candidate))
       : all;
