@@ -19,7 +19,7 @@ import {
   type LaterKeyFact,
   type StoredTask,
 } from './task-facts.ts';
-import { mostTokensOut, type TaskDraft, type TaskRecord } from './task-record.ts';
+import { mostTokensOut, type TaskRecord } from './task-record.ts';
 import type { TaskRegistry } from './task-registry.ts';
 import type { Tasks } from './tasks.ts';
 
@@ -63,7 +63,7 @@ export async function recover(options: RecoveryOptions): Promise<{ finished: num
       }
       const stored = fact.data;
       const pool = stored.over ? undefined : poolFor(stored, options);
-      const draft: TaskDraft = { ...draftOf(stored, clock), pool_id: pool?.spec.id ?? stored.pool_id };
+      const draft = draftOf(stored, pool?.spec.id ?? stored.pool_id, clock);
       const record = tasks.restore(draft, stored);
       if (stored.over) {
         Object.assign(record, endOf(record.context, stored.over));

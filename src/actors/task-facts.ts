@@ -106,8 +106,11 @@ export function endFact(record: TaskRecord): Fact {
   return { key: fact.key, data: { ...(fact.data as StoredTask), over } };
 }
 
-/** What a stored task was, as a draft of this process: its monotonic times begin in the past. */
-export function draftOf(stored: StoredTask, clock: Clock): TaskDraft {
+/**
+ * What a stored task was, as a draft of this process: its monotonic times begin in the past.
+ * @param pool_id of the pool that it has now
+ */
+export function draftOf(stored: StoredTask, pool_id: string, clock: Clock): TaskDraft {
   const admitted = clock.now() - (clock.wall() - stored.admitted_wall_ms);
   const { request } = stored;
   return {
@@ -115,7 +118,7 @@ export function draftOf(stored: StoredTask, clock: Clock): TaskDraft {
     sequence: stored.sequence,
     session_id: stored.session_id,
     priority: request.priority,
-    pool_id: stored.pool_id,
+    pool_id,
     correlation_id: stored.correlation_id,
     identity: stored.identity,
     idempotency_key: stored.idempotency_key,
