@@ -69,6 +69,7 @@ export function mountHttp(orchestrator: EmbeddedOrchestrator, options: MountOpti
     body_limit_bytes: config.server.body_limit_bytes,
     heartbeat_ms: config.sse.heartbeat_ms,
     narration_enabled: config.sse.narration_enabled,
+    narration_period_ms: config.sse.narration_period_ms,
     microbatch_window_ms: config.sse.microbatch ? config.sse.microbatch_window_ms : undefined,
     metrics: metrics.exposition,
     auth,

@@ -43,7 +43,7 @@ const mistakes: [title: string, text: string, message: string | RegExp][] = [
   [
     'a key like no other',
     'sse: { zzz: 1 }',
-    'FILE:1: sse.zzz: is not a known key; known here: heartbeat_ms, metrics_period_ms, cancel_on_disconnect, disconnect_grace_ms, narration_enabled, microbatch, microbatch_window_ms',
+    'FILE:1: sse.zzz: is not a known key; known here: heartbeat_ms, metrics_period_ms, cancel_on_disconnect, disconnect_grace_ms, narration_enabled, narration_period_ms, microbatch, microbatch_window_ms',
   ],
   [
     'a word for a number',

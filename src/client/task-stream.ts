@@ -112,7 +112,7 @@ async function* connect(
   idle_ms: number,
 ): AsyncGenerator<FrameEvents[] | undefined, void, undefined> {
   const { response, limit } = await transport.open(
-    `/v1/tasks/${encodeURIComponent(task_id)}/stream${verbose ? '?verbose=true' : ''}`,
+    `/v1/tasks/${encodeURIComponent(task_id)}/stream?verbose=${verbose}`,
     {
       headers: {
         Accept: 'text/event-stream',

@@ -22,8 +22,10 @@ export interface HttpOptions {
   heartbeat_ms: number;
   /** Path before every route, such as `/llm`; empty where requests come without one. */
   prefix: string;
-  /** Whether streams tell in words what happens, also to readers that do not ask for it. */
+  /** Whether streams of unfinished tasks tell in words what happens, also to readers that do not ask for it. */
   narration_enabled: boolean;
+  /** Where streams tell in words, least time between two sentences of where the task is, in milliseconds; 0: none. */
+  narration_period_ms: number;
   /** How long tokens may wait for others to leave with, in milliseconds; undefined: each is an event. */
   microbatch_window_ms: number | undefined;
   /** The exposition format of everything measured. */

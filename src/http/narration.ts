@@ -1,5 +1,9 @@
+import type { Orchestrator } from '../actors/orchestrator.ts';
+import type { TaskRecord } from '../actors/task-record.ts';
+import type { Clock } from '../clock.ts';
 import type { NarrationEvent } from '../contract/generated/types.ts';
 import type { LogBatch, LogEvent } from '../streams/task-log.ts';
+import type { Notes } from './interleave.ts';
 
 type Sentence = Omit<NarrationEvent, 'ts'>;
 
@@ -36,15 +40,69 @@ function narrated(
     frames += encode(tokens);
     tokens = [];
     const sentence = sentenceOf(event);
-    const narration = sentence
-      ? `event: narration\ndata: ${JSON.stringify({ ...sentence, ts: timeOf(event.id) })}\n\n`
-      : '';
+    const narration = sentence ? frameOf(sentence, timeOf(event.id)) : '';
     const isTerminal = event.type === 'end' || event.type === 'error';
     const frame = encode([event]);
     // Nothing follows a terminal event, `started` comes before everything.
     frames += isTerminal ? narration + frame : frame + narration;
   }
   return frames + encode(tokens);
+}
+
+export interface ProgressOptions {
+  orchestrator: Orchestrator;
+  record: TaskRecord;
+  clock: Clock;
+  /** Least time between two sentences, in milliseconds. */
+  period_ms: number;
+  /** Hears of each that was not sent, because a newer one has replaced it. */
+  dropped: () => void;
+}
+
+/** Where a task is while nothing else tells of it, now and then, and only where it is somewhere else than before. */
+export function progressOf({ orchestrator, record, clock, period_ms, dropped }: ProgressOptions): Notes {
+  let told = '';
+  let next: string | undefined;
+  return {
+    watch(wake) {
+      let timer: unknown;
+      const beat = (): void => {
+        timer = clock.setTimeout(beat, period_ms);
+        const human = whereIs(orchestrator, record);
+        if (human === undefined || human === told) return;
+        if (next !== undefined) dropped();
+        told = human;
+        next = frameOf(say('progress', human), clock.wall());
+        wake();
+      };
+      timer = clock.setTimeout(beat, period_ms);
+      return () => clock.clearTimeout(timer);
+    },
+    take() {
+      const frame = next;
+      next = undefined;
+      return frame;
+    },
+  };
+}
+
+function whereIs(orchestrator: Orchestrator, record: TaskRecord): string | undefined {
+  switch (record.state) {
+    case 'admitted':
+      return `The task waits with ${countAhead(orchestrator.place(record).queue_position)} ahead of it.`;
+    case 'provisioning':
+      return 'The task waits for its model and engine.';
+    case 'placed':
+      return 'The engine reads the input of the task.';
+    case 'streaming':
+      return `The task has ${countOf(orchestrator.tasks.tokensOf(record), 'token')} so far.`;
+    default:
+      return undefined;
+  }
+}
+
+function frameOf(sentence: Sentence, ts: number): string {
+  return `event: narration\ndata: ${JSON.stringify({ ...sentence, ts })}\n\n`;
 }
 
 /** Sentences have at most 100 characters; the name of a pool may have 64, and is in the event beside it. */
@@ -54,9 +112,8 @@ function sentenceOf(event: LogEvent): Sentence | undefined {
   switch (event.type) {
     case 'started': {
       const { queue_position, pool_id } = event.data;
-      const ahead = queue_position === 0 ? 'nothing' : countOf(queue_position, 'task');
       const queue = pool_id && pool_id.length <= LONGEST_NAME ? `the queue of pool ${pool_id}` : 'its queue';
-      return say('admit', `The task joins ${queue} with ${ahead} ahead of it.`);
+      return say('admit', `The task joins ${queue} with ${countAhead(queue_position)} ahead of it.`);
     }
     case 'metrics':
       if (event.data.resumed) return say('resume', 'Another run goes on where the task’s engine was lost.');
@@ -72,6 +129,10 @@ function sentenceOf(event: LogEvent): Sentence | undefined {
     default:
       return undefined;
   }
+}
+
+function countAhead(queue_position: number): string {
+  return queue_position === 0 ? 'nothing' : countOf(queue_position, 'task');
 }
 
 function countOf(count: number, noun: string): string {

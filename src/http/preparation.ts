@@ -2,66 +2,40 @@ import type { Observation } from '../actors/observation.ts';
 import type { Orchestrator } from '../actors/orchestrator.ts';
 import type { TaskRecord } from '../actors/task-record.ts';
 import type { PreparationProgress } from '../contract/generated/types.ts';
-import type { LogBatch } from '../streams/task-log.ts';
+import type { Notes } from './interleave.ts';
 
 type Progress = Extract<Observation, { type: 'model.progress' | 'engine.progress' }>;
 type EngineStep = Extract<Progress, { type: 'engine.progress' }>;
 
 /**
- * The same stream with what is prepared for the task while it waits for it: `metrics` frames without an id, because
- * they are of this moment, and nobody can resume from one. A reader that does not keep up gets the newest.
- * @param dropped hears of each that was not sent
+ * What is prepared for a task while it waits for it, as `metrics` frames.
+ * @param dropped hears of each that was not sent, because a newer one has replaced it
  */
-export async function* withPreparation(
-  batches: AsyncIterable<LogBatch>,
-  orchestrator: Orchestrator,
-  record: TaskRecord,
-  dropped: () => void,
-): AsyncGenerator<LogBatch, void, undefined> {
+export function preparationOf(orchestrator: Orchestrator, record: TaskRecord, dropped: () => void): Notes {
   let told = '';
   let shown = '';
-  let progress: Progress | undefined;
-  let wake = (): void => {};
-  const look = (): void => {
-    const frame = record.state === 'provisioning' ? frameOf(orchestrator, record, progress) : '';
-    if (frame === '' || frame === told) return;
-    if (told !== shown) dropped();
-    told = frame;
-    wake();
+  return {
+    watch(wake) {
+      let progress: Progress | undefined;
+      const look = (): void => {
+        const frame = record.state === 'provisioning' ? frameOf(orchestrator, record, progress) : '';
+        if (frame === '' || frame === told) return;
+        if (told !== shown) dropped();
+        told = frame;
+        wake();
+      };
+      look();
+      return orchestrator.observers.add((seen) => {
+        if (!concerns(seen, record)) return;
+        if (isProgress(seen)) progress = seen;
+        look();
+      });
+    },
+    take() {
+      if (told === shown) return undefined;
+      return (shown = told);
+    },
   };
-  const unwatch = orchestrator.observers.add((seen) => {
-    if (!concerns(seen, record)) return;
-    if (isProgress(seen)) progress = seen;
-    look();
-  });
-  const log = batches[Symbol.asyncIterator]();
-  try {
-    let next = log.next();
-    // `started` comes before everything.
-    let batch = await next;
-    look();
-    while (!batch.done) {
-      yield batch.value;
-      if (batch.value.isLast) return;
-      next = log.next();
-      for (;;) {
-        if (told !== shown) {
-          shown = told;
-          yield { events: [], frames: told, isLast: false };
-          // What came while the reader was busy has woken nobody.
-          continue;
-        }
-        const noted = new Promise<'noted'>((resolve) => (wake = () => resolve('noted')));
-        const first = await Promise.race([next, noted]);
-        if (first === 'noted') continue;
-        batch = first;
-        break;
-      }
-    }
-  } finally {
-    unwatch();
-    await log.return?.();
-  }
 }
 
 function concerns(seen: Observation, record: TaskRecord): boolean {

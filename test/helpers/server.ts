@@ -39,14 +39,18 @@ export const request: TaskRequest = {
 /** One synthetic pool, as fast as it can be. */
 export const SYNTHETIC: ConfigInput = { pools: [{ id: 'fast', engine: 'synthetic', model: 'synthetic' }] };
 
-/** The daemon's server in this process, on a real socket. */
+/** The daemon's server in this process, on a real socket. Its streams are without words, unless a test wants them. */
 export async function startTestServer(
   settings: ConfigInput = SYNTHETIC,
   ports: OrchestratorPortOptions = {},
   logger: Logger = pino({ level: 'silent' }),
 ): Promise<TestServer> {
   const config = loadConfig({
-    overrides: { ...settings, server: { bind_addr: '127.0.0.1:0', ...settings.server } },
+    overrides: {
+      ...settings,
+      server: { bind_addr: '127.0.0.1:0', ...settings.server },
+      sse: { narration_enabled: false, ...settings.sse },
+    },
   });
   const orchestrator = orchestrate(config, ports);
   const server = await startServer(orchestrator, logger, ports.clock);
@@ -86,11 +90,13 @@ export async function startTestServer(
   };
 }
 
-/** Strict on purpose: a frame of ours is exactly these three lines. */
+/** Strict on purpose: a frame of ours is exactly these three lines. What only people read is left out. */
 export function parseSse(text: string): SseEvent[] {
   return text
     .split('\n\n')
-    .filter((frame) => frame !== '' && !frame.startsWith(':'))
+    .filter(
+      (frame) => frame !== '' && !frame.startsWith(':') && !/^event: narration\ndata: \{.*\}$/.test(frame),
+    )
     .map((frame) => {
       const match = /^id: (\d+)\nevent: (\w+)\ndata: (\{.*\})$/.exec(frame);
       if (!match) throw new Error(`not a frame of ours: ${JSON.stringify(frame)}`);

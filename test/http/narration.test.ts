@@ -1,4 +1,5 @@
 import test from 'ava';
+import { loadConfig } from '../../src/config.ts';
 import { parseSse, startTestServer, SYNTHETIC } from '../helpers/server.ts';
 import { steppedServer } from './stepped-server.ts';
 import { call, follow, names, type Frame } from './wire.ts';
@@ -121,16 +122,66 @@ test('what is being prepared is said in words and steps, without an id, to those
   );
 });
 
-test('sse.narration_enabled tells everybody, without what only verbose adds', async (t) => {
-  const server = await startTestServer({ ...SYNTHETIC, sse: { narration_enabled: true } });
+test('the stream of an unfinished task tells its start and its end to everybody who does not say no', async (t) => {
+  const server = await steppedServer({ sse: { narration_enabled: true, heartbeat_ms: 0 } });
   t.teardown(server.close);
   const id = await server.submit({ max_tokens: 2 });
-  const frames = await stream(server, id, '');
-  t.is(told(frames).length, 2);
-  t.false(frames.some(({ event, data }) => event === 'metrics' && 'human' in data));
+  const silent = await follow(server, id, '?verbose=false');
+  const live = await follow(server, id);
+  await server.step(() => server.state(id) === 'ended');
+  await Promise.all([live.over, silent.over]);
+  t.deepEqual(told(live.frames()), [
+    'The task joins the queue of pool slow with nothing ahead of it.',
+    'The task ends after 2 tokens.',
+  ]);
+  t.false(live.frames().some(({ event, data }) => event === 'metrics' && 'human' in data));
+  t.deepEqual(told(silent.frames()), []);
+  t.deepEqual(numbered(live.frames()), silent.frames());
 });
 
-test('without verbose there is no narration; a word that is neither yes nor no is 400', async (t) => {
+test('a stream that is opened after the cancel is the log and nothing else, unless it asks for words', async (t) => {
+  const server = await steppedServer({ sse: { narration_enabled: true } });
+  t.teardown(server.close);
+  await server.submit();
+  const id = await server.submit();
+  await server.cancel(id);
+  t.deepEqual(names(await stream(server, id, '')), ['started', 'end']);
+  t.is(told(await stream(server, id, '?verbose=true')).length, 2);
+});
+
+test('words are on where the configuration says nothing, and none of them comes by the clock', (t) => {
+  const { sse } = loadConfig({ overrides: SYNTHETIC });
+  t.like(sse, { narration_enabled: true, narration_period_ms: 0 });
+});
+
+test('sse.narration_period_ms says where the task is, at most that often and only where it has moved', async (t) => {
+  const server = await steppedServer({
+    sse: { narration_enabled: true, narration_period_ms: 100, heartbeat_ms: 0 },
+    pool: { timeouts: { wall_ms: 3_600_000 } },
+  });
+  t.teardown(server.close);
+  const first = await server.submit({ max_tokens: 50 });
+  await server.step(() => server.tokens(first) === 1);
+  const second = await server.submit({ max_tokens: 5 });
+  const [running, waiting] = [await follow(server, first), await follow(server, second)];
+  await server.step(() => server.state(second) === 'ended');
+  await Promise.all([running.over, waiting.over]);
+  const progress = (frames: readonly Frame[]): string[] =>
+    told(frames.filter(({ data }) => data['action'] === 'progress'));
+  const far = progress(running.frames()).map((human) =>
+    Number(/^The task has (\d+) tokens so far/.exec(human)?.[1]),
+  );
+  t.true(far.length >= 3 && far.length <= 5, `${far}`);
+  for (const [i, tokens] of far.entries()) t.true(Math.abs(tokens - 10 * (i + 1)) <= 2, `${far}`);
+  t.is(progress(waiting.frames())[0], 'The task waits with nothing ahead of it.');
+  t.is(new Set(progress(waiting.frames())).size, progress(waiting.frames()).length);
+  for (const { frames } of [running, waiting]) {
+    t.is(names(frames())[0], 'started');
+    t.is(names(frames()).at(-1), 'end');
+  }
+});
+
+test('without verbose what is over has no narration; a word that is neither yes nor no is 400', async (t) => {
   const server = await startTestServer();
   t.teardown(server.close);
   const id = await server.submit({ max_tokens: 2 });

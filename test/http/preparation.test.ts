@@ -1,6 +1,7 @@
 import test from 'ava';
 import type { TaskRecord } from '../../src/actors/task-record.ts';
-import { withPreparation } from '../../src/http/preparation.ts';
+import { interleaved } from '../../src/http/interleave.ts';
+import { preparationOf } from '../../src/http/preparation.ts';
 import { until } from '../helpers/until.ts';
 import { steppedServer } from './stepped-server.ts';
 import { framesOf } from './wire.ts';
@@ -14,7 +15,8 @@ test('a reader that does not keep up gets the newest of what is prepared, and wh
   let drops = 0;
   const gone = new AbortController();
   const log = core.read(id, undefined, gone.signal);
-  const frames = withPreparation(log, core, core.record(id) as TaskRecord, () => drops++);
+  const notes = preparationOf(core, core.record(id) as TaskRecord, () => drops++);
+  const frames = interleaved(log, notes);
   const read = async (): Promise<unknown> =>
     framesOf(((await frames.next()).value as { frames: string }).frames)[0]?.data['queue_depth'];
   t.is(await read(), undefined, 'started');

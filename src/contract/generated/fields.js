@@ -698,8 +698,13 @@ export const configFields = {
  },
  "sse.narration_enabled": {
   "type": "boolean",
-  "about": "whether streams tell in words what happens, as narration events; a reader can also ask for them with ?verbose=true",
+  "about": "whether streams of unfinished tasks tell their start, cancel and end in words, as narration events; a reader has them in any case with ?verbose=true, and none with ?verbose=false",
   "expects": "true or false"
+ },
+ "sse.narration_period_ms": {
+  "type": "integer",
+  "about": "where streams tell in words, also where the task is, at most this often; 0: never",
+  "expects": "an integer ≥ 0"
  },
  "sse.microbatch": {
   "type": "boolean",

@@ -1974,9 +1974,13 @@ export interface Config {
      */
     disconnect_grace_ms: number;
     /**
-     * Whether streams tell in words what happens, as narration events; a reader can also ask for them with ?verbose=true.
+     * Whether streams of unfinished tasks tell their start, cancel and end in words, as narration events; a reader has them in any case with ?verbose=true, and none with ?verbose=false.
      */
     narration_enabled: boolean;
+    /**
+     * Where streams tell in words, also where the task is, at most this often; 0: never. Milliseconds.
+     */
+    narration_period_ms: number;
     /**
      * Whether tokens that arrive close together are sent as one event.
      */
@@ -2717,9 +2721,13 @@ export interface ConfigInput {
      */
     disconnect_grace_ms?: number;
     /**
-     * Whether streams tell in words what happens, as narration events; a reader can also ask for them with ?verbose=true.
+     * Whether streams of unfinished tasks tell their start, cancel and end in words, as narration events; a reader has them in any case with ?verbose=true, and none with ?verbose=false.
      */
     narration_enabled?: boolean;
+    /**
+     * Where streams tell in words, also where the task is, at most this often; 0: never. Milliseconds.
+     */
+    narration_period_ms?: number;
     /**
      * Whether tokens that arrive close together are sent as one event.
      */

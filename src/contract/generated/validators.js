@@ -2485,7 +2485,7 @@ return errors === 0;
 validate29.evaluated = {"props":{"kind":true,"content":true,"tags":true,"parent":true,"metadata":true},"dynamicProps":false,"dynamicItems":false};
 
 export const validateConfig = validate30;
-const schema55 = {"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","additionalProperties":false,"properties":{"server":{"type":"object","default":{},"additionalProperties":false,"properties":{"bind_addr":{"type":"string","default":"127.0.0.1:8080"},"prefer_h2":{"type":"boolean","default":false},"body_limit_bytes":{"type":"integer","minimum":1024,"default":10485760},"shutdown_ms":{"type":"integer","minimum":0,"default":10000}}},"auth":{"type":"object","default":{},"additionalProperties":false,"properties":{"token":{"$ref":"#/$defs/AccessToken"},"token_file":{"type":"string","pattern":"\\S"},"optional":{"type":"boolean","default":false},"trust_proxy":{"type":"boolean","default":false},"worker_token":{"$ref":"#/$defs/AccessToken"}}},"sse":{"type":"object","default":{},"additionalProperties":false,"properties":{"heartbeat_ms":{"type":"integer","minimum":0,"default":15000},"metrics_period_ms":{"type":"integer","minimum":10,"default":1000},"cancel_on_disconnect":{"type":"boolean","default":true},"disconnect_grace_ms":{"type":"integer","minimum":0,"default":10000},"narration_enabled":{"type":"boolean","default":false},"microbatch":{"type":"boolean","default":false},"microbatch_window_ms":{"type":"integer","minimum":1,"default":10,"maximum":1000}}},"admission":{"type":"object","default":{},"additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1,"default":256},"policy":{"$ref":"#/$defs/FullPolicy","default":"reject"},"idempotency_ttl_ms":{"type":"integer","minimum":0,"default":600000}}},"session":{"type":"object","default":{},"additionalProperties":false,"properties":{"ttl_ms":{"type":"integer","minimum":1,"default":600000},"max_turns":{"type":"integer","minimum":1},"budgets":{"type":"object","default":{},"additionalProperties":false,"properties":{"tokens":{"type":"integer","minimum":0},"time_ms":{"type":"integer","minimum":0},"cost":{"type":"number","minimum":0}}}}},"budget":{"type":"object","default":{},"additionalProperties":false,"properties":{"cost_per_output_token":{"type":"number","minimum":0,"default":0.000002}}},"placement":{"type":"object","default":{},"additionalProperties":false,"properties":{"allow_pin":{"type":"boolean","default":true}}},"retry":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_attempts":{"type":"integer","minimum":1,"default":3,"maximum":100},"continuations":{"type":"integer","minimum":0,"default":2,"maximum":100}}},"store":{"type":"object","default":{},"additionalProperties":false,"properties":{"kind":{"type":"string","enum":["sqlite","memory"]}}},"retention":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_tasks":{"type":"integer","minimum":0,"default":10000},"max_age_s":{"type":"integer","minimum":0,"default":86400}}},"artifacts":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_bytes":{"type":"integer","minimum":1,"default":268435456},"retention_days":{"type":"number","minimum":0,"default":30},"transcripts":{"type":"boolean","default":true}}},"runtime":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S","default":".runtime"}}},"handoff":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S"},"poll_ms":{"type":"integer","minimum":10,"maximum":2147483647,"default":1000}}},"models":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/models"},"max_bytes":{"type":"integer","minimum":1}}},"catalog":{"type":"object","default":{},"additionalProperties":false,"properties":{"root":{"type":"string","pattern":"\\S"},"trust_policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"mode":{"type":"string","enum":["strict","permissive"],"default":"permissive"},"allowed_registries":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}},"require_signature":{"type":"boolean","default":false},"require_sbom":{"type":"boolean","default":false},"ca_roots":{"type":"array","default":[],"items":{"type":"string","pattern":"^-----BEGIN CERTIFICATE-----"}}}}}},"policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"offline":{"type":"boolean","default":false},"auto_fetch":{"type":"boolean","default":true},"allowlist":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}}}},"log":{"type":"object","default":{},"additionalProperties":false,"properties":{"level":{"type":"string","enum":["fatal","error","warn","info","debug","trace","silent"],"default":"info"},"format":{"type":"string","enum":["json","pretty","auto"],"default":"auto"}}},"supervision":{"type":"object","default":{},"additionalProperties":false,"properties":{"initial_ms":{"type":"integer","minimum":1,"default":1000},"max_ms":{"type":"integer","minimum":1,"default":60000},"factor":{"type":"number","minimum":1,"default":2},"jitter":{"type":"number","minimum":0,"maximum":1,"default":0.1},"max_restarts":{"type":"integer","minimum":1,"default":10},"stable_s":{"type":"integer","minimum":1,"default":300},"probe_interval_ms":{"type":"integer","minimum":10,"default":5000},"probe_fail":{"type":"integer","minimum":1,"default":3},"load_timeout_ms":{"type":"integer","minimum":1,"default":120000},"window_s":{"type":"integer","minimum":1,"default":60},"breaker_threshold":{"type":"integer","minimum":1,"default":5},"breaker_open_s":{"type":"integer","minimum":1,"default":300},"trial_stable_s":{"type":"integer","minimum":1,"default":60}}},"pools":{"type":"array","minItems":1,"default":[{"id":"storyteller","engine":"llamacpp","model":"storyteller"}],"items":{"$ref":"#/$defs/PoolConfig"}},"memory":{"type":"object","additionalProperties":false,"default":{},"properties":{"host_bytes":{"type":"integer","minimum":1},"devices":{"type":"array","default":[],"maxItems":64,"items":{"type":"object","additionalProperties":false,"required":["id","bytes"],"properties":{"id":{"type":"integer","minimum":0,"maximum":1023},"bytes":{"type":"integer","minimum":1}}}},"min_residency_ms":{"type":"integer","minimum":0,"default":5000},"max_overtaken_ms":{"type":"integer","minimum":0,"default":180000},"max_parallel_loads":{"type":"integer","minimum":1,"maximum":64,"default":1}}},"engines":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/taskchart/engines"}}}},"$defs":{"FullPolicy":{"type":"string","enum":["reject","drop-lru","shed-low-priority"]},"PoolId":{"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"},"Slots":{"type":"integer","minimum":1,"maximum":1024},"Ctx":{"type":"integer","minimum":1,"maximum":2147483647},"MaxTokensOut":{"type":"integer","minimum":1,"maximum":2147483647},"Preload":{"type":"boolean"},"PoolQueue":{"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}},"PoolConfig":{"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]},"LlamacppPool":{"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}},"RemotePool":{"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}},"SyntheticPool":{"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}},"Provisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","binary","source","container","external","announced"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}},"binary":{"type":"object","additionalProperties":false,"properties":{"path":{"type":"string","pattern":"\\S"}}},"source":{"$ref":"#/$defs/EngineSource"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]}}},"RemoteProvisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["external","container","announced"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}}}},"ExternalServer":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"AccessToken":{"type":"string","pattern":"^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$"},"ApiKey":{"type":"string","pattern":"^[\\x21-\\x7e]+$"},"SyntheticConfig":{"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}},"PriorityRules":{"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}},"PoolAdmission":{"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}},"Timeouts":{"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}},"Replicas":{"type":"integer","minimum":1,"maximum":64},"Devices":{"type":"array","maxItems":64,"uniqueItems":true,"items":{"type":"integer","minimum":0,"maximum":1023}},"MemoryBytes":{"type":"integer","minimum":0},"Pinned":{"type":"boolean"},"IdleTtl":{"type":"integer","minimum":1},"EnginePorts":{"type":"array","maxItems":100,"items":{"type":"integer","minimum":1,"maximum":65535}},"EngineEnv":{"type":"object","propertyNames":{"pattern":"^[A-Za-z_][A-Za-z0-9_]*$"},"additionalProperties":{"type":"string"}},"EngineFlags":{"type":"array","maxItems":200,"items":{"type":"string","pattern":"^[^\\u0000]+$"}},"EngineContainer":{"type":"object","additionalProperties":false,"required":["image"],"properties":{"image":{"type":"string","pattern":"^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"},"tag":{"type":"string","pattern":"^[\\w][\\w.-]{0,127}$"},"digest":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"}}},"EngineSource":{"type":"object","additionalProperties":false,"properties":{"repo":{"type":"string","pattern":"^(https?://|file:///|/)\\S+$"},"ref":{"type":"string","pattern":"^[\\w][\\w./-]{0,254}$"},"submodules":{"type":"boolean","default":false},"build":{"$ref":"#/$defs/EngineBuild","default":{}}}},"EngineBuild":{"type":"object","additionalProperties":false,"properties":{"cmake_flags":{"type":"array","default":[],"maxItems":200,"items":{"type":"string","pattern":"^-D[A-Za-z_][A-Za-z0-9_]*(:[A-Z]+)?=.*$"}},"generator":{"type":"string","pattern":"\\S"},"cache_dir":{"type":"string","pattern":"\\S"}}}}};
+const schema55 = {"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","additionalProperties":false,"properties":{"server":{"type":"object","default":{},"additionalProperties":false,"properties":{"bind_addr":{"type":"string","default":"127.0.0.1:8080"},"prefer_h2":{"type":"boolean","default":false},"body_limit_bytes":{"type":"integer","minimum":1024,"default":10485760},"shutdown_ms":{"type":"integer","minimum":0,"default":10000}}},"auth":{"type":"object","default":{},"additionalProperties":false,"properties":{"token":{"$ref":"#/$defs/AccessToken"},"token_file":{"type":"string","pattern":"\\S"},"optional":{"type":"boolean","default":false},"trust_proxy":{"type":"boolean","default":false},"worker_token":{"$ref":"#/$defs/AccessToken"}}},"sse":{"type":"object","default":{},"additionalProperties":false,"properties":{"heartbeat_ms":{"type":"integer","minimum":0,"default":15000},"metrics_period_ms":{"type":"integer","minimum":10,"default":1000},"cancel_on_disconnect":{"type":"boolean","default":true},"disconnect_grace_ms":{"type":"integer","minimum":0,"default":10000},"narration_enabled":{"type":"boolean","default":true},"narration_period_ms":{"type":"integer","minimum":0,"default":0},"microbatch":{"type":"boolean","default":false},"microbatch_window_ms":{"type":"integer","minimum":1,"default":10,"maximum":1000}}},"admission":{"type":"object","default":{},"additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1,"default":256},"policy":{"$ref":"#/$defs/FullPolicy","default":"reject"},"idempotency_ttl_ms":{"type":"integer","minimum":0,"default":600000}}},"session":{"type":"object","default":{},"additionalProperties":false,"properties":{"ttl_ms":{"type":"integer","minimum":1,"default":600000},"max_turns":{"type":"integer","minimum":1},"budgets":{"type":"object","default":{},"additionalProperties":false,"properties":{"tokens":{"type":"integer","minimum":0},"time_ms":{"type":"integer","minimum":0},"cost":{"type":"number","minimum":0}}}}},"budget":{"type":"object","default":{},"additionalProperties":false,"properties":{"cost_per_output_token":{"type":"number","minimum":0,"default":0.000002}}},"placement":{"type":"object","default":{},"additionalProperties":false,"properties":{"allow_pin":{"type":"boolean","default":true}}},"retry":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_attempts":{"type":"integer","minimum":1,"default":3,"maximum":100},"continuations":{"type":"integer","minimum":0,"default":2,"maximum":100}}},"store":{"type":"object","default":{},"additionalProperties":false,"properties":{"kind":{"type":"string","enum":["sqlite","memory"]}}},"retention":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_tasks":{"type":"integer","minimum":0,"default":10000},"max_age_s":{"type":"integer","minimum":0,"default":86400}}},"artifacts":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_bytes":{"type":"integer","minimum":1,"default":268435456},"retention_days":{"type":"number","minimum":0,"default":30},"transcripts":{"type":"boolean","default":true}}},"runtime":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S","default":".runtime"}}},"handoff":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S"},"poll_ms":{"type":"integer","minimum":10,"maximum":2147483647,"default":1000}}},"models":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/models"},"max_bytes":{"type":"integer","minimum":1}}},"catalog":{"type":"object","default":{},"additionalProperties":false,"properties":{"root":{"type":"string","pattern":"\\S"},"trust_policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"mode":{"type":"string","enum":["strict","permissive"],"default":"permissive"},"allowed_registries":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}},"require_signature":{"type":"boolean","default":false},"require_sbom":{"type":"boolean","default":false},"ca_roots":{"type":"array","default":[],"items":{"type":"string","pattern":"^-----BEGIN CERTIFICATE-----"}}}}}},"policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"offline":{"type":"boolean","default":false},"auto_fetch":{"type":"boolean","default":true},"allowlist":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}}}},"log":{"type":"object","default":{},"additionalProperties":false,"properties":{"level":{"type":"string","enum":["fatal","error","warn","info","debug","trace","silent"],"default":"info"},"format":{"type":"string","enum":["json","pretty","auto"],"default":"auto"}}},"supervision":{"type":"object","default":{},"additionalProperties":false,"properties":{"initial_ms":{"type":"integer","minimum":1,"default":1000},"max_ms":{"type":"integer","minimum":1,"default":60000},"factor":{"type":"number","minimum":1,"default":2},"jitter":{"type":"number","minimum":0,"maximum":1,"default":0.1},"max_restarts":{"type":"integer","minimum":1,"default":10},"stable_s":{"type":"integer","minimum":1,"default":300},"probe_interval_ms":{"type":"integer","minimum":10,"default":5000},"probe_fail":{"type":"integer","minimum":1,"default":3},"load_timeout_ms":{"type":"integer","minimum":1,"default":120000},"window_s":{"type":"integer","minimum":1,"default":60},"breaker_threshold":{"type":"integer","minimum":1,"default":5},"breaker_open_s":{"type":"integer","minimum":1,"default":300},"trial_stable_s":{"type":"integer","minimum":1,"default":60}}},"pools":{"type":"array","minItems":1,"default":[{"id":"storyteller","engine":"llamacpp","model":"storyteller"}],"items":{"$ref":"#/$defs/PoolConfig"}},"memory":{"type":"object","additionalProperties":false,"default":{},"properties":{"host_bytes":{"type":"integer","minimum":1},"devices":{"type":"array","default":[],"maxItems":64,"items":{"type":"object","additionalProperties":false,"required":["id","bytes"],"properties":{"id":{"type":"integer","minimum":0,"maximum":1023},"bytes":{"type":"integer","minimum":1}}}},"min_residency_ms":{"type":"integer","minimum":0,"default":5000},"max_overtaken_ms":{"type":"integer","minimum":0,"default":180000},"max_parallel_loads":{"type":"integer","minimum":1,"maximum":64,"default":1}}},"engines":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/taskchart/engines"}}}},"$defs":{"FullPolicy":{"type":"string","enum":["reject","drop-lru","shed-low-priority"]},"PoolId":{"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"},"Slots":{"type":"integer","minimum":1,"maximum":1024},"Ctx":{"type":"integer","minimum":1,"maximum":2147483647},"MaxTokensOut":{"type":"integer","minimum":1,"maximum":2147483647},"Preload":{"type":"boolean"},"PoolQueue":{"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}},"PoolConfig":{"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]},"LlamacppPool":{"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}},"RemotePool":{"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}},"SyntheticPool":{"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}},"Provisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","binary","source","container","external","announced"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}},"binary":{"type":"object","additionalProperties":false,"properties":{"path":{"type":"string","pattern":"\\S"}}},"source":{"$ref":"#/$defs/EngineSource"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]}}},"RemoteProvisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["external","container","announced"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}}}},"ExternalServer":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"AccessToken":{"type":"string","pattern":"^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$"},"ApiKey":{"type":"string","pattern":"^[\\x21-\\x7e]+$"},"SyntheticConfig":{"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}},"PriorityRules":{"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}},"PoolAdmission":{"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}},"Timeouts":{"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}},"Replicas":{"type":"integer","minimum":1,"maximum":64},"Devices":{"type":"array","maxItems":64,"uniqueItems":true,"items":{"type":"integer","minimum":0,"maximum":1023}},"MemoryBytes":{"type":"integer","minimum":0},"Pinned":{"type":"boolean"},"IdleTtl":{"type":"integer","minimum":1},"EnginePorts":{"type":"array","maxItems":100,"items":{"type":"integer","minimum":1,"maximum":65535}},"EngineEnv":{"type":"object","propertyNames":{"pattern":"^[A-Za-z_][A-Za-z0-9_]*$"},"additionalProperties":{"type":"string"}},"EngineFlags":{"type":"array","maxItems":200,"items":{"type":"string","pattern":"^[^\\u0000]+$"}},"EngineContainer":{"type":"object","additionalProperties":false,"required":["image"],"properties":{"image":{"type":"string","pattern":"^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"},"tag":{"type":"string","pattern":"^[\\w][\\w.-]{0,127}$"},"digest":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"}}},"EngineSource":{"type":"object","additionalProperties":false,"properties":{"repo":{"type":"string","pattern":"^(https?://|file:///|/)\\S+$"},"ref":{"type":"string","pattern":"^[\\w][\\w./-]{0,254}$"},"submodules":{"type":"boolean","default":false},"build":{"$ref":"#/$defs/EngineBuild","default":{}}}},"EngineBuild":{"type":"object","additionalProperties":false,"properties":{"cmake_flags":{"type":"array","default":[],"maxItems":200,"items":{"type":"string","pattern":"^-D[A-Za-z_][A-Za-z0-9_]*(:[A-Z]+)?=.*$"}},"generator":{"type":"string","pattern":"\\S"},"cache_dir":{"type":"string","pattern":"\\S"}}}}};
 const schema56 = {"type":"string","pattern":"^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$"};
 const schema58 = {"type":"string","enum":["reject","drop-lru","shed-low-priority"]};
 const func1 = Object.prototype.hasOwnProperty;
@@ -6095,7 +6095,10 @@ if(data11.disconnect_grace_ms === undefined){
 data11.disconnect_grace_ms = 10000;
 }
 if(data11.narration_enabled === undefined){
-data11.narration_enabled = false;
+data11.narration_enabled = true;
+}
+if(data11.narration_period_ms === undefined){
+data11.narration_period_ms = 0;
 }
 if(data11.microbatch === undefined){
 data11.microbatch = false;
@@ -6105,7 +6108,7 @@ data11.microbatch_window_ms = 10;
 }
 const _errs30 = errors;
 for(const key3 in data11){
-if(!(((((((key3 === "heartbeat_ms") || (key3 === "metrics_period_ms")) || (key3 === "cancel_on_disconnect")) || (key3 === "disconnect_grace_ms")) || (key3 === "narration_enabled")) || (key3 === "microbatch")) || (key3 === "microbatch_window_ms"))){
+if(!((((((((key3 === "heartbeat_ms") || (key3 === "metrics_period_ms")) || (key3 === "cancel_on_disconnect")) || (key3 === "disconnect_grace_ms")) || (key3 === "narration_enabled")) || (key3 === "narration_period_ms")) || (key3 === "microbatch")) || (key3 === "microbatch_window_ms"))){
 validate30.errors = [{instancePath:instancePath+"/sse",schemaPath:"#/properties/sse/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key3}}];
 return false;
 break;
@@ -6174,34 +6177,51 @@ return false;
 }
 var valid5 = _errs39 === errors;
 if(valid5){
+let data17 = data11.narration_period_ms;
 const _errs41 = errors;
+if(!(((typeof data17 == "number") && (!(data17 % 1) && !isNaN(data17))) && (isFinite(data17)))){
+validate30.errors = [{instancePath:instancePath+"/sse/narration_period_ms",schemaPath:"#/properties/sse/properties/narration_period_ms/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs41){
+if((typeof data17 == "number") && (isFinite(data17))){
+if(data17 < 0 || isNaN(data17)){
+validate30.errors = [{instancePath:instancePath+"/sse/narration_period_ms",schemaPath:"#/properties/sse/properties/narration_period_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
+}
+}
+}
+var valid5 = _errs41 === errors;
+if(valid5){
+const _errs43 = errors;
 if(typeof data11.microbatch !== "boolean"){
 validate30.errors = [{instancePath:instancePath+"/sse/microbatch",schemaPath:"#/properties/sse/properties/microbatch/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
-var valid5 = _errs41 === errors;
+var valid5 = _errs43 === errors;
 if(valid5){
-let data18 = data11.microbatch_window_ms;
-const _errs43 = errors;
-if(!(((typeof data18 == "number") && (!(data18 % 1) && !isNaN(data18))) && (isFinite(data18)))){
+let data19 = data11.microbatch_window_ms;
+const _errs45 = errors;
+if(!(((typeof data19 == "number") && (!(data19 % 1) && !isNaN(data19))) && (isFinite(data19)))){
 validate30.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs43){
-if((typeof data18 == "number") && (isFinite(data18))){
-if(data18 > 1000 || isNaN(data18)){
+if(errors === _errs45){
+if((typeof data19 == "number") && (isFinite(data19))){
+if(data19 > 1000 || isNaN(data19)){
 validate30.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1000}}];
 return false;
 }
 else {
-if(data18 < 1 || isNaN(data18)){
+if(data19 < 1 || isNaN(data19)){
 validate30.errors = [{instancePath:instancePath+"/sse/microbatch_window_ms",schemaPath:"#/properties/sse/properties/microbatch_window_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 }
-var valid5 = _errs43 === errors;
+var valid5 = _errs45 === errors;
+}
 }
 }
 }
@@ -6217,71 +6237,71 @@ return false;
 }
 var valid0 = _errs28 === errors;
 if(valid0){
-let data19 = data.admission;
-const _errs45 = errors;
-if(errors === _errs45){
-if(data19 && typeof data19 == "object" && !Array.isArray(data19)){
-if(data19.capacity === undefined){
-data19.capacity = 256;
-}
-if(data19.policy === undefined){
-data19.policy = "reject";
-}
-if(data19.idempotency_ttl_ms === undefined){
-data19.idempotency_ttl_ms = 600000;
-}
+let data20 = data.admission;
 const _errs47 = errors;
-for(const key4 in data19){
+if(errors === _errs47){
+if(data20 && typeof data20 == "object" && !Array.isArray(data20)){
+if(data20.capacity === undefined){
+data20.capacity = 256;
+}
+if(data20.policy === undefined){
+data20.policy = "reject";
+}
+if(data20.idempotency_ttl_ms === undefined){
+data20.idempotency_ttl_ms = 600000;
+}
+const _errs49 = errors;
+for(const key4 in data20){
 if(!(((key4 === "capacity") || (key4 === "policy")) || (key4 === "idempotency_ttl_ms"))){
 validate30.errors = [{instancePath:instancePath+"/admission",schemaPath:"#/properties/admission/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key4}}];
 return false;
 break;
 }
 }
-if(_errs47 === errors){
-let data20 = data19.capacity;
-const _errs48 = errors;
-if(!(((typeof data20 == "number") && (!(data20 % 1) && !isNaN(data20))) && (isFinite(data20)))){
+if(_errs49 === errors){
+let data21 = data20.capacity;
+const _errs50 = errors;
+if(!(((typeof data21 == "number") && (!(data21 % 1) && !isNaN(data21))) && (isFinite(data21)))){
 validate30.errors = [{instancePath:instancePath+"/admission/capacity",schemaPath:"#/properties/admission/properties/capacity/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs48){
-if((typeof data20 == "number") && (isFinite(data20))){
-if(data20 < 1 || isNaN(data20)){
+if(errors === _errs50){
+if((typeof data21 == "number") && (isFinite(data21))){
+if(data21 < 1 || isNaN(data21)){
 validate30.errors = [{instancePath:instancePath+"/admission/capacity",schemaPath:"#/properties/admission/properties/capacity/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid6 = _errs48 === errors;
+var valid6 = _errs50 === errors;
 if(valid6){
-let data21 = data19.policy;
-const _errs50 = errors;
-if(typeof data21 !== "string"){
+let data22 = data20.policy;
+const _errs52 = errors;
+if(typeof data22 !== "string"){
 validate30.errors = [{instancePath:instancePath+"/admission/policy",schemaPath:"#/$defs/FullPolicy/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
-if(!(((data21 === "reject") || (data21 === "drop-lru")) || (data21 === "shed-low-priority"))){
+if(!(((data22 === "reject") || (data22 === "drop-lru")) || (data22 === "shed-low-priority"))){
 validate30.errors = [{instancePath:instancePath+"/admission/policy",schemaPath:"#/$defs/FullPolicy/enum",keyword:"enum",params:{allowedValues: schema58.enum}}];
 return false;
 }
-var valid6 = _errs50 === errors;
+var valid6 = _errs52 === errors;
 if(valid6){
-let data22 = data19.idempotency_ttl_ms;
-const _errs53 = errors;
-if(!(((typeof data22 == "number") && (!(data22 % 1) && !isNaN(data22))) && (isFinite(data22)))){
+let data23 = data20.idempotency_ttl_ms;
+const _errs55 = errors;
+if(!(((typeof data23 == "number") && (!(data23 % 1) && !isNaN(data23))) && (isFinite(data23)))){
 validate30.errors = [{instancePath:instancePath+"/admission/idempotency_ttl_ms",schemaPath:"#/properties/admission/properties/idempotency_ttl_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs53){
-if((typeof data22 == "number") && (isFinite(data22))){
-if(data22 < 0 || isNaN(data22)){
+if(errors === _errs55){
+if((typeof data23 == "number") && (isFinite(data23))){
+if(data23 < 0 || isNaN(data23)){
 validate30.errors = [{instancePath:instancePath+"/admission/idempotency_ttl_ms",schemaPath:"#/properties/admission/properties/idempotency_ttl_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 }
-var valid6 = _errs53 === errors;
+var valid6 = _errs55 === errors;
 }
 }
 }
@@ -6291,109 +6311,88 @@ validate30.errors = [{instancePath:instancePath+"/admission",schemaPath:"#/prope
 return false;
 }
 }
-var valid0 = _errs45 === errors;
+var valid0 = _errs47 === errors;
 if(valid0){
-let data23 = data.session;
-const _errs55 = errors;
-if(errors === _errs55){
-if(data23 && typeof data23 == "object" && !Array.isArray(data23)){
-if(data23.ttl_ms === undefined){
-data23.ttl_ms = 600000;
-}
-if(data23.budgets === undefined){
-data23.budgets = {};
-}
+let data24 = data.session;
 const _errs57 = errors;
-for(const key5 in data23){
+if(errors === _errs57){
+if(data24 && typeof data24 == "object" && !Array.isArray(data24)){
+if(data24.ttl_ms === undefined){
+data24.ttl_ms = 600000;
+}
+if(data24.budgets === undefined){
+data24.budgets = {};
+}
+const _errs59 = errors;
+for(const key5 in data24){
 if(!(((key5 === "ttl_ms") || (key5 === "max_turns")) || (key5 === "budgets"))){
 validate30.errors = [{instancePath:instancePath+"/session",schemaPath:"#/properties/session/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key5}}];
 return false;
 break;
 }
 }
-if(_errs57 === errors){
-let data24 = data23.ttl_ms;
-const _errs58 = errors;
-if(!(((typeof data24 == "number") && (!(data24 % 1) && !isNaN(data24))) && (isFinite(data24)))){
-validate30.errors = [{instancePath:instancePath+"/session/ttl_ms",schemaPath:"#/properties/session/properties/ttl_ms/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs58){
-if((typeof data24 == "number") && (isFinite(data24))){
-if(data24 < 1 || isNaN(data24)){
-validate30.errors = [{instancePath:instancePath+"/session/ttl_ms",schemaPath:"#/properties/session/properties/ttl_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
-return false;
-}
-}
-}
-var valid8 = _errs58 === errors;
-if(valid8){
-if(data23.max_turns !== undefined){
-let data25 = data23.max_turns;
+if(_errs59 === errors){
+let data25 = data24.ttl_ms;
 const _errs60 = errors;
 if(!(((typeof data25 == "number") && (!(data25 % 1) && !isNaN(data25))) && (isFinite(data25)))){
-validate30.errors = [{instancePath:instancePath+"/session/max_turns",schemaPath:"#/properties/session/properties/max_turns/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/session/ttl_ms",schemaPath:"#/properties/session/properties/ttl_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs60){
 if((typeof data25 == "number") && (isFinite(data25))){
 if(data25 < 1 || isNaN(data25)){
-validate30.errors = [{instancePath:instancePath+"/session/max_turns",schemaPath:"#/properties/session/properties/max_turns/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/session/ttl_ms",schemaPath:"#/properties/session/properties/ttl_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 var valid8 = _errs60 === errors;
+if(valid8){
+if(data24.max_turns !== undefined){
+let data26 = data24.max_turns;
+const _errs62 = errors;
+if(!(((typeof data26 == "number") && (!(data26 % 1) && !isNaN(data26))) && (isFinite(data26)))){
+validate30.errors = [{instancePath:instancePath+"/session/max_turns",schemaPath:"#/properties/session/properties/max_turns/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs62){
+if((typeof data26 == "number") && (isFinite(data26))){
+if(data26 < 1 || isNaN(data26)){
+validate30.errors = [{instancePath:instancePath+"/session/max_turns",schemaPath:"#/properties/session/properties/max_turns/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+var valid8 = _errs62 === errors;
 }
 else {
 var valid8 = true;
 }
 if(valid8){
-let data26 = data23.budgets;
-const _errs62 = errors;
-if(errors === _errs62){
-if(data26 && typeof data26 == "object" && !Array.isArray(data26)){
+let data27 = data24.budgets;
 const _errs64 = errors;
-for(const key6 in data26){
+if(errors === _errs64){
+if(data27 && typeof data27 == "object" && !Array.isArray(data27)){
+const _errs66 = errors;
+for(const key6 in data27){
 if(!(((key6 === "tokens") || (key6 === "time_ms")) || (key6 === "cost"))){
 validate30.errors = [{instancePath:instancePath+"/session/budgets",schemaPath:"#/properties/session/properties/budgets/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key6}}];
 return false;
 break;
 }
 }
-if(_errs64 === errors){
-if(data26.tokens !== undefined){
-let data27 = data26.tokens;
-const _errs65 = errors;
-if(!(((typeof data27 == "number") && (!(data27 % 1) && !isNaN(data27))) && (isFinite(data27)))){
-validate30.errors = [{instancePath:instancePath+"/session/budgets/tokens",schemaPath:"#/properties/session/properties/budgets/properties/tokens/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs65){
-if((typeof data27 == "number") && (isFinite(data27))){
-if(data27 < 0 || isNaN(data27)){
-validate30.errors = [{instancePath:instancePath+"/session/budgets/tokens",schemaPath:"#/properties/session/properties/budgets/properties/tokens/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
-return false;
-}
-}
-}
-var valid9 = _errs65 === errors;
-}
-else {
-var valid9 = true;
-}
-if(valid9){
-if(data26.time_ms !== undefined){
-let data28 = data26.time_ms;
+if(_errs66 === errors){
+if(data27.tokens !== undefined){
+let data28 = data27.tokens;
 const _errs67 = errors;
 if(!(((typeof data28 == "number") && (!(data28 % 1) && !isNaN(data28))) && (isFinite(data28)))){
-validate30.errors = [{instancePath:instancePath+"/session/budgets/time_ms",schemaPath:"#/properties/session/properties/budgets/properties/time_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/session/budgets/tokens",schemaPath:"#/properties/session/properties/budgets/properties/tokens/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs67){
 if((typeof data28 == "number") && (isFinite(data28))){
 if(data28 < 0 || isNaN(data28)){
-validate30.errors = [{instancePath:instancePath+"/session/budgets/time_ms",schemaPath:"#/properties/session/properties/budgets/properties/time_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate30.errors = [{instancePath:instancePath+"/session/budgets/tokens",schemaPath:"#/properties/session/properties/budgets/properties/tokens/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
@@ -6404,12 +6403,33 @@ else {
 var valid9 = true;
 }
 if(valid9){
-if(data26.cost !== undefined){
-let data29 = data26.cost;
+if(data27.time_ms !== undefined){
+let data29 = data27.time_ms;
 const _errs69 = errors;
+if(!(((typeof data29 == "number") && (!(data29 % 1) && !isNaN(data29))) && (isFinite(data29)))){
+validate30.errors = [{instancePath:instancePath+"/session/budgets/time_ms",schemaPath:"#/properties/session/properties/budgets/properties/time_ms/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
 if(errors === _errs69){
 if((typeof data29 == "number") && (isFinite(data29))){
 if(data29 < 0 || isNaN(data29)){
+validate30.errors = [{instancePath:instancePath+"/session/budgets/time_ms",schemaPath:"#/properties/session/properties/budgets/properties/time_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
+}
+}
+}
+var valid9 = _errs69 === errors;
+}
+else {
+var valid9 = true;
+}
+if(valid9){
+if(data27.cost !== undefined){
+let data30 = data27.cost;
+const _errs71 = errors;
+if(errors === _errs71){
+if((typeof data30 == "number") && (isFinite(data30))){
+if(data30 < 0 || isNaN(data30)){
 validate30.errors = [{instancePath:instancePath+"/session/budgets/cost",schemaPath:"#/properties/session/properties/budgets/properties/cost/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
@@ -6419,7 +6439,7 @@ validate30.errors = [{instancePath:instancePath+"/session/budgets/cost",schemaPa
 return false;
 }
 }
-var valid9 = _errs69 === errors;
+var valid9 = _errs71 === errors;
 }
 else {
 var valid9 = true;
@@ -6433,7 +6453,7 @@ validate30.errors = [{instancePath:instancePath+"/session/budgets",schemaPath:"#
 return false;
 }
 }
-var valid8 = _errs62 === errors;
+var valid8 = _errs64 === errors;
 }
 }
 }
@@ -6443,29 +6463,29 @@ validate30.errors = [{instancePath:instancePath+"/session",schemaPath:"#/propert
 return false;
 }
 }
-var valid0 = _errs55 === errors;
+var valid0 = _errs57 === errors;
 if(valid0){
-let data30 = data.budget;
-const _errs71 = errors;
-if(errors === _errs71){
-if(data30 && typeof data30 == "object" && !Array.isArray(data30)){
-if(data30.cost_per_output_token === undefined){
-data30.cost_per_output_token = 0.000002;
-}
+let data31 = data.budget;
 const _errs73 = errors;
-for(const key7 in data30){
+if(errors === _errs73){
+if(data31 && typeof data31 == "object" && !Array.isArray(data31)){
+if(data31.cost_per_output_token === undefined){
+data31.cost_per_output_token = 0.000002;
+}
+const _errs75 = errors;
+for(const key7 in data31){
 if(!(key7 === "cost_per_output_token")){
 validate30.errors = [{instancePath:instancePath+"/budget",schemaPath:"#/properties/budget/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key7}}];
 return false;
 break;
 }
 }
-if(_errs73 === errors){
-let data31 = data30.cost_per_output_token;
-const _errs74 = errors;
-if(errors === _errs74){
-if((typeof data31 == "number") && (isFinite(data31))){
-if(data31 < 0 || isNaN(data31)){
+if(_errs75 === errors){
+let data32 = data31.cost_per_output_token;
+const _errs76 = errors;
+if(errors === _errs76){
+if((typeof data32 == "number") && (isFinite(data32))){
+if(data32 < 0 || isNaN(data32)){
 validate30.errors = [{instancePath:instancePath+"/budget/cost_per_output_token",schemaPath:"#/properties/budget/properties/cost_per_output_token/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
@@ -6482,25 +6502,25 @@ validate30.errors = [{instancePath:instancePath+"/budget",schemaPath:"#/properti
 return false;
 }
 }
-var valid0 = _errs71 === errors;
+var valid0 = _errs73 === errors;
 if(valid0){
-let data32 = data.placement;
-const _errs76 = errors;
-if(errors === _errs76){
-if(data32 && typeof data32 == "object" && !Array.isArray(data32)){
-if(data32.allow_pin === undefined){
-data32.allow_pin = true;
-}
+let data33 = data.placement;
 const _errs78 = errors;
-for(const key8 in data32){
+if(errors === _errs78){
+if(data33 && typeof data33 == "object" && !Array.isArray(data33)){
+if(data33.allow_pin === undefined){
+data33.allow_pin = true;
+}
+const _errs80 = errors;
+for(const key8 in data33){
 if(!(key8 === "allow_pin")){
 validate30.errors = [{instancePath:instancePath+"/placement",schemaPath:"#/properties/placement/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key8}}];
 return false;
 break;
 }
 }
-if(_errs78 === errors){
-if(typeof data32.allow_pin !== "boolean"){
+if(_errs80 === errors){
+if(typeof data33.allow_pin !== "boolean"){
 validate30.errors = [{instancePath:instancePath+"/placement/allow_pin",schemaPath:"#/properties/placement/properties/allow_pin/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
@@ -6511,70 +6531,70 @@ validate30.errors = [{instancePath:instancePath+"/placement",schemaPath:"#/prope
 return false;
 }
 }
-var valid0 = _errs76 === errors;
+var valid0 = _errs78 === errors;
 if(valid0){
-let data34 = data.retry;
-const _errs81 = errors;
-if(errors === _errs81){
-if(data34 && typeof data34 == "object" && !Array.isArray(data34)){
-if(data34.max_attempts === undefined){
-data34.max_attempts = 3;
-}
-if(data34.continuations === undefined){
-data34.continuations = 2;
-}
+let data35 = data.retry;
 const _errs83 = errors;
-for(const key9 in data34){
+if(errors === _errs83){
+if(data35 && typeof data35 == "object" && !Array.isArray(data35)){
+if(data35.max_attempts === undefined){
+data35.max_attempts = 3;
+}
+if(data35.continuations === undefined){
+data35.continuations = 2;
+}
+const _errs85 = errors;
+for(const key9 in data35){
 if(!((key9 === "max_attempts") || (key9 === "continuations"))){
 validate30.errors = [{instancePath:instancePath+"/retry",schemaPath:"#/properties/retry/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key9}}];
 return false;
 break;
 }
 }
-if(_errs83 === errors){
-let data35 = data34.max_attempts;
-const _errs84 = errors;
-if(!(((typeof data35 == "number") && (!(data35 % 1) && !isNaN(data35))) && (isFinite(data35)))){
+if(_errs85 === errors){
+let data36 = data35.max_attempts;
+const _errs86 = errors;
+if(!(((typeof data36 == "number") && (!(data36 % 1) && !isNaN(data36))) && (isFinite(data36)))){
 validate30.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs84){
-if((typeof data35 == "number") && (isFinite(data35))){
-if(data35 > 100 || isNaN(data35)){
+if(errors === _errs86){
+if((typeof data36 == "number") && (isFinite(data36))){
+if(data36 > 100 || isNaN(data36)){
 validate30.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/maximum",keyword:"maximum",params:{comparison: "<=", limit: 100}}];
 return false;
 }
 else {
-if(data35 < 1 || isNaN(data35)){
+if(data36 < 1 || isNaN(data36)){
 validate30.errors = [{instancePath:instancePath+"/retry/max_attempts",schemaPath:"#/properties/retry/properties/max_attempts/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 }
-var valid12 = _errs84 === errors;
+var valid12 = _errs86 === errors;
 if(valid12){
-let data36 = data34.continuations;
-const _errs86 = errors;
-if(!(((typeof data36 == "number") && (!(data36 % 1) && !isNaN(data36))) && (isFinite(data36)))){
+let data37 = data35.continuations;
+const _errs88 = errors;
+if(!(((typeof data37 == "number") && (!(data37 % 1) && !isNaN(data37))) && (isFinite(data37)))){
 validate30.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs86){
-if((typeof data36 == "number") && (isFinite(data36))){
-if(data36 > 100 || isNaN(data36)){
+if(errors === _errs88){
+if((typeof data37 == "number") && (isFinite(data37))){
+if(data37 > 100 || isNaN(data37)){
 validate30.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/maximum",keyword:"maximum",params:{comparison: "<=", limit: 100}}];
 return false;
 }
 else {
-if(data36 < 0 || isNaN(data36)){
+if(data37 < 0 || isNaN(data37)){
 validate30.errors = [{instancePath:instancePath+"/retry/continuations",schemaPath:"#/properties/retry/properties/continuations/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 }
 }
-var valid12 = _errs86 === errors;
+var valid12 = _errs88 === errors;
 }
 }
 }
@@ -6583,28 +6603,28 @@ validate30.errors = [{instancePath:instancePath+"/retry",schemaPath:"#/propertie
 return false;
 }
 }
-var valid0 = _errs81 === errors;
+var valid0 = _errs83 === errors;
 if(valid0){
-let data37 = data.store;
-const _errs88 = errors;
-if(errors === _errs88){
-if(data37 && typeof data37 == "object" && !Array.isArray(data37)){
+let data38 = data.store;
 const _errs90 = errors;
-for(const key10 in data37){
+if(errors === _errs90){
+if(data38 && typeof data38 == "object" && !Array.isArray(data38)){
+const _errs92 = errors;
+for(const key10 in data38){
 if(!(key10 === "kind")){
 validate30.errors = [{instancePath:instancePath+"/store",schemaPath:"#/properties/store/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key10}}];
 return false;
 break;
 }
 }
-if(_errs90 === errors){
-if(data37.kind !== undefined){
-let data38 = data37.kind;
-if(typeof data38 !== "string"){
+if(_errs92 === errors){
+if(data38.kind !== undefined){
+let data39 = data38.kind;
+if(typeof data39 !== "string"){
 validate30.errors = [{instancePath:instancePath+"/store/kind",schemaPath:"#/properties/store/properties/kind/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
-if(!((data38 === "sqlite") || (data38 === "memory"))){
+if(!((data39 === "sqlite") || (data39 === "memory"))){
 validate30.errors = [{instancePath:instancePath+"/store/kind",schemaPath:"#/properties/store/properties/kind/enum",keyword:"enum",params:{allowedValues: schema55.properties.store.properties.kind.enum}}];
 return false;
 }
@@ -6616,58 +6636,58 @@ validate30.errors = [{instancePath:instancePath+"/store",schemaPath:"#/propertie
 return false;
 }
 }
-var valid0 = _errs88 === errors;
+var valid0 = _errs90 === errors;
 if(valid0){
-let data39 = data.retention;
-const _errs93 = errors;
-if(errors === _errs93){
-if(data39 && typeof data39 == "object" && !Array.isArray(data39)){
-if(data39.max_tasks === undefined){
-data39.max_tasks = 10000;
-}
-if(data39.max_age_s === undefined){
-data39.max_age_s = 86400;
-}
+let data40 = data.retention;
 const _errs95 = errors;
-for(const key11 in data39){
+if(errors === _errs95){
+if(data40 && typeof data40 == "object" && !Array.isArray(data40)){
+if(data40.max_tasks === undefined){
+data40.max_tasks = 10000;
+}
+if(data40.max_age_s === undefined){
+data40.max_age_s = 86400;
+}
+const _errs97 = errors;
+for(const key11 in data40){
 if(!((key11 === "max_tasks") || (key11 === "max_age_s"))){
 validate30.errors = [{instancePath:instancePath+"/retention",schemaPath:"#/properties/retention/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key11}}];
 return false;
 break;
 }
 }
-if(_errs95 === errors){
-let data40 = data39.max_tasks;
-const _errs96 = errors;
-if(!(((typeof data40 == "number") && (!(data40 % 1) && !isNaN(data40))) && (isFinite(data40)))){
-validate30.errors = [{instancePath:instancePath+"/retention/max_tasks",schemaPath:"#/properties/retention/properties/max_tasks/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs96){
-if((typeof data40 == "number") && (isFinite(data40))){
-if(data40 < 0 || isNaN(data40)){
-validate30.errors = [{instancePath:instancePath+"/retention/max_tasks",schemaPath:"#/properties/retention/properties/max_tasks/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
-return false;
-}
-}
-}
-var valid14 = _errs96 === errors;
-if(valid14){
-let data41 = data39.max_age_s;
+if(_errs97 === errors){
+let data41 = data40.max_tasks;
 const _errs98 = errors;
 if(!(((typeof data41 == "number") && (!(data41 % 1) && !isNaN(data41))) && (isFinite(data41)))){
-validate30.errors = [{instancePath:instancePath+"/retention/max_age_s",schemaPath:"#/properties/retention/properties/max_age_s/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/retention/max_tasks",schemaPath:"#/properties/retention/properties/max_tasks/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs98){
 if((typeof data41 == "number") && (isFinite(data41))){
 if(data41 < 0 || isNaN(data41)){
-validate30.errors = [{instancePath:instancePath+"/retention/max_age_s",schemaPath:"#/properties/retention/properties/max_age_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate30.errors = [{instancePath:instancePath+"/retention/max_tasks",schemaPath:"#/properties/retention/properties/max_tasks/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 }
 var valid14 = _errs98 === errors;
+if(valid14){
+let data42 = data40.max_age_s;
+const _errs100 = errors;
+if(!(((typeof data42 == "number") && (!(data42 % 1) && !isNaN(data42))) && (isFinite(data42)))){
+validate30.errors = [{instancePath:instancePath+"/retention/max_age_s",schemaPath:"#/properties/retention/properties/max_age_s/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs100){
+if((typeof data42 == "number") && (isFinite(data42))){
+if(data42 < 0 || isNaN(data42)){
+validate30.errors = [{instancePath:instancePath+"/retention/max_age_s",schemaPath:"#/properties/retention/properties/max_age_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
+}
+}
+}
+var valid14 = _errs100 === errors;
 }
 }
 }
@@ -6676,51 +6696,51 @@ validate30.errors = [{instancePath:instancePath+"/retention",schemaPath:"#/prope
 return false;
 }
 }
-var valid0 = _errs93 === errors;
+var valid0 = _errs95 === errors;
 if(valid0){
-let data42 = data.artifacts;
-const _errs100 = errors;
-if(errors === _errs100){
-if(data42 && typeof data42 == "object" && !Array.isArray(data42)){
-if(data42.max_bytes === undefined){
-data42.max_bytes = 268435456;
-}
-if(data42.retention_days === undefined){
-data42.retention_days = 30;
-}
-if(data42.transcripts === undefined){
-data42.transcripts = true;
-}
+let data43 = data.artifacts;
 const _errs102 = errors;
-for(const key12 in data42){
+if(errors === _errs102){
+if(data43 && typeof data43 == "object" && !Array.isArray(data43)){
+if(data43.max_bytes === undefined){
+data43.max_bytes = 268435456;
+}
+if(data43.retention_days === undefined){
+data43.retention_days = 30;
+}
+if(data43.transcripts === undefined){
+data43.transcripts = true;
+}
+const _errs104 = errors;
+for(const key12 in data43){
 if(!(((key12 === "max_bytes") || (key12 === "retention_days")) || (key12 === "transcripts"))){
 validate30.errors = [{instancePath:instancePath+"/artifacts",schemaPath:"#/properties/artifacts/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key12}}];
 return false;
 break;
 }
 }
-if(_errs102 === errors){
-let data43 = data42.max_bytes;
-const _errs103 = errors;
-if(!(((typeof data43 == "number") && (!(data43 % 1) && !isNaN(data43))) && (isFinite(data43)))){
+if(_errs104 === errors){
+let data44 = data43.max_bytes;
+const _errs105 = errors;
+if(!(((typeof data44 == "number") && (!(data44 % 1) && !isNaN(data44))) && (isFinite(data44)))){
 validate30.errors = [{instancePath:instancePath+"/artifacts/max_bytes",schemaPath:"#/properties/artifacts/properties/max_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs103){
-if((typeof data43 == "number") && (isFinite(data43))){
-if(data43 < 1 || isNaN(data43)){
+if(errors === _errs105){
+if((typeof data44 == "number") && (isFinite(data44))){
+if(data44 < 1 || isNaN(data44)){
 validate30.errors = [{instancePath:instancePath+"/artifacts/max_bytes",schemaPath:"#/properties/artifacts/properties/max_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid15 = _errs103 === errors;
+var valid15 = _errs105 === errors;
 if(valid15){
-let data44 = data42.retention_days;
-const _errs105 = errors;
-if(errors === _errs105){
-if((typeof data44 == "number") && (isFinite(data44))){
-if(data44 < 0 || isNaN(data44)){
+let data45 = data43.retention_days;
+const _errs107 = errors;
+if(errors === _errs107){
+if((typeof data45 == "number") && (isFinite(data45))){
+if(data45 < 0 || isNaN(data45)){
 validate30.errors = [{instancePath:instancePath+"/artifacts/retention_days",schemaPath:"#/properties/artifacts/properties/retention_days/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
@@ -6730,14 +6750,14 @@ validate30.errors = [{instancePath:instancePath+"/artifacts/retention_days",sche
 return false;
 }
 }
-var valid15 = _errs105 === errors;
+var valid15 = _errs107 === errors;
 if(valid15){
-const _errs107 = errors;
-if(typeof data42.transcripts !== "boolean"){
+const _errs109 = errors;
+if(typeof data43.transcripts !== "boolean"){
 validate30.errors = [{instancePath:instancePath+"/artifacts/transcripts",schemaPath:"#/properties/artifacts/properties/transcripts/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
-var valid15 = _errs107 === errors;
+var valid15 = _errs109 === errors;
 }
 }
 }
@@ -6747,29 +6767,29 @@ validate30.errors = [{instancePath:instancePath+"/artifacts",schemaPath:"#/prope
 return false;
 }
 }
-var valid0 = _errs100 === errors;
+var valid0 = _errs102 === errors;
 if(valid0){
-let data46 = data.runtime;
-const _errs109 = errors;
-if(errors === _errs109){
-if(data46 && typeof data46 == "object" && !Array.isArray(data46)){
-if(data46.dir === undefined){
-data46.dir = ".runtime";
-}
+let data47 = data.runtime;
 const _errs111 = errors;
-for(const key13 in data46){
+if(errors === _errs111){
+if(data47 && typeof data47 == "object" && !Array.isArray(data47)){
+if(data47.dir === undefined){
+data47.dir = ".runtime";
+}
+const _errs113 = errors;
+for(const key13 in data47){
 if(!(key13 === "dir")){
 validate30.errors = [{instancePath:instancePath+"/runtime",schemaPath:"#/properties/runtime/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key13}}];
 return false;
 break;
 }
 }
-if(_errs111 === errors){
-let data47 = data46.dir;
-const _errs112 = errors;
-if(errors === _errs112){
-if(typeof data47 === "string"){
-if(!pattern4.test(data47)){
+if(_errs113 === errors){
+let data48 = data47.dir;
+const _errs114 = errors;
+if(errors === _errs114){
+if(typeof data48 === "string"){
+if(!pattern4.test(data48)){
 validate30.errors = [{instancePath:instancePath+"/runtime/dir",schemaPath:"#/properties/runtime/properties/dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
@@ -6786,30 +6806,30 @@ validate30.errors = [{instancePath:instancePath+"/runtime",schemaPath:"#/propert
 return false;
 }
 }
-var valid0 = _errs109 === errors;
+var valid0 = _errs111 === errors;
 if(valid0){
-let data48 = data.handoff;
-const _errs114 = errors;
-if(errors === _errs114){
-if(data48 && typeof data48 == "object" && !Array.isArray(data48)){
-if(data48.poll_ms === undefined){
-data48.poll_ms = 1000;
-}
+let data49 = data.handoff;
 const _errs116 = errors;
-for(const key14 in data48){
+if(errors === _errs116){
+if(data49 && typeof data49 == "object" && !Array.isArray(data49)){
+if(data49.poll_ms === undefined){
+data49.poll_ms = 1000;
+}
+const _errs118 = errors;
+for(const key14 in data49){
 if(!((key14 === "dir") || (key14 === "poll_ms"))){
 validate30.errors = [{instancePath:instancePath+"/handoff",schemaPath:"#/properties/handoff/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key14}}];
 return false;
 break;
 }
 }
-if(_errs116 === errors){
-if(data48.dir !== undefined){
-let data49 = data48.dir;
-const _errs117 = errors;
-if(errors === _errs117){
-if(typeof data49 === "string"){
-if(!pattern4.test(data49)){
+if(_errs118 === errors){
+if(data49.dir !== undefined){
+let data50 = data49.dir;
+const _errs119 = errors;
+if(errors === _errs119){
+if(typeof data50 === "string"){
+if(!pattern4.test(data50)){
 validate30.errors = [{instancePath:instancePath+"/handoff/dir",schemaPath:"#/properties/handoff/properties/dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
@@ -6819,33 +6839,33 @@ validate30.errors = [{instancePath:instancePath+"/handoff/dir",schemaPath:"#/pro
 return false;
 }
 }
-var valid17 = _errs117 === errors;
+var valid17 = _errs119 === errors;
 }
 else {
 var valid17 = true;
 }
 if(valid17){
-let data50 = data48.poll_ms;
-const _errs119 = errors;
-if(!(((typeof data50 == "number") && (!(data50 % 1) && !isNaN(data50))) && (isFinite(data50)))){
+let data51 = data49.poll_ms;
+const _errs121 = errors;
+if(!(((typeof data51 == "number") && (!(data51 % 1) && !isNaN(data51))) && (isFinite(data51)))){
 validate30.errors = [{instancePath:instancePath+"/handoff/poll_ms",schemaPath:"#/properties/handoff/properties/poll_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs119){
-if((typeof data50 == "number") && (isFinite(data50))){
-if(data50 > 2147483647 || isNaN(data50)){
+if(errors === _errs121){
+if((typeof data51 == "number") && (isFinite(data51))){
+if(data51 > 2147483647 || isNaN(data51)){
 validate30.errors = [{instancePath:instancePath+"/handoff/poll_ms",schemaPath:"#/properties/handoff/properties/poll_ms/maximum",keyword:"maximum",params:{comparison: "<=", limit: 2147483647}}];
 return false;
 }
 else {
-if(data50 < 10 || isNaN(data50)){
+if(data51 < 10 || isNaN(data51)){
 validate30.errors = [{instancePath:instancePath+"/handoff/poll_ms",schemaPath:"#/properties/handoff/properties/poll_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
 return false;
 }
 }
 }
 }
-var valid17 = _errs119 === errors;
+var valid17 = _errs121 === errors;
 }
 }
 }
@@ -6854,29 +6874,29 @@ validate30.errors = [{instancePath:instancePath+"/handoff",schemaPath:"#/propert
 return false;
 }
 }
-var valid0 = _errs114 === errors;
+var valid0 = _errs116 === errors;
 if(valid0){
-let data51 = data.models;
-const _errs121 = errors;
-if(errors === _errs121){
-if(data51 && typeof data51 == "object" && !Array.isArray(data51)){
-if(data51.cache_dir === undefined){
-data51.cache_dir = "~/.cache/models";
-}
+let data52 = data.models;
 const _errs123 = errors;
-for(const key15 in data51){
+if(errors === _errs123){
+if(data52 && typeof data52 == "object" && !Array.isArray(data52)){
+if(data52.cache_dir === undefined){
+data52.cache_dir = "~/.cache/models";
+}
+const _errs125 = errors;
+for(const key15 in data52){
 if(!((key15 === "cache_dir") || (key15 === "max_bytes"))){
 validate30.errors = [{instancePath:instancePath+"/models",schemaPath:"#/properties/models/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key15}}];
 return false;
 break;
 }
 }
-if(_errs123 === errors){
-let data52 = data51.cache_dir;
-const _errs124 = errors;
-if(errors === _errs124){
-if(typeof data52 === "string"){
-if(!pattern4.test(data52)){
+if(_errs125 === errors){
+let data53 = data52.cache_dir;
+const _errs126 = errors;
+if(errors === _errs126){
+if(typeof data53 === "string"){
+if(!pattern4.test(data53)){
 validate30.errors = [{instancePath:instancePath+"/models/cache_dir",schemaPath:"#/properties/models/properties/cache_dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
@@ -6886,24 +6906,24 @@ validate30.errors = [{instancePath:instancePath+"/models/cache_dir",schemaPath:"
 return false;
 }
 }
-var valid18 = _errs124 === errors;
+var valid18 = _errs126 === errors;
 if(valid18){
-if(data51.max_bytes !== undefined){
-let data53 = data51.max_bytes;
-const _errs126 = errors;
-if(!(((typeof data53 == "number") && (!(data53 % 1) && !isNaN(data53))) && (isFinite(data53)))){
+if(data52.max_bytes !== undefined){
+let data54 = data52.max_bytes;
+const _errs128 = errors;
+if(!(((typeof data54 == "number") && (!(data54 % 1) && !isNaN(data54))) && (isFinite(data54)))){
 validate30.errors = [{instancePath:instancePath+"/models/max_bytes",schemaPath:"#/properties/models/properties/max_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs126){
-if((typeof data53 == "number") && (isFinite(data53))){
-if(data53 < 1 || isNaN(data53)){
+if(errors === _errs128){
+if((typeof data54 == "number") && (isFinite(data54))){
+if(data54 < 1 || isNaN(data54)){
 validate30.errors = [{instancePath:instancePath+"/models/max_bytes",schemaPath:"#/properties/models/properties/max_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid18 = _errs126 === errors;
+var valid18 = _errs128 === errors;
 }
 else {
 var valid18 = true;
@@ -6916,30 +6936,30 @@ validate30.errors = [{instancePath:instancePath+"/models",schemaPath:"#/properti
 return false;
 }
 }
-var valid0 = _errs121 === errors;
+var valid0 = _errs123 === errors;
 if(valid0){
-let data54 = data.catalog;
-const _errs128 = errors;
-if(errors === _errs128){
-if(data54 && typeof data54 == "object" && !Array.isArray(data54)){
-if(data54.trust_policy === undefined){
-data54.trust_policy = {};
-}
+let data55 = data.catalog;
 const _errs130 = errors;
-for(const key16 in data54){
+if(errors === _errs130){
+if(data55 && typeof data55 == "object" && !Array.isArray(data55)){
+if(data55.trust_policy === undefined){
+data55.trust_policy = {};
+}
+const _errs132 = errors;
+for(const key16 in data55){
 if(!((key16 === "root") || (key16 === "trust_policy"))){
 validate30.errors = [{instancePath:instancePath+"/catalog",schemaPath:"#/properties/catalog/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key16}}];
 return false;
 break;
 }
 }
-if(_errs130 === errors){
-if(data54.root !== undefined){
-let data55 = data54.root;
-const _errs131 = errors;
-if(errors === _errs131){
-if(typeof data55 === "string"){
-if(!pattern4.test(data55)){
+if(_errs132 === errors){
+if(data55.root !== undefined){
+let data56 = data55.root;
+const _errs133 = errors;
+if(errors === _errs133){
+if(typeof data56 === "string"){
+if(!pattern4.test(data56)){
 validate30.errors = [{instancePath:instancePath+"/catalog/root",schemaPath:"#/properties/catalog/properties/root/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
@@ -6949,64 +6969,64 @@ validate30.errors = [{instancePath:instancePath+"/catalog/root",schemaPath:"#/pr
 return false;
 }
 }
-var valid19 = _errs131 === errors;
+var valid19 = _errs133 === errors;
 }
 else {
 var valid19 = true;
 }
 if(valid19){
-let data56 = data54.trust_policy;
-const _errs133 = errors;
-if(errors === _errs133){
-if(data56 && typeof data56 == "object" && !Array.isArray(data56)){
-if(data56.mode === undefined){
-data56.mode = "permissive";
-}
-if(data56.allowed_registries === undefined){
-data56.allowed_registries = [];
-}
-if(data56.require_signature === undefined){
-data56.require_signature = false;
-}
-if(data56.require_sbom === undefined){
-data56.require_sbom = false;
-}
-if(data56.ca_roots === undefined){
-data56.ca_roots = [];
-}
+let data57 = data55.trust_policy;
 const _errs135 = errors;
-for(const key17 in data56){
+if(errors === _errs135){
+if(data57 && typeof data57 == "object" && !Array.isArray(data57)){
+if(data57.mode === undefined){
+data57.mode = "permissive";
+}
+if(data57.allowed_registries === undefined){
+data57.allowed_registries = [];
+}
+if(data57.require_signature === undefined){
+data57.require_signature = false;
+}
+if(data57.require_sbom === undefined){
+data57.require_sbom = false;
+}
+if(data57.ca_roots === undefined){
+data57.ca_roots = [];
+}
+const _errs137 = errors;
+for(const key17 in data57){
 if(!(((((key17 === "mode") || (key17 === "allowed_registries")) || (key17 === "require_signature")) || (key17 === "require_sbom")) || (key17 === "ca_roots"))){
 validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy",schemaPath:"#/properties/catalog/properties/trust_policy/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key17}}];
 return false;
 break;
 }
 }
-if(_errs135 === errors){
-let data57 = data56.mode;
-const _errs136 = errors;
-if(typeof data57 !== "string"){
+if(_errs137 === errors){
+let data58 = data57.mode;
+const _errs138 = errors;
+if(typeof data58 !== "string"){
 validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/mode",schemaPath:"#/properties/catalog/properties/trust_policy/properties/mode/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
-if(!((data57 === "strict") || (data57 === "permissive"))){
+if(!((data58 === "strict") || (data58 === "permissive"))){
 validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/mode",schemaPath:"#/properties/catalog/properties/trust_policy/properties/mode/enum",keyword:"enum",params:{allowedValues: schema55.properties.catalog.properties.trust_policy.properties.mode.enum}}];
 return false;
 }
-var valid20 = _errs136 === errors;
+var valid20 = _errs138 === errors;
 if(valid20){
-let data58 = data56.allowed_registries;
-const _errs138 = errors;
-if(errors === _errs138){
-if(Array.isArray(data58)){
-var valid21 = true;
-const len0 = data58.length;
-for(let i0=0; i0<len0; i0++){
-let data59 = data58[i0];
+let data59 = data57.allowed_registries;
 const _errs140 = errors;
 if(errors === _errs140){
-if(typeof data59 === "string"){
-if(!pattern25.test(data59)){
+if(Array.isArray(data59)){
+var valid21 = true;
+const len0 = data59.length;
+for(let i0=0; i0<len0; i0++){
+let data60 = data59[i0];
+const _errs142 = errors;
+if(errors === _errs142){
+if(typeof data60 === "string"){
+if(!pattern25.test(data60)){
 validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/allowed_registries/" + i0,schemaPath:"#/properties/catalog/properties/trust_policy/properties/allowed_registries/items/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9.-]+(:\\d+)?$"}}];
 return false;
 }
@@ -7016,7 +7036,7 @@ validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/allowed_r
 return false;
 }
 }
-var valid21 = _errs140 === errors;
+var valid21 = _errs142 === errors;
 if(!valid21){
 break;
 }
@@ -7027,34 +7047,34 @@ validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/allowed_r
 return false;
 }
 }
-var valid20 = _errs138 === errors;
-if(valid20){
-const _errs142 = errors;
-if(typeof data56.require_signature !== "boolean"){
-validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/require_signature",schemaPath:"#/properties/catalog/properties/trust_policy/properties/require_signature/type",keyword:"type",params:{type: "boolean"}}];
-return false;
-}
-var valid20 = _errs142 === errors;
+var valid20 = _errs140 === errors;
 if(valid20){
 const _errs144 = errors;
-if(typeof data56.require_sbom !== "boolean"){
-validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/require_sbom",schemaPath:"#/properties/catalog/properties/trust_policy/properties/require_sbom/type",keyword:"type",params:{type: "boolean"}}];
+if(typeof data57.require_signature !== "boolean"){
+validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/require_signature",schemaPath:"#/properties/catalog/properties/trust_policy/properties/require_signature/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid20 = _errs144 === errors;
 if(valid20){
-let data62 = data56.ca_roots;
 const _errs146 = errors;
-if(errors === _errs146){
-if(Array.isArray(data62)){
-var valid22 = true;
-const len1 = data62.length;
-for(let i1=0; i1<len1; i1++){
-let data63 = data62[i1];
+if(typeof data57.require_sbom !== "boolean"){
+validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/require_sbom",schemaPath:"#/properties/catalog/properties/trust_policy/properties/require_sbom/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+var valid20 = _errs146 === errors;
+if(valid20){
+let data63 = data57.ca_roots;
 const _errs148 = errors;
 if(errors === _errs148){
-if(typeof data63 === "string"){
-if(!pattern26.test(data63)){
+if(Array.isArray(data63)){
+var valid22 = true;
+const len1 = data63.length;
+for(let i1=0; i1<len1; i1++){
+let data64 = data63[i1];
+const _errs150 = errors;
+if(errors === _errs150){
+if(typeof data64 === "string"){
+if(!pattern26.test(data64)){
 validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/ca_roots/" + i1,schemaPath:"#/properties/catalog/properties/trust_policy/properties/ca_roots/items/pattern",keyword:"pattern",params:{pattern: "^-----BEGIN CERTIFICATE-----"}}];
 return false;
 }
@@ -7064,7 +7084,7 @@ validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/ca_roots/
 return false;
 }
 }
-var valid22 = _errs148 === errors;
+var valid22 = _errs150 === errors;
 if(!valid22){
 break;
 }
@@ -7075,7 +7095,7 @@ validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy/ca_roots"
 return false;
 }
 }
-var valid20 = _errs146 === errors;
+var valid20 = _errs148 === errors;
 }
 }
 }
@@ -7087,7 +7107,7 @@ validate30.errors = [{instancePath:instancePath+"/catalog/trust_policy",schemaPa
 return false;
 }
 }
-var valid19 = _errs133 === errors;
+var valid19 = _errs135 === errors;
 }
 }
 }
@@ -7096,56 +7116,56 @@ validate30.errors = [{instancePath:instancePath+"/catalog",schemaPath:"#/propert
 return false;
 }
 }
-var valid0 = _errs128 === errors;
+var valid0 = _errs130 === errors;
 if(valid0){
-let data64 = data.policy;
-const _errs150 = errors;
-if(errors === _errs150){
-if(data64 && typeof data64 == "object" && !Array.isArray(data64)){
-if(data64.offline === undefined){
-data64.offline = false;
-}
-if(data64.auto_fetch === undefined){
-data64.auto_fetch = true;
-}
-if(data64.allowlist === undefined){
-data64.allowlist = [];
-}
+let data65 = data.policy;
 const _errs152 = errors;
-for(const key18 in data64){
+if(errors === _errs152){
+if(data65 && typeof data65 == "object" && !Array.isArray(data65)){
+if(data65.offline === undefined){
+data65.offline = false;
+}
+if(data65.auto_fetch === undefined){
+data65.auto_fetch = true;
+}
+if(data65.allowlist === undefined){
+data65.allowlist = [];
+}
+const _errs154 = errors;
+for(const key18 in data65){
 if(!(((key18 === "offline") || (key18 === "auto_fetch")) || (key18 === "allowlist"))){
 validate30.errors = [{instancePath:instancePath+"/policy",schemaPath:"#/properties/policy/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key18}}];
 return false;
 break;
 }
 }
-if(_errs152 === errors){
-const _errs153 = errors;
-if(typeof data64.offline !== "boolean"){
-validate30.errors = [{instancePath:instancePath+"/policy/offline",schemaPath:"#/properties/policy/properties/offline/type",keyword:"type",params:{type: "boolean"}}];
-return false;
-}
-var valid23 = _errs153 === errors;
-if(valid23){
+if(_errs154 === errors){
 const _errs155 = errors;
-if(typeof data64.auto_fetch !== "boolean"){
-validate30.errors = [{instancePath:instancePath+"/policy/auto_fetch",schemaPath:"#/properties/policy/properties/auto_fetch/type",keyword:"type",params:{type: "boolean"}}];
+if(typeof data65.offline !== "boolean"){
+validate30.errors = [{instancePath:instancePath+"/policy/offline",schemaPath:"#/properties/policy/properties/offline/type",keyword:"type",params:{type: "boolean"}}];
 return false;
 }
 var valid23 = _errs155 === errors;
 if(valid23){
-let data67 = data64.allowlist;
 const _errs157 = errors;
-if(errors === _errs157){
-if(Array.isArray(data67)){
-var valid24 = true;
-const len2 = data67.length;
-for(let i2=0; i2<len2; i2++){
-let data68 = data67[i2];
+if(typeof data65.auto_fetch !== "boolean"){
+validate30.errors = [{instancePath:instancePath+"/policy/auto_fetch",schemaPath:"#/properties/policy/properties/auto_fetch/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+var valid23 = _errs157 === errors;
+if(valid23){
+let data68 = data65.allowlist;
 const _errs159 = errors;
 if(errors === _errs159){
-if(typeof data68 === "string"){
-if(!pattern25.test(data68)){
+if(Array.isArray(data68)){
+var valid24 = true;
+const len2 = data68.length;
+for(let i2=0; i2<len2; i2++){
+let data69 = data68[i2];
+const _errs161 = errors;
+if(errors === _errs161){
+if(typeof data69 === "string"){
+if(!pattern25.test(data69)){
 validate30.errors = [{instancePath:instancePath+"/policy/allowlist/" + i2,schemaPath:"#/properties/policy/properties/allowlist/items/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9.-]+(:\\d+)?$"}}];
 return false;
 }
@@ -7155,7 +7175,7 @@ validate30.errors = [{instancePath:instancePath+"/policy/allowlist/" + i2,schema
 return false;
 }
 }
-var valid24 = _errs159 === errors;
+var valid24 = _errs161 === errors;
 if(!valid24){
 break;
 }
@@ -7166,7 +7186,7 @@ validate30.errors = [{instancePath:instancePath+"/policy/allowlist",schemaPath:"
 return false;
 }
 }
-var valid23 = _errs157 === errors;
+var valid23 = _errs159 === errors;
 }
 }
 }
@@ -7176,50 +7196,50 @@ validate30.errors = [{instancePath:instancePath+"/policy",schemaPath:"#/properti
 return false;
 }
 }
-var valid0 = _errs150 === errors;
+var valid0 = _errs152 === errors;
 if(valid0){
-let data69 = data.log;
-const _errs161 = errors;
-if(errors === _errs161){
-if(data69 && typeof data69 == "object" && !Array.isArray(data69)){
-if(data69.level === undefined){
-data69.level = "info";
-}
-if(data69.format === undefined){
-data69.format = "auto";
-}
+let data70 = data.log;
 const _errs163 = errors;
-for(const key19 in data69){
+if(errors === _errs163){
+if(data70 && typeof data70 == "object" && !Array.isArray(data70)){
+if(data70.level === undefined){
+data70.level = "info";
+}
+if(data70.format === undefined){
+data70.format = "auto";
+}
+const _errs165 = errors;
+for(const key19 in data70){
 if(!((key19 === "level") || (key19 === "format"))){
 validate30.errors = [{instancePath:instancePath+"/log",schemaPath:"#/properties/log/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key19}}];
 return false;
 break;
 }
 }
-if(_errs163 === errors){
-let data70 = data69.level;
-const _errs164 = errors;
-if(typeof data70 !== "string"){
+if(_errs165 === errors){
+let data71 = data70.level;
+const _errs166 = errors;
+if(typeof data71 !== "string"){
 validate30.errors = [{instancePath:instancePath+"/log/level",schemaPath:"#/properties/log/properties/level/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
-if(!(((((((data70 === "fatal") || (data70 === "error")) || (data70 === "warn")) || (data70 === "info")) || (data70 === "debug")) || (data70 === "trace")) || (data70 === "silent"))){
+if(!(((((((data71 === "fatal") || (data71 === "error")) || (data71 === "warn")) || (data71 === "info")) || (data71 === "debug")) || (data71 === "trace")) || (data71 === "silent"))){
 validate30.errors = [{instancePath:instancePath+"/log/level",schemaPath:"#/properties/log/properties/level/enum",keyword:"enum",params:{allowedValues: schema55.properties.log.properties.level.enum}}];
 return false;
 }
-var valid25 = _errs164 === errors;
+var valid25 = _errs166 === errors;
 if(valid25){
-let data71 = data69.format;
-const _errs166 = errors;
-if(typeof data71 !== "string"){
+let data72 = data70.format;
+const _errs168 = errors;
+if(typeof data72 !== "string"){
 validate30.errors = [{instancePath:instancePath+"/log/format",schemaPath:"#/properties/log/properties/format/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
-if(!(((data71 === "json") || (data71 === "pretty")) || (data71 === "auto"))){
+if(!(((data72 === "json") || (data72 === "pretty")) || (data72 === "auto"))){
 validate30.errors = [{instancePath:instancePath+"/log/format",schemaPath:"#/properties/log/properties/format/enum",keyword:"enum",params:{allowedValues: schema55.properties.log.properties.format.enum}}];
 return false;
 }
-var valid25 = _errs166 === errors;
+var valid25 = _errs168 === errors;
 }
 }
 }
@@ -7228,97 +7248,97 @@ validate30.errors = [{instancePath:instancePath+"/log",schemaPath:"#/properties/
 return false;
 }
 }
-var valid0 = _errs161 === errors;
+var valid0 = _errs163 === errors;
 if(valid0){
-let data72 = data.supervision;
-const _errs168 = errors;
-if(errors === _errs168){
-if(data72 && typeof data72 == "object" && !Array.isArray(data72)){
-if(data72.initial_ms === undefined){
-data72.initial_ms = 1000;
-}
-if(data72.max_ms === undefined){
-data72.max_ms = 60000;
-}
-if(data72.factor === undefined){
-data72.factor = 2;
-}
-if(data72.jitter === undefined){
-data72.jitter = 0.1;
-}
-if(data72.max_restarts === undefined){
-data72.max_restarts = 10;
-}
-if(data72.stable_s === undefined){
-data72.stable_s = 300;
-}
-if(data72.probe_interval_ms === undefined){
-data72.probe_interval_ms = 5000;
-}
-if(data72.probe_fail === undefined){
-data72.probe_fail = 3;
-}
-if(data72.load_timeout_ms === undefined){
-data72.load_timeout_ms = 120000;
-}
-if(data72.window_s === undefined){
-data72.window_s = 60;
-}
-if(data72.breaker_threshold === undefined){
-data72.breaker_threshold = 5;
-}
-if(data72.breaker_open_s === undefined){
-data72.breaker_open_s = 300;
-}
-if(data72.trial_stable_s === undefined){
-data72.trial_stable_s = 60;
-}
+let data73 = data.supervision;
 const _errs170 = errors;
-for(const key20 in data72){
+if(errors === _errs170){
+if(data73 && typeof data73 == "object" && !Array.isArray(data73)){
+if(data73.initial_ms === undefined){
+data73.initial_ms = 1000;
+}
+if(data73.max_ms === undefined){
+data73.max_ms = 60000;
+}
+if(data73.factor === undefined){
+data73.factor = 2;
+}
+if(data73.jitter === undefined){
+data73.jitter = 0.1;
+}
+if(data73.max_restarts === undefined){
+data73.max_restarts = 10;
+}
+if(data73.stable_s === undefined){
+data73.stable_s = 300;
+}
+if(data73.probe_interval_ms === undefined){
+data73.probe_interval_ms = 5000;
+}
+if(data73.probe_fail === undefined){
+data73.probe_fail = 3;
+}
+if(data73.load_timeout_ms === undefined){
+data73.load_timeout_ms = 120000;
+}
+if(data73.window_s === undefined){
+data73.window_s = 60;
+}
+if(data73.breaker_threshold === undefined){
+data73.breaker_threshold = 5;
+}
+if(data73.breaker_open_s === undefined){
+data73.breaker_open_s = 300;
+}
+if(data73.trial_stable_s === undefined){
+data73.trial_stable_s = 60;
+}
+const _errs172 = errors;
+for(const key20 in data73){
 if(!(func1.call(schema55.properties.supervision.properties, key20))){
 validate30.errors = [{instancePath:instancePath+"/supervision",schemaPath:"#/properties/supervision/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key20}}];
 return false;
 break;
 }
 }
-if(_errs170 === errors){
-let data73 = data72.initial_ms;
-const _errs171 = errors;
-if(!(((typeof data73 == "number") && (!(data73 % 1) && !isNaN(data73))) && (isFinite(data73)))){
-validate30.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs171){
-if((typeof data73 == "number") && (isFinite(data73))){
-if(data73 < 1 || isNaN(data73)){
-validate30.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
-return false;
-}
-}
-}
-var valid26 = _errs171 === errors;
-if(valid26){
-let data74 = data72.max_ms;
+if(_errs172 === errors){
+let data74 = data73.initial_ms;
 const _errs173 = errors;
 if(!(((typeof data74 == "number") && (!(data74 % 1) && !isNaN(data74))) && (isFinite(data74)))){
-validate30.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs173){
 if((typeof data74 == "number") && (isFinite(data74))){
 if(data74 < 1 || isNaN(data74)){
-validate30.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/initial_ms",schemaPath:"#/properties/supervision/properties/initial_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 var valid26 = _errs173 === errors;
 if(valid26){
-let data75 = data72.factor;
+let data75 = data73.max_ms;
 const _errs175 = errors;
+if(!(((typeof data75 == "number") && (!(data75 % 1) && !isNaN(data75))) && (isFinite(data75)))){
+validate30.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
 if(errors === _errs175){
 if((typeof data75 == "number") && (isFinite(data75))){
 if(data75 < 1 || isNaN(data75)){
+validate30.errors = [{instancePath:instancePath+"/supervision/max_ms",schemaPath:"#/properties/supervision/properties/max_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+var valid26 = _errs175 === errors;
+if(valid26){
+let data76 = data73.factor;
+const _errs177 = errors;
+if(errors === _errs177){
+if((typeof data76 == "number") && (isFinite(data76))){
+if(data76 < 1 || isNaN(data76)){
 validate30.errors = [{instancePath:instancePath+"/supervision/factor",schemaPath:"#/properties/supervision/properties/factor/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
@@ -7328,18 +7348,18 @@ validate30.errors = [{instancePath:instancePath+"/supervision/factor",schemaPath
 return false;
 }
 }
-var valid26 = _errs175 === errors;
+var valid26 = _errs177 === errors;
 if(valid26){
-let data76 = data72.jitter;
-const _errs177 = errors;
-if(errors === _errs177){
-if((typeof data76 == "number") && (isFinite(data76))){
-if(data76 > 1 || isNaN(data76)){
+let data77 = data73.jitter;
+const _errs179 = errors;
+if(errors === _errs179){
+if((typeof data77 == "number") && (isFinite(data77))){
+if(data77 > 1 || isNaN(data77)){
 validate30.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1}}];
 return false;
 }
 else {
-if(data76 < 0 || isNaN(data76)){
+if(data77 < 0 || isNaN(data77)){
 validate30.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath:"#/properties/supervision/properties/jitter/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
@@ -7350,151 +7370,151 @@ validate30.errors = [{instancePath:instancePath+"/supervision/jitter",schemaPath
 return false;
 }
 }
-var valid26 = _errs177 === errors;
-if(valid26){
-let data77 = data72.max_restarts;
-const _errs179 = errors;
-if(!(((typeof data77 == "number") && (!(data77 % 1) && !isNaN(data77))) && (isFinite(data77)))){
-validate30.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs179){
-if((typeof data77 == "number") && (isFinite(data77))){
-if(data77 < 1 || isNaN(data77)){
-validate30.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
-return false;
-}
-}
-}
 var valid26 = _errs179 === errors;
 if(valid26){
-let data78 = data72.stable_s;
+let data78 = data73.max_restarts;
 const _errs181 = errors;
 if(!(((typeof data78 == "number") && (!(data78 % 1) && !isNaN(data78))) && (isFinite(data78)))){
-validate30.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs181){
 if((typeof data78 == "number") && (isFinite(data78))){
 if(data78 < 1 || isNaN(data78)){
-validate30.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/max_restarts",schemaPath:"#/properties/supervision/properties/max_restarts/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 var valid26 = _errs181 === errors;
 if(valid26){
-let data79 = data72.probe_interval_ms;
+let data79 = data73.stable_s;
 const _errs183 = errors;
 if(!(((typeof data79 == "number") && (!(data79 % 1) && !isNaN(data79))) && (isFinite(data79)))){
-validate30.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs183){
 if((typeof data79 == "number") && (isFinite(data79))){
-if(data79 < 10 || isNaN(data79)){
-validate30.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
+if(data79 < 1 || isNaN(data79)){
+validate30.errors = [{instancePath:instancePath+"/supervision/stable_s",schemaPath:"#/properties/supervision/properties/stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 var valid26 = _errs183 === errors;
 if(valid26){
-let data80 = data72.probe_fail;
+let data80 = data73.probe_interval_ms;
 const _errs185 = errors;
 if(!(((typeof data80 == "number") && (!(data80 % 1) && !isNaN(data80))) && (isFinite(data80)))){
-validate30.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs185){
 if((typeof data80 == "number") && (isFinite(data80))){
-if(data80 < 1 || isNaN(data80)){
-validate30.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+if(data80 < 10 || isNaN(data80)){
+validate30.errors = [{instancePath:instancePath+"/supervision/probe_interval_ms",schemaPath:"#/properties/supervision/properties/probe_interval_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 10}}];
 return false;
 }
 }
 }
 var valid26 = _errs185 === errors;
 if(valid26){
-let data81 = data72.load_timeout_ms;
+let data81 = data73.probe_fail;
 const _errs187 = errors;
 if(!(((typeof data81 == "number") && (!(data81 % 1) && !isNaN(data81))) && (isFinite(data81)))){
-validate30.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs187){
 if((typeof data81 == "number") && (isFinite(data81))){
 if(data81 < 1 || isNaN(data81)){
-validate30.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/probe_fail",schemaPath:"#/properties/supervision/properties/probe_fail/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 var valid26 = _errs187 === errors;
 if(valid26){
-let data82 = data72.window_s;
+let data82 = data73.load_timeout_ms;
 const _errs189 = errors;
 if(!(((typeof data82 == "number") && (!(data82 % 1) && !isNaN(data82))) && (isFinite(data82)))){
-validate30.errors = [{instancePath:instancePath+"/supervision/window_s",schemaPath:"#/properties/supervision/properties/window_s/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs189){
 if((typeof data82 == "number") && (isFinite(data82))){
 if(data82 < 1 || isNaN(data82)){
-validate30.errors = [{instancePath:instancePath+"/supervision/window_s",schemaPath:"#/properties/supervision/properties/window_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/load_timeout_ms",schemaPath:"#/properties/supervision/properties/load_timeout_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 var valid26 = _errs189 === errors;
 if(valid26){
-let data83 = data72.breaker_threshold;
+let data83 = data73.window_s;
 const _errs191 = errors;
 if(!(((typeof data83 == "number") && (!(data83 % 1) && !isNaN(data83))) && (isFinite(data83)))){
-validate30.errors = [{instancePath:instancePath+"/supervision/breaker_threshold",schemaPath:"#/properties/supervision/properties/breaker_threshold/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/window_s",schemaPath:"#/properties/supervision/properties/window_s/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs191){
 if((typeof data83 == "number") && (isFinite(data83))){
 if(data83 < 1 || isNaN(data83)){
-validate30.errors = [{instancePath:instancePath+"/supervision/breaker_threshold",schemaPath:"#/properties/supervision/properties/breaker_threshold/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/window_s",schemaPath:"#/properties/supervision/properties/window_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 var valid26 = _errs191 === errors;
 if(valid26){
-let data84 = data72.breaker_open_s;
+let data84 = data73.breaker_threshold;
 const _errs193 = errors;
 if(!(((typeof data84 == "number") && (!(data84 % 1) && !isNaN(data84))) && (isFinite(data84)))){
-validate30.errors = [{instancePath:instancePath+"/supervision/breaker_open_s",schemaPath:"#/properties/supervision/properties/breaker_open_s/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/breaker_threshold",schemaPath:"#/properties/supervision/properties/breaker_threshold/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs193){
 if((typeof data84 == "number") && (isFinite(data84))){
 if(data84 < 1 || isNaN(data84)){
-validate30.errors = [{instancePath:instancePath+"/supervision/breaker_open_s",schemaPath:"#/properties/supervision/properties/breaker_open_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/breaker_threshold",schemaPath:"#/properties/supervision/properties/breaker_threshold/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 var valid26 = _errs193 === errors;
 if(valid26){
-let data85 = data72.trial_stable_s;
+let data85 = data73.breaker_open_s;
 const _errs195 = errors;
 if(!(((typeof data85 == "number") && (!(data85 % 1) && !isNaN(data85))) && (isFinite(data85)))){
-validate30.errors = [{instancePath:instancePath+"/supervision/trial_stable_s",schemaPath:"#/properties/supervision/properties/trial_stable_s/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/breaker_open_s",schemaPath:"#/properties/supervision/properties/breaker_open_s/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs195){
 if((typeof data85 == "number") && (isFinite(data85))){
 if(data85 < 1 || isNaN(data85)){
-validate30.errors = [{instancePath:instancePath+"/supervision/trial_stable_s",schemaPath:"#/properties/supervision/properties/trial_stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+validate30.errors = [{instancePath:instancePath+"/supervision/breaker_open_s",schemaPath:"#/properties/supervision/properties/breaker_open_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 var valid26 = _errs195 === errors;
+if(valid26){
+let data86 = data73.trial_stable_s;
+const _errs197 = errors;
+if(!(((typeof data86 == "number") && (!(data86 % 1) && !isNaN(data86))) && (isFinite(data86)))){
+validate30.errors = [{instancePath:instancePath+"/supervision/trial_stable_s",schemaPath:"#/properties/supervision/properties/trial_stable_s/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs197){
+if((typeof data86 == "number") && (isFinite(data86))){
+if(data86 < 1 || isNaN(data86)){
+validate30.errors = [{instancePath:instancePath+"/supervision/trial_stable_s",schemaPath:"#/properties/supervision/properties/trial_stable_s/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
+return false;
+}
+}
+}
+var valid26 = _errs197 === errors;
 }
 }
 }
@@ -7514,26 +7534,26 @@ validate30.errors = [{instancePath:instancePath+"/supervision",schemaPath:"#/pro
 return false;
 }
 }
-var valid0 = _errs168 === errors;
+var valid0 = _errs170 === errors;
 if(valid0){
-let data86 = data.pools;
-const _errs197 = errors;
-if(errors === _errs197){
-if(Array.isArray(data86)){
-if(data86.length < 1){
+let data87 = data.pools;
+const _errs199 = errors;
+if(errors === _errs199){
+if(Array.isArray(data87)){
+if(data87.length < 1){
 validate30.errors = [{instancePath:instancePath+"/pools",schemaPath:"#/properties/pools/minItems",keyword:"minItems",params:{limit: 1}}];
 return false;
 }
 else {
 var valid27 = true;
-const len3 = data86.length;
+const len3 = data87.length;
 for(let i3=0; i3<len3; i3++){
-const _errs199 = errors;
-if(!(validate31(data86[i3], {instancePath:instancePath+"/pools/" + i3,parentData:data86,parentDataProperty:i3,rootData,dynamicAnchors}))){
+const _errs201 = errors;
+if(!(validate31(data87[i3], {instancePath:instancePath+"/pools/" + i3,parentData:data87,parentDataProperty:i3,rootData,dynamicAnchors}))){
 vErrors = vErrors === null ? validate31.errors : vErrors.concat(validate31.errors);
 errors = vErrors.length;
 }
-var valid27 = _errs199 === errors;
+var valid27 = _errs201 === errors;
 if(!valid27){
 break;
 }
@@ -7545,128 +7565,128 @@ validate30.errors = [{instancePath:instancePath+"/pools",schemaPath:"#/propertie
 return false;
 }
 }
-var valid0 = _errs197 === errors;
+var valid0 = _errs199 === errors;
 if(valid0){
-let data88 = data.memory;
-const _errs200 = errors;
-if(errors === _errs200){
-if(data88 && typeof data88 == "object" && !Array.isArray(data88)){
-if(data88.devices === undefined){
-data88.devices = [];
-}
-if(data88.min_residency_ms === undefined){
-data88.min_residency_ms = 5000;
-}
-if(data88.max_overtaken_ms === undefined){
-data88.max_overtaken_ms = 180000;
-}
-if(data88.max_parallel_loads === undefined){
-data88.max_parallel_loads = 1;
-}
+let data89 = data.memory;
 const _errs202 = errors;
-for(const key21 in data88){
+if(errors === _errs202){
+if(data89 && typeof data89 == "object" && !Array.isArray(data89)){
+if(data89.devices === undefined){
+data89.devices = [];
+}
+if(data89.min_residency_ms === undefined){
+data89.min_residency_ms = 5000;
+}
+if(data89.max_overtaken_ms === undefined){
+data89.max_overtaken_ms = 180000;
+}
+if(data89.max_parallel_loads === undefined){
+data89.max_parallel_loads = 1;
+}
+const _errs204 = errors;
+for(const key21 in data89){
 if(!(((((key21 === "host_bytes") || (key21 === "devices")) || (key21 === "min_residency_ms")) || (key21 === "max_overtaken_ms")) || (key21 === "max_parallel_loads"))){
 validate30.errors = [{instancePath:instancePath+"/memory",schemaPath:"#/properties/memory/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key21}}];
 return false;
 break;
 }
 }
-if(_errs202 === errors){
-if(data88.host_bytes !== undefined){
-let data89 = data88.host_bytes;
-const _errs203 = errors;
-if(!(((typeof data89 == "number") && (!(data89 % 1) && !isNaN(data89))) && (isFinite(data89)))){
+if(_errs204 === errors){
+if(data89.host_bytes !== undefined){
+let data90 = data89.host_bytes;
+const _errs205 = errors;
+if(!(((typeof data90 == "number") && (!(data90 % 1) && !isNaN(data90))) && (isFinite(data90)))){
 validate30.errors = [{instancePath:instancePath+"/memory/host_bytes",schemaPath:"#/properties/memory/properties/host_bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs203){
-if((typeof data89 == "number") && (isFinite(data89))){
-if(data89 < 1 || isNaN(data89)){
+if(errors === _errs205){
+if((typeof data90 == "number") && (isFinite(data90))){
+if(data90 < 1 || isNaN(data90)){
 validate30.errors = [{instancePath:instancePath+"/memory/host_bytes",schemaPath:"#/properties/memory/properties/host_bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid28 = _errs203 === errors;
+var valid28 = _errs205 === errors;
 }
 else {
 var valid28 = true;
 }
 if(valid28){
-let data90 = data88.devices;
-const _errs205 = errors;
-if(errors === _errs205){
-if(Array.isArray(data90)){
-if(data90.length > 64){
+let data91 = data89.devices;
+const _errs207 = errors;
+if(errors === _errs207){
+if(Array.isArray(data91)){
+if(data91.length > 64){
 validate30.errors = [{instancePath:instancePath+"/memory/devices",schemaPath:"#/properties/memory/properties/devices/maxItems",keyword:"maxItems",params:{limit: 64}}];
 return false;
 }
 else {
 var valid29 = true;
-const len4 = data90.length;
+const len4 = data91.length;
 for(let i4=0; i4<len4; i4++){
-let data91 = data90[i4];
-const _errs207 = errors;
-if(errors === _errs207){
-if(data91 && typeof data91 == "object" && !Array.isArray(data91)){
+let data92 = data91[i4];
+const _errs209 = errors;
+if(errors === _errs209){
+if(data92 && typeof data92 == "object" && !Array.isArray(data92)){
 let missing0;
-if(((data91.id === undefined) && (missing0 = "id")) || ((data91.bytes === undefined) && (missing0 = "bytes"))){
+if(((data92.id === undefined) && (missing0 = "id")) || ((data92.bytes === undefined) && (missing0 = "bytes"))){
 validate30.errors = [{instancePath:instancePath+"/memory/devices/" + i4,schemaPath:"#/properties/memory/properties/devices/items/required",keyword:"required",params:{missingProperty: missing0}}];
 return false;
 }
 else {
-const _errs209 = errors;
-for(const key22 in data91){
+const _errs211 = errors;
+for(const key22 in data92){
 if(!((key22 === "id") || (key22 === "bytes"))){
 validate30.errors = [{instancePath:instancePath+"/memory/devices/" + i4,schemaPath:"#/properties/memory/properties/devices/items/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key22}}];
 return false;
 break;
 }
 }
-if(_errs209 === errors){
-if(data91.id !== undefined){
-let data92 = data91.id;
-const _errs210 = errors;
-if(!(((typeof data92 == "number") && (!(data92 % 1) && !isNaN(data92))) && (isFinite(data92)))){
+if(_errs211 === errors){
+if(data92.id !== undefined){
+let data93 = data92.id;
+const _errs212 = errors;
+if(!(((typeof data93 == "number") && (!(data93 % 1) && !isNaN(data93))) && (isFinite(data93)))){
 validate30.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs210){
-if((typeof data92 == "number") && (isFinite(data92))){
-if(data92 > 1023 || isNaN(data92)){
+if(errors === _errs212){
+if((typeof data93 == "number") && (isFinite(data93))){
+if(data93 > 1023 || isNaN(data93)){
 validate30.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/maximum",keyword:"maximum",params:{comparison: "<=", limit: 1023}}];
 return false;
 }
 else {
-if(data92 < 0 || isNaN(data92)){
+if(data93 < 0 || isNaN(data93)){
 validate30.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/id",schemaPath:"#/properties/memory/properties/devices/items/properties/id/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 }
 }
-var valid30 = _errs210 === errors;
+var valid30 = _errs212 === errors;
 }
 else {
 var valid30 = true;
 }
 if(valid30){
-if(data91.bytes !== undefined){
-let data93 = data91.bytes;
-const _errs212 = errors;
-if(!(((typeof data93 == "number") && (!(data93 % 1) && !isNaN(data93))) && (isFinite(data93)))){
+if(data92.bytes !== undefined){
+let data94 = data92.bytes;
+const _errs214 = errors;
+if(!(((typeof data94 == "number") && (!(data94 % 1) && !isNaN(data94))) && (isFinite(data94)))){
 validate30.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/bytes",schemaPath:"#/properties/memory/properties/devices/items/properties/bytes/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs212){
-if((typeof data93 == "number") && (isFinite(data93))){
-if(data93 < 1 || isNaN(data93)){
+if(errors === _errs214){
+if((typeof data94 == "number") && (isFinite(data94))){
+if(data94 < 1 || isNaN(data94)){
 validate30.errors = [{instancePath:instancePath+"/memory/devices/" + i4+"/bytes",schemaPath:"#/properties/memory/properties/devices/items/properties/bytes/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
-var valid30 = _errs212 === errors;
+var valid30 = _errs214 === errors;
 }
 else {
 var valid30 = true;
@@ -7680,7 +7700,7 @@ validate30.errors = [{instancePath:instancePath+"/memory/devices/" + i4,schemaPa
 return false;
 }
 }
-var valid29 = _errs207 === errors;
+var valid29 = _errs209 === errors;
 if(!valid29){
 break;
 }
@@ -7692,61 +7712,61 @@ validate30.errors = [{instancePath:instancePath+"/memory/devices",schemaPath:"#/
 return false;
 }
 }
-var valid28 = _errs205 === errors;
+var valid28 = _errs207 === errors;
 if(valid28){
-let data94 = data88.min_residency_ms;
-const _errs214 = errors;
-if(!(((typeof data94 == "number") && (!(data94 % 1) && !isNaN(data94))) && (isFinite(data94)))){
-validate30.errors = [{instancePath:instancePath+"/memory/min_residency_ms",schemaPath:"#/properties/memory/properties/min_residency_ms/type",keyword:"type",params:{type: "integer"}}];
-return false;
-}
-if(errors === _errs214){
-if((typeof data94 == "number") && (isFinite(data94))){
-if(data94 < 0 || isNaN(data94)){
-validate30.errors = [{instancePath:instancePath+"/memory/min_residency_ms",schemaPath:"#/properties/memory/properties/min_residency_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
-return false;
-}
-}
-}
-var valid28 = _errs214 === errors;
-if(valid28){
-let data95 = data88.max_overtaken_ms;
+let data95 = data89.min_residency_ms;
 const _errs216 = errors;
 if(!(((typeof data95 == "number") && (!(data95 % 1) && !isNaN(data95))) && (isFinite(data95)))){
-validate30.errors = [{instancePath:instancePath+"/memory/max_overtaken_ms",schemaPath:"#/properties/memory/properties/max_overtaken_ms/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/memory/min_residency_ms",schemaPath:"#/properties/memory/properties/min_residency_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs216){
 if((typeof data95 == "number") && (isFinite(data95))){
 if(data95 < 0 || isNaN(data95)){
-validate30.errors = [{instancePath:instancePath+"/memory/max_overtaken_ms",schemaPath:"#/properties/memory/properties/max_overtaken_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+validate30.errors = [{instancePath:instancePath+"/memory/min_residency_ms",schemaPath:"#/properties/memory/properties/min_residency_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
 return false;
 }
 }
 }
 var valid28 = _errs216 === errors;
 if(valid28){
-let data96 = data88.max_parallel_loads;
+let data96 = data89.max_overtaken_ms;
 const _errs218 = errors;
 if(!(((typeof data96 == "number") && (!(data96 % 1) && !isNaN(data96))) && (isFinite(data96)))){
-validate30.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/type",keyword:"type",params:{type: "integer"}}];
+validate30.errors = [{instancePath:instancePath+"/memory/max_overtaken_ms",schemaPath:"#/properties/memory/properties/max_overtaken_ms/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
 if(errors === _errs218){
 if((typeof data96 == "number") && (isFinite(data96))){
-if(data96 > 64 || isNaN(data96)){
+if(data96 < 0 || isNaN(data96)){
+validate30.errors = [{instancePath:instancePath+"/memory/max_overtaken_ms",schemaPath:"#/properties/memory/properties/max_overtaken_ms/minimum",keyword:"minimum",params:{comparison: ">=", limit: 0}}];
+return false;
+}
+}
+}
+var valid28 = _errs218 === errors;
+if(valid28){
+let data97 = data89.max_parallel_loads;
+const _errs220 = errors;
+if(!(((typeof data97 == "number") && (!(data97 % 1) && !isNaN(data97))) && (isFinite(data97)))){
+validate30.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/type",keyword:"type",params:{type: "integer"}}];
+return false;
+}
+if(errors === _errs220){
+if((typeof data97 == "number") && (isFinite(data97))){
+if(data97 > 64 || isNaN(data97)){
 validate30.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/maximum",keyword:"maximum",params:{comparison: "<=", limit: 64}}];
 return false;
 }
 else {
-if(data96 < 1 || isNaN(data96)){
+if(data97 < 1 || isNaN(data97)){
 validate30.errors = [{instancePath:instancePath+"/memory/max_parallel_loads",schemaPath:"#/properties/memory/properties/max_parallel_loads/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 }
-var valid28 = _errs218 === errors;
+var valid28 = _errs220 === errors;
 }
 }
 }
@@ -7758,29 +7778,29 @@ validate30.errors = [{instancePath:instancePath+"/memory",schemaPath:"#/properti
 return false;
 }
 }
-var valid0 = _errs200 === errors;
+var valid0 = _errs202 === errors;
 if(valid0){
-let data97 = data.engines;
-const _errs220 = errors;
-if(errors === _errs220){
-if(data97 && typeof data97 == "object" && !Array.isArray(data97)){
-if(data97.cache_dir === undefined){
-data97.cache_dir = "~/.cache/taskchart/engines";
-}
+let data98 = data.engines;
 const _errs222 = errors;
-for(const key23 in data97){
+if(errors === _errs222){
+if(data98 && typeof data98 == "object" && !Array.isArray(data98)){
+if(data98.cache_dir === undefined){
+data98.cache_dir = "~/.cache/taskchart/engines";
+}
+const _errs224 = errors;
+for(const key23 in data98){
 if(!(key23 === "cache_dir")){
 validate30.errors = [{instancePath:instancePath+"/engines",schemaPath:"#/properties/engines/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key23}}];
 return false;
 break;
 }
 }
-if(_errs222 === errors){
-let data98 = data97.cache_dir;
-const _errs223 = errors;
-if(errors === _errs223){
-if(typeof data98 === "string"){
-if(!pattern4.test(data98)){
+if(_errs224 === errors){
+let data99 = data98.cache_dir;
+const _errs225 = errors;
+if(errors === _errs225){
+if(typeof data99 === "string"){
+if(!pattern4.test(data99)){
 validate30.errors = [{instancePath:instancePath+"/engines/cache_dir",schemaPath:"#/properties/engines/properties/cache_dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
 return false;
 }
@@ -7797,7 +7817,7 @@ validate30.errors = [{instancePath:instancePath+"/engines",schemaPath:"#/propert
 return false;
 }
 }
-var valid0 = _errs220 === errors;
+var valid0 = _errs222 === errors;
 }
 }
 }

@@ -1,9 +1,11 @@
+import { isOver } from '../../machines/task.ts';
 import { encodeEvents } from '../../streams/frames.ts';
 import { gather } from '../gather.ts';
 import type { Handler, HttpOptions } from '../handler.ts';
+import { interleaved } from '../interleave.ts';
 import { encodeTogether, microbatched } from '../microbatch.ts';
-import { inWords } from '../narration.ts';
-import { withPreparation } from '../preparation.ts';
+import { inWords, progressOf } from '../narration.ts';
+import { preparationOf } from '../preparation.ts';
 import { queryOf, wholeNumber, yesOrNo } from '../query.ts';
 import { SSE_HEADERS, writeEvents, type Heartbeats } from '../sse.ts';
 import { budgetHeaders } from './submission.ts';
@@ -13,7 +15,14 @@ import { knownTask } from './tasks.ts';
 const LEFT = new Error('the reader left');
 
 export function streamRoutes(
-  { orchestrator, clock, narration_enabled, microbatch_window_ms, dropped }: HttpOptions,
+  {
+    orchestrator,
+    clock,
+    narration_enabled,
+    narration_period_ms: period_ms,
+    microbatch_window_ms,
+    dropped,
+  }: HttpOptions,
   heartbeats: Heartbeats,
 ): Record<'streamTask', Handler> {
   return {
@@ -25,7 +34,10 @@ export function streamRoutes(
         header === ''
           ? wholeNumber('after', queryOf(ctx, 'after'), rule)
           : wholeNumber('Last-Event-ID', header, rule);
-      const verbose = yesOrNo('verbose', queryOf(ctx, 'verbose'));
+      const asked = queryOf(ctx, 'verbose');
+      const verbose = asked === undefined ? undefined : yesOrNo('verbose', asked);
+      // What is over is told to those who ask: without a word, a stream is the same whenever it is read.
+      const isTold = verbose ?? (narration_enabled && !isOver(record.state));
       // A reader that comes back by itself would do so for ever if it were answered with an empty stream.
       if (after !== undefined && (await orchestrator.hasAll(record, after))) {
         ctx.status = 204;
@@ -60,15 +72,14 @@ export function streamRoutes(
       const log = orchestrator.read(record.id, after, signal);
       const isBatched = microbatch_window_ms !== undefined;
       const batches = isBatched ? microbatched(log, microbatch_window_ms, clock) : log;
-      const prepared = verbose ? withPreparation(batches, orchestrator, record, dropped) : batches;
+      const prepared = verbose ? interleaved(batches, preparationOf(orchestrator, record, dropped)) : batches;
       const encode = isBatched ? encodeTogether : encodeEvents;
-      await writeEvents(
-        ctx.res,
-        verbose || narration_enabled
-          ? inWords(prepared, () => orchestrator.timesOf(record), encode)
-          : prepared,
-        signal,
-      );
+      const told = isTold ? inWords(prepared, () => orchestrator.timesOf(record), encode) : prepared;
+      const shown =
+        isTold && period_ms > 0
+          ? interleaved(told, progressOf({ orchestrator, record, clock, period_ms, dropped }))
+          : told;
+      await writeEvents(ctx.res, shown, signal);
     },
   };
 }
