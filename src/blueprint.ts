@@ -6,6 +6,7 @@ import type { PoolSpec } from './actors/pool-options.ts';
 import type { ModelSource } from './actors/provisioner.ts';
 import type { Clock } from './clock.ts';
 import { isElsewhere, type Config, type PoolConfig } from './config.ts';
+import { sharesOf } from './config/shares.ts';
 import {
   announcedSpecOf,
   engineRequestOf,
@@ -120,12 +121,13 @@ function modelRefOf(pool: PoolConfig): string | undefined {
 /** Where it runs, and what it takes there; the memory of a server that runs already is not ours to give. */
 function placeOf(
   pool: PoolConfig,
-): Pick<PoolSpec, 'replicas' | 'devices' | 'memory_bytes' | 'pinned' | 'idle_ttl_ms'> {
+): Pick<PoolSpec, 'replicas' | 'devices' | 'shares' | 'memory_bytes' | 'pinned' | 'idle_ttl_ms'> {
   const { replicas, devices, memory_bytes, pinned, idle_ttl_ms } = pool;
   const mode = pool.engine === 'synthetic' ? 'synthetic' : pool.provisioning.mode;
-  if (!isElsewhere(mode)) return { replicas, devices, memory_bytes, pinned, idle_ttl_ms };
+  const shares = sharesOf(devices, pool.engine === 'llamacpp' ? pool.tensor_split : []);
+  if (!isElsewhere(mode)) return { replicas, devices, shares, memory_bytes, pinned, idle_ttl_ms };
   const own = mode === 'announced' ? 0 : 1;
-  return { replicas: own, devices: [], memory_bytes: 0, pinned: true, idle_ttl_ms: undefined };
+  return { replicas: own, devices: [], shares: [1], memory_bytes: 0, pinned: true, idle_ttl_ms: undefined };
 }
 
 function queueRules({ queue, admission }: PoolConfig): QueueRules {

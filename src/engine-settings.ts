@@ -120,7 +120,7 @@ export function runStepOf(
     slots: pool.slots,
     ctx: ctxOf(pool, model),
     threads: threadsOf(pool),
-    flags: pool.provisioning.flags,
+    flags: flagsOf(pool),
   });
   return { kind: 'run', human, command: [prepared.program, ...args] };
 }
@@ -131,7 +131,7 @@ function startedSpec(
   prepared: PreparedEngine,
   place: Place,
 ): EngineSpec {
-  const { ports, flags, env } = pool.provisioning;
+  const { ports, env } = pool.provisioning;
   const common = {
     folder: folderOf(place.config),
     pool_id: pool.id,
@@ -154,7 +154,7 @@ function startedSpec(
     slots: pool.slots,
     threads: threadsOf(pool),
     devices: pool.devices,
-    flags,
+    flags: flagsOf(pool),
     env: { ...place.env, ...env },
     ...(ctx === undefined ? {} : { ctx }),
   };
@@ -180,7 +180,7 @@ function containerSettings(
     slots: pool.slots,
     threads: threadsOf(pool),
     devices: pool.devices,
-    flags: pool.provisioning.flags,
+    flags: flagsOf(pool),
     variables: pool.provisioning.env,
     env,
     ...(ctx === undefined ? {} : { ctx }),
@@ -194,6 +194,13 @@ function folderOf({ runtime }: Config): string {
 /** The server has to be told: what it finds in the file it would share among the slots. */
 function ctxOf(pool: RealPool, model: PreparedModel): number | undefined {
   return pool.ctx ?? model.context_length;
+}
+
+/** What the user adds, and how the model is split where that was said. */
+function flagsOf(pool: RealPool): readonly string[] {
+  const { flags } = pool.provisioning;
+  if (pool.engine !== 'llamacpp' || pool.tensor_split.length === 0) return flags;
+  return [...flags, '--tensor-split', pool.tensor_split.join(',')];
 }
 
 function threadsOf(pool: RealPool): number {

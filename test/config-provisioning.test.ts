@@ -168,3 +168,37 @@ for (const [title, pool, message] of mistakes)
     if (typeof message === 'string') t.is(said, message);
     else t.regex(said, message);
   });
+
+test('a model is split over several devices only in the shares that were said, one for each', (t) => {
+  const started = { provisioning: { mode: 'source' } };
+  t.is(
+    refusal({ ...started, devices: [0, 1] }),
+    'tensor_split: is required with several devices: the share of the model on each of the 2, such as [1, 1]',
+  );
+  t.is(refusal({ ...started, devices: [0, 1], tensor_split: [2, 1] }), 'accepted');
+  t.is(refusal({ ...started, devices: [0, 1], tensor_split: [0, 1] }), 'accepted');
+  t.is(
+    refusal({ ...started, devices: [0, 1], tensor_split: [2, 1, 1] }),
+    'tensor_split: must have one share for each of the 2 devices, got 3',
+  );
+  t.is(
+    refusal({ ...started, devices: [0, 1], tensor_split: [0, 0] }),
+    'tensor_split: must have a share above 0',
+  );
+  t.is(
+    refusal({ ...started, devices: [0], tensor_split: [1] }),
+    'tensor_split: only goes with several devices',
+  );
+  t.is(
+    refusal({ ...started, devices: [0, 1], tensor_split: [1, -1] }),
+    'tensor_split[1]: must be a number from 0 to 1000000, got -1',
+  );
+  t.regex(
+    refusal({ devices: [], tensor_split: [1] }),
+    /^tensor_split: only goes with provisioning.mode binary/,
+  );
+  t.is(
+    refusal({ provisioning: { mode: 'source', flags: ['-ts', '1,1'] } }),
+    'provisioning.flags[0]: must not be --tensor-split: tensor_split says that',
+  );
+});

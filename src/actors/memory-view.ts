@@ -98,8 +98,10 @@ export function memoryOf({ spec, properties, engines }: Pool): Record<string, nu
     (engines.model.prepared ? estimateOf(spec, engines.model.prepared) : 0);
   const devices = spec.devices.length === 0 ? [HOST] : spec.devices.map(String);
   // What was measured or read from a file is of all devices together.
-  const share = spec.memory_bytes === undefined ? devices.length : 1;
-  return Object.fromEntries(devices.map((id) => [id, Math.ceil((of_one * spec.replicas) / share)]));
+  const whole = spec.memory_bytes === undefined ? 1 : Math.max(...spec.shares);
+  return Object.fromEntries(
+    devices.map((id, i) => [id, Math.ceil((of_one * spec.replicas * (spec.shares[i] ?? 0)) / whole)]),
+  );
 }
 
 function estimateOf({ ctx, slots }: PoolSpec, model: PreparedModel): number {

@@ -25,7 +25,9 @@ export interface PoolSpec {
   slots: number;
   /** Ordinals of the accelerators that it runs on; none: the processor. */
   devices: readonly number[];
-  /** What one engine takes on each of them; undefined until it was measured. */
+  /** What part of its model is on each of them, in their order; 1 in all. */
+  shares: readonly number[];
+  /** What one engine takes on the device with the largest share; undefined until it was measured. */
   memory_bytes: number | undefined;
   /** Never unloaded to make room. */
   pinned: boolean;

@@ -5,6 +5,7 @@ import { parseBindAddr } from './bind-addr.ts';
 import type { KeyPath } from './error.ts';
 import type { Settings } from './layers.ts';
 import { checkProvisioning } from './provisioning.ts';
+import { sharesOf } from './shares.ts';
 
 /** A mistake that no schema can see. */
 export interface Mistake {
@@ -74,14 +75,16 @@ function checkMemory({ memory, pools }: Config): Mistake | undefined {
   for (const [index, pool] of pools.entries()) {
     if (!('memory_bytes' in pool) || pool.memory_bytes === undefined) continue;
     const places = pool.devices.length === 0 ? ['host'] : pool.devices.map(String);
-    for (const place of places) {
+    const shares = sharesOf(pool.devices, pool.engine === 'llamacpp' ? pool.tensor_split : []);
+    for (const [turn, place] of places.entries()) {
       const budget =
         place === 'host' ? memory.host_bytes : memory.devices.find(({ id }) => String(id) === place)?.bytes;
       const taken = pinned.get(place) ?? 0;
-      const need = pool.memory_bytes * pool.replicas;
+      const of_one = Math.ceil((pool.memory_bytes * (shares[turn] ?? 0)) / Math.max(...shares));
+      const need = of_one * pool.replicas;
       if (budget !== undefined && need + taken > budget) {
         const beside = taken > 0 ? ` beside the ${taken} of pools that are pinned` : '';
-        const message = `must leave its ${pool.replicas} engines within the ${budget} bytes of ${place === 'host' ? 'memory.host_bytes' : `device ${place}`}${beside}, got ${pool.memory_bytes} each`;
+        const message = `must leave its ${pool.replicas} engines within the ${budget} bytes of ${place === 'host' ? 'memory.host_bytes' : `device ${place}`}${beside}, got ${of_one} each`;
         return { keys: ['pools', index, 'memory_bytes'], message };
       }
       if (pool.pinned) pinned.set(place, taken + need);

@@ -46,6 +46,7 @@ export const RESERVED_FLAGS: ReadonlyMap<string, string> = new Map([
   ['--model', 'model says that'],
   ['--parallel', 'slots says that'],
   ['--threads', 'threads says that'],
+  ['--tensor-split', 'tensor_split says that'],
   ['--port', 'provisioning.ports says that'],
   ['--host', LOCAL],
   ['--api-key', LOCAL],

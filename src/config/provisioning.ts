@@ -17,7 +17,7 @@ type At = (...keys: (string | number)[]) => KeyPath;
 /** What each mode has a map of its own for. */
 const PARTS = ['binary', 'source', 'container', 'external'] as const;
 /** What only goes with a server that is started here, as a pool and its provisioning have it. */
-const STARTED_POOL = ['devices'] as const;
+const STARTED_POOL = ['devices', 'tensor_split'] as const;
 const STARTED_PROVISIONING = ['ports', 'env', 'flags'] as const;
 
 /** How a pool's engine comes here: what is needed for its mode, and nothing that has no meaning there. */
@@ -29,7 +29,9 @@ export function checkProvisioning(pool: Provisioned, index: number, written: Set
     checkStrangers(pool, isMap(asWritten) ? asWritten : {}, at) ??
     checkModel(pool, at) ??
     checkServer(pool, at) ??
-    (pool.engine === 'llamacpp' ? (checkSource(pool, at) ?? checkFlags(pool, at)) : undefined)
+    (pool.engine === 'llamacpp'
+      ? (checkSource(pool, at) ?? checkSplit(pool, at) ?? checkFlags(pool, at))
+      : undefined)
   );
 }
 
@@ -153,6 +155,25 @@ function checkSource({ provisioning }: LlamacppPool, at: At): Mistake | undefine
       keys: at('provisioning', 'source', 'repo'),
       message: 'must be without a user and a password; git has places of its own for them',
     };
+  return undefined;
+}
+
+/** What is split without being told so ends where the smallest device is full, and nobody knows why. */
+function checkSplit({ devices, tensor_split: split }: LlamacppPool, at: At): Mistake | undefined {
+  const keys = at('tensor_split');
+  if (devices.length > 1 && split.length === 0)
+    return {
+      keys,
+      message: `is required with several devices: the share of the model on each of the ${devices.length}, such as [${devices.map(() => 1).join(', ')}]`,
+    };
+  if (split.length === 0) return undefined;
+  if (devices.length < 2) return { keys, message: 'only goes with several devices' };
+  if (split.length !== devices.length)
+    return {
+      keys,
+      message: `must have one share for each of the ${devices.length} devices, got ${split.length}`,
+    };
+  if (split.every((share) => share === 0)) return { keys, message: 'must have a share above 0' };
   return undefined;
 }
 

@@ -49,6 +49,7 @@ function startStoryteller() {
           model_ref: undefined,
           replicas: 1,
           devices: [],
+          shares: [1],
           memory_bytes: undefined,
           pinned: false,
           idle_ttl_ms: undefined,

@@ -223,13 +223,33 @@ test('whatever comes, memory is never given twice, nobody waits for ever, and ev
   t.pass();
 });
 
+test('a split model takes of each device what its share is: of a figure for the largest share, or of one for all', async (t) => {
+  const devices = [
+    { id: 0, bytes: 24 * GB },
+    { id: 1, bytes: 12 * GB },
+  ];
+  const shares = [0.75, 0.25];
+  const models: typeof remoteModels = {
+    ...remoteModels,
+    verify: async (model) => ({ ...(await remoteModels.verify(model)), size_bytes: 12 * GB - 150e6 }),
+  };
+  const taken = async (memory_bytes: number | undefined): Promise<unknown> => {
+    const rig = createRig({ devices, pool: { models }, spec: { devices: [0, 1], shares, memory_bytes } });
+    t.teardown(rig.close);
+    await rig.ready();
+    return memoryOf(rig.pool);
+  };
+  t.deepEqual(await taken(18 * GB), { 0: 18 * GB, 1: 6 * GB });
+  t.deepEqual(await taken(undefined), { 0: 9 * GB, 1: 3 * GB });
+});
+
 test('a pool on several devices has as much to spare as the fullest of them, and a tie goes to whoever has more', async (t) => {
   const rig = createRig({
     devices: [
       { id: 0, bytes: 24 * GB },
       { id: 1, bytes: 12 * GB },
     ],
-    spec: { devices: [0, 1], memory_bytes: 4 * GB },
+    spec: { devices: [0, 1], shares: [0.5, 0.5], memory_bytes: 4 * GB },
     others: [
       { id: 'big', devices: [0], memory_bytes: 4 * GB },
       { id: 'small', devices: [1], memory_bytes: 4 * GB },

@@ -95,6 +95,7 @@ export function createRig(options: RigOptions = {}): Rig {
     model_ref: undefined,
     replicas: 1,
     devices: [],
+    shares: [1],
     memory_bytes: undefined,
     pinned: false,
     idle_ttl_ms: undefined,

@@ -81,6 +81,7 @@ test('the daemon prints what every pool would need, down to the command that sta
   const config = configFile(`
 pools:
   - { id: built, engine: llamacpp, model: storyteller, slots: 2, ctx: 128, provisioning: { mode: source, ports: [9000], flags: [-ngl, '3'] } }
+  - { id: split, engine: llamacpp, model: storyteller, ctx: 128, devices: [1, 0], tensor_split: [3, 1], provisioning: { mode: binary, binary: { path: ./llama-server } } }
   - { id: boxed, engine: vllm, model: 'hf:org/repo', devices: [0], provisioning: { mode: container, container: { image: vllm/vllm-openai, tag: v1 } } }
   - { id: away, engine: llamacpp, model: m, provisioning: { mode: external, external: { url: 'http://127.0.0.1:8000' } } }
   - { id: here, engine: llamacpp, model: storyteller }`);
@@ -91,6 +92,7 @@ pools:
     plan,
     /pool built:\n(.*\n)+ {2}run +Start the engine of pool built\.\n +\$ \/\S+\/bin\/llama-server --model \S+storyteller\.gguf --host 127\.0\.0\.1 --port 9000 --parallel 2 --ctx-size 256 --threads 1 --no-webui --metrics --n-gpu-layers 3\n/,
   );
+  t.regex(plan, /llama-server --model .* --tensor-split 3,1\n/);
   t.regex(plan, /\$ docker pull vllm\/vllm-openai:v1\n {2}model-fetch +Fetch the model hf:org\/repo\.\n/);
   t.regex(plan, /\$ docker run --rm .* --gpus '"device=0"' vllm\/vllm-openai:v1 --model \/model/);
   t.regex(plan, /pool away:\n {2}run +Attach pool away to http:\/\/127\.0\.0\.1:8000\.\n/);

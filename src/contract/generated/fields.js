@@ -1106,9 +1106,19 @@ export const configFields = {
   "about": "ordinal of a GPU",
   "expects": "an integer from 0 to 1023"
  },
+ "pools[].tensor_split": {
+  "type": "array",
+  "about": "how the model is split over several devices: the share of each, in their order, as numbers in proportion to each other",
+  "expects": "a list"
+ },
+ "pools[].tensor_split[]": {
+  "type": "number",
+  "about": "share of one device",
+  "expects": "a number from 0 to 1000000"
+ },
  "pools[].memory_bytes": {
   "type": "integer",
-  "about": "memory that one engine of it takes on each of its devices",
+  "about": "memory that one engine of it takes on each of its devices; with tensor_split on the one with the largest share, and on the others in proportion",
   "expects": "an integer ≥ 0"
  },
  "pools[].pinned": {

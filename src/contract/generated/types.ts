@@ -113,7 +113,7 @@ export type Replicas = number;
  */
 export type Devices = number[];
 /**
- * Memory that one engine of it takes on each of its devices. No default: taken from the model's file until it was measured. Bytes.
+ * Memory that one engine of it takes on each of its devices; with tensor_split on the one with the largest share, and on the others in proportion. No default: taken from the model's file until it was measured. Bytes.
  */
 export type MemoryBytes = number;
 /**
@@ -1604,6 +1604,14 @@ export interface LlamacppPool {
   slots: Slots;
   replicas: Replicas;
   devices: Devices;
+  /**
+   * How the model is split over several devices: the share of each, in their order, as numbers in proportion to each other. Shares.
+   *
+   * @maxItems 64
+   *
+   * Items: Share of one device.
+   */
+  tensor_split: number[];
   memory_bytes?: MemoryBytes;
   pinned: Pinned;
   idle_ttl_ms?: IdleTtl;
@@ -2351,6 +2359,14 @@ export interface LlamacppPoolInput {
   slots?: Slots;
   replicas?: Replicas;
   devices?: Devices;
+  /**
+   * How the model is split over several devices: the share of each, in their order, as numbers in proportion to each other. Shares.
+   *
+   * @maxItems 64
+   *
+   * Items: Share of one device.
+   */
+  tensor_split?: number[];
   memory_bytes?: MemoryBytes;
   pinned?: Pinned;
   idle_ttl_ms?: IdleTtl;
