@@ -194,7 +194,7 @@ test('a model is split over several devices only in the shares that were said, o
     'tensor_split[1]: must be a number from 0 to 1000000, got -1',
   );
   t.regex(
-    refusal({ devices: [], tensor_split: [1] }),
+    refusal({ tensor_split: [1] }),
     /^tensor_split: only goes with provisioning.mode binary/,
   );
   t.is(
