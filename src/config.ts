@@ -112,6 +112,9 @@ function completeLlamacpp(
 ): void {
   const { binary, source } = provisioning;
   if (binary?.path !== undefined) binary.path = pathBeside(binary.path, beside);
+  if (binary?.url !== undefined)
+    binary.install_dir =
+      binary.install_dir === undefined ? engines.cache_dir : pathBeside(binary.install_dir, beside);
   if (provisioning.mode !== 'source') return;
   const build = { cmake_flags: [], ...source?.build };
   const cache_dir = build.cache_dir === undefined ? engines.cache_dir : pathBeside(build.cache_dir, beside);

@@ -23,8 +23,21 @@ export function engineRequestOf(pool: PoolConfig): EngineRequest | undefined {
   const { mode, container } = pool.provisioning;
   if (mode === 'container' && container !== undefined) return { mode, ...container };
   if (pool.engine !== 'llamacpp') return undefined;
-  const { binary, source } = pool.provisioning;
-  if (mode === 'binary') return { mode, ...binary };
+  const {
+    binary,
+    source,
+    package: named,
+    allow_binary_downloads,
+    allow_package_installs,
+  } = pool.provisioning;
+  if (mode === 'binary') {
+    const { path, url, checksum, install_dir } = binary ?? {};
+    if (url === undefined || checksum === undefined || install_dir === undefined)
+      return { mode, ...(path === undefined ? {} : { path }) };
+    return { mode: 'download', url, checksum, cache_dir: install_dir, is_allowed: allow_binary_downloads };
+  }
+  if (mode === 'package' && named !== undefined)
+    return { mode, ...named, is_allowed: allow_package_installs };
   if (mode !== 'source' || source === undefined) return undefined;
   return { mode, ...source, for_gpu: pool.devices.length > 0 };
 }

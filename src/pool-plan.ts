@@ -40,7 +40,11 @@ export async function planOf(
           kind: steps.some(({ command }) => command?.[0] === 'docker') ? 'docker' : 'podman',
           image: imageName(request),
         }
-      : { mode: request.mode, program: engines.programOf(request), version: '' };
+      : {
+          mode: request.mode === 'download' ? 'binary' : request.mode,
+          program: engines.programOf(request),
+          version: '',
+        };
   const here = { id: pool.model, path: path ?? TO_COME, size_bytes: 0, verification: 'warn' as const };
   const run = runStepOf(pool, here, prepared, { config, replica_id: `${pool.id}/r0`, env });
   return [...steps, model, run];

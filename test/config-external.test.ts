@@ -77,7 +77,7 @@ const mistakes: [title: string, pool: object, message: string][] = [
   [
     'a mode that this engine does not have',
     { provisioning: { mode: 'source', external: { url } } },
-    'options: pools[0].provisioning.mode: must be embedded, binary, source, container, external or announced for llamacpp, external, announced or container for vllm, tgi and triton, external or announced for openai, got "source"',
+    'options: pools[0].provisioning.mode: must be embedded, binary, source, package, container, external or announced for llamacpp, external, announced or container for vllm, tgi and triton, external or announced for openai, got "source"',
   ],
   [
     'an address that is none',

@@ -87,6 +87,41 @@ const mistakes: [title: string, pool: object, message: string | RegExp][] = [
     'provisioning.external: only goes with provisioning.mode external',
   ],
   [
+    'a download without a checksum',
+    { provisioning: { mode: 'binary', binary: { url: 'https://get.example/llama.tar.gz' } } },
+    'provisioning.binary.checksum: is required with binary.url (sha256: and 64 hex digits): what is downloaded is run',
+  ],
+  [
+    'a checksum of nothing',
+    { provisioning: { mode: 'binary', binary: { checksum: `sha256:${'0'.repeat(64)}` } } },
+    'provisioning.binary.checksum: only goes with binary.url',
+  ],
+  [
+    'two programs',
+    { provisioning: { mode: 'binary', binary: { path: '/bin/x', url: 'https://get.example/x' } } },
+    'provisioning.binary.url: does not go with binary.path, which is a program that is here already',
+  ],
+  [
+    'a download that anybody on the way could change',
+    { provisioning: { mode: 'binary', binary: { url: 'http://get.example/x' } } },
+    'provisioning.binary.url: must be an https URL, got "http://get.example/x"',
+  ],
+  [
+    'no package',
+    { provisioning: { mode: 'package' } },
+    'provisioning.package.name: is required with provisioning.mode package (name of the package that has llama-server)',
+  ],
+  [
+    'a package that is an option',
+    { provisioning: { mode: 'package', package: { name: '-Syu' } } },
+    'provisioning.package.name: must be the name of a package, got "-Syu"',
+  ],
+  [
+    'leave for what does not happen',
+    { provisioning: { mode: 'source', allow_package_installs: true } },
+    'provisioning.allow_package_installs: only goes with provisioning.mode package',
+  ],
+  [
     'no image',
     { provisioning: { mode: 'container' } },
     'provisioning.container.image: is required with provisioning.mode container (name of the image)',
@@ -124,12 +159,12 @@ const mistakes: [title: string, pool: object, message: string | RegExp][] = [
   [
     'flags of an engine in this process',
     { provisioning: { flags: ['-ngl', '1'] } },
-    'provisioning.flags: only goes with provisioning.mode binary, source or container, whose server is started here',
+    'provisioning.flags: only goes with provisioning.mode binary, source, package or container, whose server is started here',
   ],
   [
     'devices of somebody else’s server',
     { devices: [0], provisioning: { mode: 'external', external } },
-    'devices: only goes with provisioning.mode binary, source or container, whose server is started here',
+    'devices: only goes with provisioning.mode binary, source, package or container, whose server is started here',
   ],
   [
     'a port that is none',
@@ -193,10 +228,7 @@ test('a model is split over several devices only in the shares that were said, o
     refusal({ ...started, devices: [0, 1], tensor_split: [1, -1] }),
     'tensor_split[1]: must be a number from 0 to 1000000, got -1',
   );
-  t.regex(
-    refusal({ tensor_split: [1] }),
-    /^tensor_split: only goes with provisioning.mode binary/,
-  );
+  t.regex(refusal({ tensor_split: [1] }), /^tensor_split: only goes with provisioning.mode binary/);
   t.is(
     refusal({ provisioning: { mode: 'source', flags: ['-ts', '1,1'] } }),
     'provisioning.flags[0]: must not be --tensor-split: tensor_split says that',

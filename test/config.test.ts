@@ -16,6 +16,9 @@ function write(text: string, extension = 'yaml'): string {
   return path;
 }
 
+/** What only the configuration may allow. */
+const NOTHING_ALLOWED = { allow_binary_downloads: false, allow_package_installs: false };
+
 test('without any source there is one pool with the bundled model', (t) => {
   const config = loadConfig();
   t.like(config, {
@@ -35,13 +38,14 @@ test('without any source there is one pool with the bundled model', (t) => {
       threads: 1,
       replicas: 1,
       devices: [],
+      tensor_split: [],
       pinned: false,
       preload: true,
       queue: { capacity: 256, full_policy: 'reject' },
       admission: { priorities: [] },
       timeouts: { first_token_ms: 120_000, idle_ms: 30_000 },
       sampler_profile_version: 'v1',
-      provisioning: { mode: 'embedded', ports: [8080], flags: [] },
+      provisioning: { mode: 'embedded', ports: [8080], flags: [], ...NOTHING_ALLOWED },
     },
   ]);
 });
@@ -183,6 +187,7 @@ test('an external pool keeps the address of its server', (t) => {
     external: { url: 'http://127.0.0.1:8000' },
     ports: [8080],
     flags: [],
+    ...NOTHING_ALLOWED,
   });
 });
 

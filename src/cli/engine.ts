@@ -51,7 +51,7 @@ export function buildEngines({ config: file, pool: pool_id, dryRun }: BuildOptio
   });
 }
 
-/** Lists what was built. */
+/** Lists what was built or downloaded. */
 export function listEngines({ config: file }: EngineOptions): Promise<number> {
   return guarded(async () => {
     const config = configOf(file);
@@ -63,7 +63,7 @@ export function listEngines({ config: file }: EngineOptions): Promise<number> {
   });
 }
 
-/** Removes what was built. @returns the exit code: 1 where there is no such engine, or its files are left */
+/** Removes what was built or downloaded. @returns the exit code: 1 where there is no such engine, or its files are left */
 export function removeEngine(id: string, { config: file }: EngineOptions): Promise<number> {
   return guarded(async () => {
     const config = configOf(file);
@@ -107,11 +107,11 @@ function poolNames(pools: readonly PoolConfig[]): string {
 }
 
 function foldersOf({ engines, pools }: Config): Set<string> {
-  const own = pools.flatMap((pool) =>
-    pool.engine === 'llamacpp' && pool.provisioning.source !== undefined
-      ? [pool.provisioning.source.build.cache_dir]
-      : [],
-  );
+  const own = pools.flatMap((pool) => {
+    if (pool.engine !== 'llamacpp') return [];
+    const { source, binary } = pool.provisioning;
+    return [source?.build.cache_dir, binary?.install_dir].filter((folder) => folder !== undefined);
+  });
   return new Set([engines.cache_dir, ...own]);
 }
 

@@ -4,7 +4,7 @@ import type { Mistake } from './checks.ts';
 import type { KeyPath } from './error.ts';
 import { isMap, type Settings } from './layers.ts';
 import { parseLlamaFlags, RESERVED_FLAGS } from './llama-flags.ts';
-import { parseModel } from './model.ts';
+import { isLoopback, parseModel } from './model.ts';
 
 /** Whether somebody else runs the engine, and has loaded its model. */
 export function isElsewhere(mode: string): boolean {
@@ -15,10 +15,12 @@ type Provisioned = LlamacppPool | RemotePool;
 type At = (...keys: (string | number)[]) => KeyPath;
 
 /** What each mode has a map of its own for. */
-const PARTS = ['binary', 'source', 'container', 'external'] as const;
+const PARTS = ['binary', 'source', 'package', 'container', 'external'] as const;
 /** What only goes with a server that is started here, as a pool and its provisioning have it. */
 const STARTED_POOL = ['devices', 'tensor_split'] as const;
 const STARTED_PROVISIONING = ['ports', 'env', 'flags'] as const;
+/** What a mode may be allowed to do to this machine. */
+const GATES = { allow_binary_downloads: 'binary', allow_package_installs: 'package' } as const;
 
 /** How a pool's engine comes here: what is needed for its mode, and nothing that has no meaning there. */
 export function checkProvisioning(pool: Provisioned, index: number, written: Settings): Mistake | undefined {
@@ -30,7 +32,7 @@ export function checkProvisioning(pool: Provisioned, index: number, written: Set
     checkModel(pool, at) ??
     checkServer(pool, at) ??
     (pool.engine === 'llamacpp'
-      ? (checkSource(pool, at) ?? checkSplit(pool, at) ?? checkFlags(pool, at))
+      ? (checkDownload(pool, at) ?? checkSource(pool, at) ?? checkSplit(pool, at) ?? checkFlags(pool, at))
       : undefined)
   );
 }
@@ -50,6 +52,11 @@ function checkParts(pool: Provisioned, at: At): Mistake | undefined {
           message: 'is required with provisioning.mode external (base URL of the llama-server)',
         }
       : { keys: at('provisioning', 'external'), message: 'is required (the server for mode external)' };
+  if (mode === 'package' && parts.package === undefined)
+    return {
+      keys: at('provisioning', 'package', 'name'),
+      message: 'is required with provisioning.mode package (name of the package that has llama-server)',
+    };
   if (mode === 'container' && parts.container === undefined)
     return {
       keys: at('provisioning', 'container', 'image'),
@@ -61,6 +68,9 @@ function checkParts(pool: Provisioned, at: At): Mistake | undefined {
 /** @param written the pool before defaults were filled in */
 function checkStrangers(pool: Provisioned, written: Settings, at: At): Mistake | undefined {
   const { mode } = pool.provisioning;
+  for (const [gate, of] of Object.entries(GATES))
+    if (of !== mode && isMap(written['provisioning']) && written['provisioning'][gate] !== undefined)
+      return { keys: at('provisioning', gate), message: `only goes with provisioning.mode ${of}` };
   if (isElsewhere(mode) && pool.engine === 'llamacpp') {
     if (pool.checksum !== undefined)
       return {
@@ -74,7 +84,7 @@ function checkStrangers(pool: Provisioned, written: Settings, at: At): Mistake |
       };
   }
   if (!isElsewhere(mode) && mode !== 'embedded') return undefined;
-  const modes = pool.engine === 'llamacpp' ? 'binary, source or container' : 'container';
+  const modes = pool.engine === 'llamacpp' ? 'binary, source, package or container' : 'container';
   const message = `only goes with provisioning.mode ${modes}, whose server is started here`;
   const isWritten = (settings: unknown, key: string): boolean =>
     isMap(settings) && settings[key] !== undefined;
@@ -133,6 +143,28 @@ function checkServer(pool: Provisioned, at: At): Mistake | undefined {
   }
   if (pool.engine === 'triton' && pool.ctx === undefined)
     return { keys: at('ctx'), message: 'is required for triton, which does not tell it (tokens)' };
+  return undefined;
+}
+
+function checkDownload({ provisioning }: LlamacppPool, at: At): Mistake | undefined {
+  const { path, url, checksum, install_dir } = provisioning.binary ?? {};
+  const keys = at('provisioning', 'binary', 'url');
+  if (url === undefined) {
+    const stray = checksum !== undefined ? 'checksum' : install_dir !== undefined ? 'install_dir' : undefined;
+    if (stray === undefined) return undefined;
+    return { keys: at('provisioning', 'binary', stray), message: 'only goes with binary.url' };
+  }
+  if (path !== undefined)
+    return { keys, message: 'does not go with binary.path, which is a program that is here already' };
+  const from = URL.parse(url);
+  if (from === null || (from.protocol === 'http:' && !isLoopback(from.hostname)))
+    return { keys, message: `must be an https URL, got ${showValue(url)}` };
+  if (hasUser(from)) return { keys, message: 'must be without a user and a password' };
+  if (checksum === undefined)
+    return {
+      keys: at('provisioning', 'binary', 'checksum'),
+      message: 'is required with binary.url (sha256: and 64 hex digits): what is downloaded is run',
+    };
   return undefined;
 }
 

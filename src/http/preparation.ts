@@ -75,11 +75,14 @@ const PENDING: PreparationProgress = { status: 'pending' };
 const RUNNING: PreparationProgress = { status: 'running' };
 
 const BUILDING: Record<EngineStep['phase'], string> = {
-  waiting: 'Another process builds the engine.',
+  waiting: 'Another process brings the engine here.',
   cloning: 'The engine’s source is fetched.',
   configuring: 'The build of the engine is configured.',
   building: 'The engine is built.',
   pulling: 'The engine’s image is pulled.',
+  downloading: 'The engine is downloaded.',
+  unpacking: 'The engine is unpacked.',
+  installing: 'The engine is installed.',
   prepared: 'The engine is here.',
 };
 

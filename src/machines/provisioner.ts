@@ -24,8 +24,17 @@ export interface ModelProgress {
 
 /** How far the provisioning of an engine is. */
 export interface EngineProgress {
-  /** `waiting` is for another process that builds the same engine; after `prepared` nothing more is told. */
-  phase: 'waiting' | 'cloning' | 'configuring' | 'building' | 'pulling' | 'prepared';
+  /** `waiting` is for another process that brings the same engine here; after `prepared` nothing more is told. */
+  phase:
+    | 'waiting'
+    | 'cloning'
+    | 'configuring'
+    | 'building'
+    | 'pulling'
+    | 'downloading'
+    | 'unpacking'
+    | 'installing'
+    | 'prepared';
   /** 0 to 1, where it can be told. */
   fraction?: number;
   /** What somebody should know of it, in words. */

@@ -40,6 +40,8 @@ export interface DownloadOptions {
   digest: string | undefined;
   open: OpenBody;
   retry: RetryPorts;
+  /** The key that says in which folder that is, for messages. */
+  place: string;
   /** Hears how much is there, after each write. */
   written(bytes: number): void;
 }
@@ -73,7 +75,7 @@ export async function download(options: DownloadOptions, signal: AbortSignal): P
   const { O_RDWR, O_CREAT, O_NOFOLLOW } = constants;
   const handle = await open(partOf(options.path), O_RDWR | O_CREAT | O_NOFOLLOW, 0o644).catch(
     (error: unknown) => {
-      throw diskFailure(error);
+      throw diskFailure(error, options.place);
     },
   );
   try {
@@ -245,7 +247,7 @@ class Part {
       const { bytesWritten } = await this.#handle
         .write(chunk, at, chunk.length - at, this.size)
         .catch((error: unknown) => {
-          throw diskFailure(error);
+          throw diskFailure(error, this.#options.place);
         });
       at += bytesWritten;
       this.size += bytesWritten;
@@ -296,15 +298,12 @@ export async function digestOf(
 }
 
 /** What a failure of the disk means, without its paths. */
-export function diskFailure(error: unknown): unknown {
+export function diskFailure(error: unknown, place: string): unknown {
   const { code } = error as NodeJS.ErrnoException;
   if (code === 'ENOSPC' || code === 'EDQUOT')
-    return unavailable('the disk of models.cache_dir is full; free some of it, or set models.cache_dir');
-  if (code === 'ELOOP')
-    return unobtainable('models.cache_dir has a link where a model file should go; remove it');
+    return unavailable(`the disk of ${place} is full; free some of it, or set ${place}`);
+  if (code === 'ELOOP') return unobtainable(`${place} has a link where a file should go; remove it`);
   if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS')
-    return unobtainable(
-      `models.cache_dir cannot be written (${code}); set models.cache_dir to a folder that can`,
-    );
+    return unobtainable(`${place} cannot be written (${code}); set ${place} to a folder that can`);
   return error;
 }

@@ -36,6 +36,9 @@ interface FetchedFile {
   verified: boolean;
 }
 
+/** What says where models go. */
+const PLACE = 'models.cache_dir';
+
 /** How often it is looked whether another process has finished. */
 const POLL_MS = 200;
 /** Files of one model that are fetched at the same time. */
@@ -67,7 +70,7 @@ export class FetchJob {
         lock.release();
       }
     } catch (error) {
-      throw diskFailure(error);
+      throw diskFailure(error, PLACE);
     }
   }
 
@@ -187,6 +190,7 @@ export class FetchJob {
           digest: file.digest ?? checksum,
           open: file.open,
           retry,
+          place: PLACE,
           written: (bytes) => this.#written(file, bytes),
         },
         signal,

@@ -40,9 +40,12 @@ export class Flights<T, Told> {
   ): Flight<T, Told> {
     const listeners: Flight<T, Told>['listeners'] = new Set();
     const stop = new AbortController();
-    const done = start(stop.signal, (what) => {
-      for (const listener of listeners) listener.told(what);
-    });
+    // In a turn of its own: what is told at once is for those who are about to listen.
+    const done = Promise.resolve().then(() =>
+      start(stop.signal, (what) => {
+        for (const listener of listeners) listener.told(what);
+      }),
+    );
     // Those who left do not hear how it ended.
     done.catch(() => undefined);
     const flight = { listeners, stop, done };

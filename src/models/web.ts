@@ -66,9 +66,7 @@ export class Web {
   check(url: URL): void {
     const { allowlist } = this.#options;
     if (allowlist.length === 0 || allowlist.some((entry) => allows(entry, url))) return;
-    throw forbidden(
-      `policy.allowlist does not have the host ${url.host}; add it there to fetch models from it`,
-    );
+    throw forbidden(`policy.allowlist does not have the host ${url.host}; add it there to fetch from it`);
   }
 
   /**

@@ -87,7 +87,12 @@ async function built(build: LlamaBuild, index: EngineIndex): Promise<PreparedEng
     : undefined;
 }
 
-async function waitForLock(path: string, signal: AbortSignal, tell: TellEngineProgress): Promise<FileLock> {
+/** Waits until no other process is at it. @throws the signal's reason */
+export async function waitForLock(
+  path: string,
+  signal: AbortSignal,
+  tell: TellEngineProgress,
+): Promise<FileLock> {
   for (let isFirst = true; ; isFirst = false) {
     signal.throwIfAborted();
     const lock = tryLock(path, 'alone');

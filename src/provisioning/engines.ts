@@ -7,8 +7,10 @@ import { forbidden, unobtainable } from '../models/failures.ts';
 import { Flights } from '../models/flights.ts';
 import { buildLlama, versionOf } from './build-llama.ts';
 import { llamaBundle } from './bundle.ts';
+import { downloadBinary, downloadedEngine, type DownloadRequest, downloadSteps } from './download-binary.ts';
 import { type EngineEntry, EngineIndex } from './engine-index.ts';
 import { type ImageRequest, ensureImage, imageName, imageSteps } from './image.ts';
+import { installPackage, type PackageRequest, packageSteps } from './install-package.ts';
 import { type BuildRequest, type LlamaBuild, buildSteps, decideBuild } from './llama-build.ts';
 import { CommandError } from './run-command.ts';
 import type { EngineProgress, PreparedEngine, Step, TellEngineProgress } from './step.ts';
@@ -17,7 +19,9 @@ import { Toolbox } from './toolbox.ts';
 /** Where a pool's engine comes from. */
 export type EngineRequest =
   | { mode: 'binary'; path?: string }
+  | ({ mode: 'download' } & DownloadRequest)
   | ({ mode: 'source' } & BuildRequest)
+  | ({ mode: 'package' } & PackageRequest)
   | ({ mode: 'container' } & ImageRequest);
 
 export interface EnginesOptions {
@@ -34,7 +38,7 @@ export interface EnginesOptions {
 
 const LLAMA_SERVER = 'llama-server';
 
-/** Every engine of this process that is not a part of it: found, built or pulled, once for all who need the same. */
+/** Every engine of this process that is not a part of it: found, downloaded, built, installed or pulled, once for all who need the same. */
 export class Engines {
   readonly #options: EnginesOptions;
   readonly #tools: Toolbox;
@@ -50,8 +54,12 @@ export class Engines {
     switch (request.mode) {
       case 'binary':
         return [{ kind: 'preflight-tools', human: `Look for ${request.path ?? `${LLAMA_SERVER} on PATH`}.` }];
+      case 'download':
+        return downloadSteps(request);
       case 'source':
         return buildSteps(this.#build(request));
+      case 'package':
+        return packageSteps(request);
       case 'container':
         return imageSteps(request, this.#tools);
     }
@@ -60,6 +68,8 @@ export class Engines {
   /** The program that is started once the engine is here. */
   programOf(request: Exclude<EngineRequest, { mode: 'container' }>): string {
     if (request.mode === 'source') return this.#build(request).program;
+    if (request.mode === 'download') return downloadedEngine(request).program;
+    if (request.mode === 'package') return this.#tools.find(LLAMA_SERVER) ?? LLAMA_SERVER;
     return this.#tools.find(request.path ?? LLAMA_SERVER) ?? request.path ?? LLAMA_SERVER;
   }
 
@@ -105,8 +115,10 @@ export class Engines {
     }
   }
 
-  /** The same by what was asked for. @returns whether there was something to forget: only a build is ours */
+  /** The same by what was asked for. @returns whether there was something to forget: only what we brought here is ours */
   async removeBuild(request: EngineRequest): Promise<boolean> {
+    if (request.mode === 'download')
+      return (await this.remove(request.cache_dir, downloadedEngine(request).id)) !== undefined;
     if (request.mode !== 'source') return false;
     const { cache_dir } = request.build;
     const { program } = this.#build(request);
@@ -118,14 +130,45 @@ export class Engines {
   }
 
   #keyOf(request: EngineRequest): string {
-    if (request.mode === 'source') return this.#build(request).folder;
-    return request.mode === 'binary' ? `binary ${request.path ?? ''}` : imageName(request);
+    switch (request.mode) {
+      case 'source':
+        return this.#build(request).folder;
+      case 'download':
+        return downloadedEngine(request).folder;
+      case 'binary':
+        return `binary ${request.path ?? ''}`;
+      case 'package':
+        return `package ${request.repo ?? ''}/${request.name} ${request.version ?? ''}`;
+      case 'container':
+        return imageName(request);
+    }
   }
 
   #prepare(request: EngineRequest, signal: AbortSignal, tell: TellEngineProgress): Promise<PreparedEngine> {
     switch (request.mode) {
       case 'binary':
         return this.#locate(request.path, signal);
+      case 'download': {
+        const { url, cache_dir, is_allowed } = request;
+        const index = new EngineIndex(cache_dir);
+        const { allowlist } = this.#options.policy;
+        const ports = { index, tools: this.#tools, clock: this.#options.clock, allowlist };
+        const permit = (): void => {
+          if (!is_allowed)
+            throw forbidden(
+              `provisioning.allow_binary_downloads is false, and ${url} is not here; set it to true to have it downloaded and run`,
+            );
+          this.#permit(url, 'engine');
+        };
+        return downloadBinary(request, { ...ports, permit }, signal, tell);
+      }
+      case 'package':
+        return installPackage(
+          request,
+          { tools: this.#tools, offline: this.#options.policy.offline },
+          signal,
+          tell,
+        );
       case 'source': {
         if (request.repo !== undefined) this.#permit(request.repo, 'source');
         const index = new EngineIndex(request.build.cache_dir);

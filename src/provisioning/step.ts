@@ -11,6 +11,9 @@ export interface Step {
     | 'cmake-configure'
     | 'cmake-build'
     | 'image-pull'
+    | 'binary-download'
+    | 'binary-unpack'
+    | 'package-install'
     | 'model-fetch'
     | 'run';
   /** What it does, in words. */
@@ -22,7 +25,7 @@ export interface Step {
 /** An engine that is here: what a process of it is started from. */
 export type PreparedEngine =
   | {
-      mode: 'binary' | 'source';
+      mode: 'binary' | 'source' | 'package';
       /** Its path. */
       program: string;
       /** What it says of itself. */

@@ -84,7 +84,8 @@ async function* eventsOf(response: Response, reading: Reading): AsyncGenerator<S
     const frames = text.split('\n\n');
     text = frames.pop() ?? '';
     for (const frame of frames) {
-      if (frame.startsWith(':')) continue;
+      // What has no id is of the moment: it is made for who listens, and not kept.
+      if (frame.startsWith(':') || frame.startsWith('event: narration\n')) continue;
       const match = /^id: (\d+)\nevent: (\w+)\ndata: (.*)$/.exec(frame);
       if (match) yield { id: Number(match[1]), type: match[2] ?? '', data: match[3] ?? '' };
       else reading.mishaps.push(`a frame that nobody can read: ${frame}`);

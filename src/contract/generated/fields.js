@@ -1228,8 +1228,8 @@ export const configFields = {
  },
  "pools[].provisioning.mode": {
   "type": "string",
-  "about": "embedded runs llama.cpp in a child process; binary starts a llama-server that is installed, source builds one and starts it, container starts one in a container; external uses one that somebody else runs, and announced waits for engines that register or leave a file",
-  "expects": "embedded, binary, source, container, external or announced for llamacpp, external, announced or container for vllm, tgi and triton, external or announced for openai"
+  "about": "embedded runs llama.cpp in a child process; binary starts a llama-server that is installed or downloaded, source builds one, package has the system's package manager install one, container starts one in a container; external uses one that somebody else runs, and announced waits for engines that register or leave a file",
+  "expects": "embedded, binary, source, package, container, external or announced for llamacpp, external, announced or container for vllm, tgi and triton, external or announced for openai"
  },
  "pools[].provisioning.external": {
   "type": "object",
@@ -1266,6 +1266,51 @@ export const configFields = {
   "type": "string",
   "about": "path of a llama-server, relative to the configuration file; the one on PATH when left out",
   "expects": "the path of a program"
+ },
+ "pools[].provisioning.binary.url": {
+  "type": "string",
+  "about": "address of a llama-server that is downloaded instead: the program, or an archive with it (.tar, .tar.gz, .tgz, .tar.xz, .tar.bz2, .zip)",
+  "expects": "the https address of a file"
+ },
+ "pools[].provisioning.binary.checksum": {
+  "type": "string",
+  "about": "what the downloaded file must have; another one is not run",
+  "expects": "sha256: and 64 hex digits in lower case"
+ },
+ "pools[].provisioning.binary.install_dir": {
+  "type": "string",
+  "about": "folder of what is downloaded; engines.cache_dir when left out",
+  "expects": "the path of a folder"
+ },
+ "pools[].provisioning.package": {
+  "type": "object",
+  "about": "what is installed for mode package, where no llama-server is on PATH",
+  "expects": "an object"
+ },
+ "pools[].provisioning.package.name": {
+  "type": "string",
+  "about": "name of the package",
+  "expects": "the name of a package"
+ },
+ "pools[].provisioning.package.version": {
+  "type": "string",
+  "about": "its version; what the package manager has when left out",
+  "expects": "the version of a package"
+ },
+ "pools[].provisioning.package.repo": {
+  "type": "string",
+  "about": "repository it is taken from; the package manager's choice when left out",
+  "expects": "the name of a repository of packages"
+ },
+ "pools[].provisioning.allow_binary_downloads": {
+  "type": "boolean",
+  "about": "whether binary.url is downloaded, to be run",
+  "expects": "true or false"
+ },
+ "pools[].provisioning.allow_package_installs": {
+  "type": "boolean",
+  "about": "whether package.name is installed, which changes this machine for everybody",
+  "expects": "true or false"
  },
  "pools[].provisioning.source": {
   "type": "object",

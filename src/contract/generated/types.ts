@@ -1684,9 +1684,9 @@ export interface Timeouts {
  */
 export interface Provisioning {
   /**
-   * embedded runs llama.cpp in a child process; binary starts a llama-server that is installed, source builds one and starts it, container starts one in a container; external uses one that somebody else runs, and announced waits for engines that register or leave a file.
+   * embedded runs llama.cpp in a child process; binary starts a llama-server that is installed or downloaded, source builds one, package has the system's package manager install one, container starts one in a container; external uses one that somebody else runs, and announced waits for engines that register or leave a file.
    */
-  mode: 'embedded' | 'binary' | 'source' | 'container' | 'external' | 'announced';
+  mode: 'embedded' | 'binary' | 'source' | 'package' | 'container' | 'external' | 'announced';
   /**
    * The server for mode external.
    */
@@ -1714,7 +1714,44 @@ export interface Provisioning {
      * Path of a llama-server, relative to the configuration file; the one on PATH when left out.
      */
     path?: string;
+    /**
+     * Address of a llama-server that is downloaded instead: the program, or an archive with it (.tar, .tar.gz, .tgz, .tar.xz, .tar.bz2, .zip). Needs allow_binary_downloads.
+     */
+    url?: string;
+    /**
+     * What the downloaded file must have; another one is not run. Required with url.
+     */
+    checksum?: string;
+    /**
+     * Folder of what is downloaded; engines.cache_dir when left out.
+     */
+    install_dir: string;
   };
+  /**
+   * What is installed for mode package, where no llama-server is on PATH.
+   */
+  package?: {
+    /**
+     * Name of the package.
+     */
+    name: string;
+    /**
+     * Its version; what the package manager has when left out.
+     */
+    version?: string;
+    /**
+     * Repository it is taken from; the package manager's choice when left out.
+     */
+    repo?: string;
+  };
+  /**
+   * Whether binary.url is downloaded, to be run.
+   */
+  allow_binary_downloads: boolean;
+  /**
+   * Whether package.name is installed, which changes this machine for everybody.
+   */
+  allow_package_installs: boolean;
   source?: EngineSource;
   container?: EngineContainer;
   ports: EnginePorts;
@@ -2439,9 +2476,9 @@ export interface TimeoutsInput {
  */
 export interface ProvisioningInput {
   /**
-   * embedded runs llama.cpp in a child process; binary starts a llama-server that is installed, source builds one and starts it, container starts one in a container; external uses one that somebody else runs, and announced waits for engines that register or leave a file.
+   * embedded runs llama.cpp in a child process; binary starts a llama-server that is installed or downloaded, source builds one, package has the system's package manager install one, container starts one in a container; external uses one that somebody else runs, and announced waits for engines that register or leave a file.
    */
-  mode?: 'embedded' | 'binary' | 'source' | 'container' | 'external' | 'announced';
+  mode?: 'embedded' | 'binary' | 'source' | 'package' | 'container' | 'external' | 'announced';
   /**
    * The server for mode external.
    */
@@ -2469,7 +2506,44 @@ export interface ProvisioningInput {
      * Path of a llama-server, relative to the configuration file; the one on PATH when left out.
      */
     path?: string;
+    /**
+     * Address of a llama-server that is downloaded instead: the program, or an archive with it (.tar, .tar.gz, .tgz, .tar.xz, .tar.bz2, .zip). Needs allow_binary_downloads.
+     */
+    url?: string;
+    /**
+     * What the downloaded file must have; another one is not run. Required with url.
+     */
+    checksum?: string;
+    /**
+     * Folder of what is downloaded; engines.cache_dir when left out.
+     */
+    install_dir?: string;
   };
+  /**
+   * What is installed for mode package, where no llama-server is on PATH.
+   */
+  package?: {
+    /**
+     * Name of the package.
+     */
+    name: string;
+    /**
+     * Its version; what the package manager has when left out.
+     */
+    version?: string;
+    /**
+     * Repository it is taken from; the package manager's choice when left out.
+     */
+    repo?: string;
+  };
+  /**
+   * Whether binary.url is downloaded, to be run.
+   */
+  allow_binary_downloads?: boolean;
+  /**
+   * Whether package.name is installed, which changes this machine for everybody.
+   */
+  allow_package_installs?: boolean;
   source?: EngineSourceInput;
   container?: EngineContainerInput;
   ports?: EnginePorts;

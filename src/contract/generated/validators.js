@@ -2485,7 +2485,7 @@ return errors === 0;
 validate29.evaluated = {"props":{"kind":true,"content":true,"tags":true,"parent":true,"metadata":true},"dynamicProps":false,"dynamicItems":false};
 
 export const validateConfig = validate30;
-const schema55 = {"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","additionalProperties":false,"properties":{"server":{"type":"object","default":{},"additionalProperties":false,"properties":{"bind_addr":{"type":"string","default":"127.0.0.1:8080"},"prefer_h2":{"type":"boolean","default":false},"body_limit_bytes":{"type":"integer","minimum":1024,"default":10485760},"shutdown_ms":{"type":"integer","minimum":0,"default":10000}}},"auth":{"type":"object","default":{},"additionalProperties":false,"properties":{"token":{"$ref":"#/$defs/AccessToken"},"token_file":{"type":"string","pattern":"\\S"},"optional":{"type":"boolean","default":false},"trust_proxy":{"type":"boolean","default":false},"worker_token":{"$ref":"#/$defs/AccessToken"}}},"sse":{"type":"object","default":{},"additionalProperties":false,"properties":{"heartbeat_ms":{"type":"integer","minimum":0,"default":15000},"metrics_period_ms":{"type":"integer","minimum":10,"default":1000},"cancel_on_disconnect":{"type":"boolean","default":true},"disconnect_grace_ms":{"type":"integer","minimum":0,"default":10000},"narration_enabled":{"type":"boolean","default":true},"narration_period_ms":{"type":"integer","minimum":0,"default":0},"microbatch":{"type":"boolean","default":false},"microbatch_window_ms":{"type":"integer","minimum":1,"default":10,"maximum":1000}}},"admission":{"type":"object","default":{},"additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1,"default":256},"policy":{"$ref":"#/$defs/FullPolicy","default":"reject"},"idempotency_ttl_ms":{"type":"integer","minimum":0,"default":600000}}},"session":{"type":"object","default":{},"additionalProperties":false,"properties":{"ttl_ms":{"type":"integer","minimum":1,"default":600000},"max_turns":{"type":"integer","minimum":1},"budgets":{"type":"object","default":{},"additionalProperties":false,"properties":{"tokens":{"type":"integer","minimum":0},"time_ms":{"type":"integer","minimum":0},"cost":{"type":"number","minimum":0}}}}},"budget":{"type":"object","default":{},"additionalProperties":false,"properties":{"cost_per_output_token":{"type":"number","minimum":0,"default":0.000002}}},"placement":{"type":"object","default":{},"additionalProperties":false,"properties":{"allow_pin":{"type":"boolean","default":true}}},"retry":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_attempts":{"type":"integer","minimum":1,"default":3,"maximum":100},"continuations":{"type":"integer","minimum":0,"default":2,"maximum":100}}},"store":{"type":"object","default":{},"additionalProperties":false,"properties":{"kind":{"type":"string","enum":["sqlite","memory"]}}},"retention":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_tasks":{"type":"integer","minimum":0,"default":10000},"max_age_s":{"type":"integer","minimum":0,"default":86400}}},"artifacts":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_bytes":{"type":"integer","minimum":1,"default":268435456},"retention_days":{"type":"number","minimum":0,"default":30},"transcripts":{"type":"boolean","default":true}}},"runtime":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S","default":".runtime"}}},"handoff":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S"},"poll_ms":{"type":"integer","minimum":10,"maximum":2147483647,"default":1000}}},"models":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/models"},"max_bytes":{"type":"integer","minimum":1}}},"catalog":{"type":"object","default":{},"additionalProperties":false,"properties":{"root":{"type":"string","pattern":"\\S"},"trust_policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"mode":{"type":"string","enum":["strict","permissive"],"default":"permissive"},"allowed_registries":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}},"require_signature":{"type":"boolean","default":false},"require_sbom":{"type":"boolean","default":false},"ca_roots":{"type":"array","default":[],"items":{"type":"string","pattern":"^-----BEGIN CERTIFICATE-----"}}}}}},"policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"offline":{"type":"boolean","default":false},"auto_fetch":{"type":"boolean","default":true},"allowlist":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}}}},"log":{"type":"object","default":{},"additionalProperties":false,"properties":{"level":{"type":"string","enum":["fatal","error","warn","info","debug","trace","silent"],"default":"info"},"format":{"type":"string","enum":["json","pretty","auto"],"default":"auto"}}},"supervision":{"type":"object","default":{},"additionalProperties":false,"properties":{"initial_ms":{"type":"integer","minimum":1,"default":1000},"max_ms":{"type":"integer","minimum":1,"default":60000},"factor":{"type":"number","minimum":1,"default":2},"jitter":{"type":"number","minimum":0,"maximum":1,"default":0.1},"max_restarts":{"type":"integer","minimum":1,"default":10},"stable_s":{"type":"integer","minimum":1,"default":300},"probe_interval_ms":{"type":"integer","minimum":10,"default":5000},"probe_fail":{"type":"integer","minimum":1,"default":3},"load_timeout_ms":{"type":"integer","minimum":1,"default":120000},"window_s":{"type":"integer","minimum":1,"default":60},"breaker_threshold":{"type":"integer","minimum":1,"default":5},"breaker_open_s":{"type":"integer","minimum":1,"default":300},"trial_stable_s":{"type":"integer","minimum":1,"default":60}}},"pools":{"type":"array","minItems":1,"default":[{"id":"storyteller","engine":"llamacpp","model":"storyteller"}],"items":{"$ref":"#/$defs/PoolConfig"}},"memory":{"type":"object","additionalProperties":false,"default":{},"properties":{"host_bytes":{"type":"integer","minimum":1},"devices":{"type":"array","default":[],"maxItems":64,"items":{"type":"object","additionalProperties":false,"required":["id","bytes"],"properties":{"id":{"type":"integer","minimum":0,"maximum":1023},"bytes":{"type":"integer","minimum":1}}}},"min_residency_ms":{"type":"integer","minimum":0,"default":5000},"max_overtaken_ms":{"type":"integer","minimum":0,"default":180000},"max_parallel_loads":{"type":"integer","minimum":1,"maximum":64,"default":1}}},"engines":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/taskchart/engines"}}}},"$defs":{"FullPolicy":{"type":"string","enum":["reject","drop-lru","shed-low-priority"]},"PoolId":{"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"},"Slots":{"type":"integer","minimum":1,"maximum":1024},"Ctx":{"type":"integer","minimum":1,"maximum":2147483647},"MaxTokensOut":{"type":"integer","minimum":1,"maximum":2147483647},"Preload":{"type":"boolean"},"PoolQueue":{"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}},"PoolConfig":{"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]},"LlamacppPool":{"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"tensor_split":{"type":"array","maxItems":64,"default":[],"items":{"type":"number","minimum":0,"maximum":1000000}},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}},"RemotePool":{"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}},"SyntheticPool":{"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}},"Provisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","binary","source","container","external","announced"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}},"binary":{"type":"object","additionalProperties":false,"properties":{"path":{"type":"string","pattern":"\\S"}}},"source":{"$ref":"#/$defs/EngineSource"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]}}},"RemoteProvisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["external","container","announced"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}}}},"ExternalServer":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"AccessToken":{"type":"string","pattern":"^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$"},"ApiKey":{"type":"string","pattern":"^[\\x21-\\x7e]+$"},"SyntheticConfig":{"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}},"PriorityRules":{"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}},"PoolAdmission":{"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}},"Timeouts":{"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}},"Replicas":{"type":"integer","minimum":1,"maximum":64},"Devices":{"type":"array","maxItems":64,"uniqueItems":true,"items":{"type":"integer","minimum":0,"maximum":1023}},"MemoryBytes":{"type":"integer","minimum":0},"Pinned":{"type":"boolean"},"IdleTtl":{"type":"integer","minimum":1},"EnginePorts":{"type":"array","maxItems":100,"items":{"type":"integer","minimum":1,"maximum":65535}},"EngineEnv":{"type":"object","propertyNames":{"pattern":"^[A-Za-z_][A-Za-z0-9_]*$"},"additionalProperties":{"type":"string"}},"EngineFlags":{"type":"array","maxItems":200,"items":{"type":"string","pattern":"^[^\\u0000]+$"}},"EngineContainer":{"type":"object","additionalProperties":false,"required":["image"],"properties":{"image":{"type":"string","pattern":"^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"},"tag":{"type":"string","pattern":"^[\\w][\\w.-]{0,127}$"},"digest":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"}}},"EngineSource":{"type":"object","additionalProperties":false,"properties":{"repo":{"type":"string","pattern":"^(https?://|file:///|/)\\S+$"},"ref":{"type":"string","pattern":"^[\\w][\\w./-]{0,254}$"},"submodules":{"type":"boolean","default":false},"build":{"$ref":"#/$defs/EngineBuild","default":{}}}},"EngineBuild":{"type":"object","additionalProperties":false,"properties":{"cmake_flags":{"type":"array","default":[],"maxItems":200,"items":{"type":"string","pattern":"^-D[A-Za-z_][A-Za-z0-9_]*(:[A-Z]+)?=.*$"}},"generator":{"type":"string","pattern":"\\S"},"cache_dir":{"type":"string","pattern":"\\S"}}}}};
+const schema55 = {"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","additionalProperties":false,"properties":{"server":{"type":"object","default":{},"additionalProperties":false,"properties":{"bind_addr":{"type":"string","default":"127.0.0.1:8080"},"prefer_h2":{"type":"boolean","default":false},"body_limit_bytes":{"type":"integer","minimum":1024,"default":10485760},"shutdown_ms":{"type":"integer","minimum":0,"default":10000}}},"auth":{"type":"object","default":{},"additionalProperties":false,"properties":{"token":{"$ref":"#/$defs/AccessToken"},"token_file":{"type":"string","pattern":"\\S"},"optional":{"type":"boolean","default":false},"trust_proxy":{"type":"boolean","default":false},"worker_token":{"$ref":"#/$defs/AccessToken"}}},"sse":{"type":"object","default":{},"additionalProperties":false,"properties":{"heartbeat_ms":{"type":"integer","minimum":0,"default":15000},"metrics_period_ms":{"type":"integer","minimum":10,"default":1000},"cancel_on_disconnect":{"type":"boolean","default":true},"disconnect_grace_ms":{"type":"integer","minimum":0,"default":10000},"narration_enabled":{"type":"boolean","default":true},"narration_period_ms":{"type":"integer","minimum":0,"default":0},"microbatch":{"type":"boolean","default":false},"microbatch_window_ms":{"type":"integer","minimum":1,"default":10,"maximum":1000}}},"admission":{"type":"object","default":{},"additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1,"default":256},"policy":{"$ref":"#/$defs/FullPolicy","default":"reject"},"idempotency_ttl_ms":{"type":"integer","minimum":0,"default":600000}}},"session":{"type":"object","default":{},"additionalProperties":false,"properties":{"ttl_ms":{"type":"integer","minimum":1,"default":600000},"max_turns":{"type":"integer","minimum":1},"budgets":{"type":"object","default":{},"additionalProperties":false,"properties":{"tokens":{"type":"integer","minimum":0},"time_ms":{"type":"integer","minimum":0},"cost":{"type":"number","minimum":0}}}}},"budget":{"type":"object","default":{},"additionalProperties":false,"properties":{"cost_per_output_token":{"type":"number","minimum":0,"default":0.000002}}},"placement":{"type":"object","default":{},"additionalProperties":false,"properties":{"allow_pin":{"type":"boolean","default":true}}},"retry":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_attempts":{"type":"integer","minimum":1,"default":3,"maximum":100},"continuations":{"type":"integer","minimum":0,"default":2,"maximum":100}}},"store":{"type":"object","default":{},"additionalProperties":false,"properties":{"kind":{"type":"string","enum":["sqlite","memory"]}}},"retention":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_tasks":{"type":"integer","minimum":0,"default":10000},"max_age_s":{"type":"integer","minimum":0,"default":86400}}},"artifacts":{"type":"object","default":{},"additionalProperties":false,"properties":{"max_bytes":{"type":"integer","minimum":1,"default":268435456},"retention_days":{"type":"number","minimum":0,"default":30},"transcripts":{"type":"boolean","default":true}}},"runtime":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S","default":".runtime"}}},"handoff":{"type":"object","default":{},"additionalProperties":false,"properties":{"dir":{"type":"string","pattern":"\\S"},"poll_ms":{"type":"integer","minimum":10,"maximum":2147483647,"default":1000}}},"models":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/models"},"max_bytes":{"type":"integer","minimum":1}}},"catalog":{"type":"object","default":{},"additionalProperties":false,"properties":{"root":{"type":"string","pattern":"\\S"},"trust_policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"mode":{"type":"string","enum":["strict","permissive"],"default":"permissive"},"allowed_registries":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}},"require_signature":{"type":"boolean","default":false},"require_sbom":{"type":"boolean","default":false},"ca_roots":{"type":"array","default":[],"items":{"type":"string","pattern":"^-----BEGIN CERTIFICATE-----"}}}}}},"policy":{"type":"object","default":{},"additionalProperties":false,"properties":{"offline":{"type":"boolean","default":false},"auto_fetch":{"type":"boolean","default":true},"allowlist":{"type":"array","default":[],"items":{"type":"string","pattern":"^[A-Za-z0-9.-]+(:\\d+)?$"}}}},"log":{"type":"object","default":{},"additionalProperties":false,"properties":{"level":{"type":"string","enum":["fatal","error","warn","info","debug","trace","silent"],"default":"info"},"format":{"type":"string","enum":["json","pretty","auto"],"default":"auto"}}},"supervision":{"type":"object","default":{},"additionalProperties":false,"properties":{"initial_ms":{"type":"integer","minimum":1,"default":1000},"max_ms":{"type":"integer","minimum":1,"default":60000},"factor":{"type":"number","minimum":1,"default":2},"jitter":{"type":"number","minimum":0,"maximum":1,"default":0.1},"max_restarts":{"type":"integer","minimum":1,"default":10},"stable_s":{"type":"integer","minimum":1,"default":300},"probe_interval_ms":{"type":"integer","minimum":10,"default":5000},"probe_fail":{"type":"integer","minimum":1,"default":3},"load_timeout_ms":{"type":"integer","minimum":1,"default":120000},"window_s":{"type":"integer","minimum":1,"default":60},"breaker_threshold":{"type":"integer","minimum":1,"default":5},"breaker_open_s":{"type":"integer","minimum":1,"default":300},"trial_stable_s":{"type":"integer","minimum":1,"default":60}}},"pools":{"type":"array","minItems":1,"default":[{"id":"storyteller","engine":"llamacpp","model":"storyteller"}],"items":{"$ref":"#/$defs/PoolConfig"}},"memory":{"type":"object","additionalProperties":false,"default":{},"properties":{"host_bytes":{"type":"integer","minimum":1},"devices":{"type":"array","default":[],"maxItems":64,"items":{"type":"object","additionalProperties":false,"required":["id","bytes"],"properties":{"id":{"type":"integer","minimum":0,"maximum":1023},"bytes":{"type":"integer","minimum":1}}}},"min_residency_ms":{"type":"integer","minimum":0,"default":5000},"max_overtaken_ms":{"type":"integer","minimum":0,"default":180000},"max_parallel_loads":{"type":"integer","minimum":1,"maximum":64,"default":1}}},"engines":{"type":"object","default":{},"additionalProperties":false,"properties":{"cache_dir":{"type":"string","pattern":"\\S","default":"~/.cache/taskchart/engines"}}}},"$defs":{"FullPolicy":{"type":"string","enum":["reject","drop-lru","shed-low-priority"]},"PoolId":{"type":"string","pattern":"^[A-Za-z0-9._-]{1,64}$"},"Slots":{"type":"integer","minimum":1,"maximum":1024},"Ctx":{"type":"integer","minimum":1,"maximum":2147483647},"MaxTokensOut":{"type":"integer","minimum":1,"maximum":2147483647},"Preload":{"type":"boolean"},"PoolQueue":{"type":"object","additionalProperties":false,"properties":{"capacity":{"type":"integer","minimum":1},"full_policy":{"$ref":"#/$defs/FullPolicy"}}},"PoolConfig":{"type":"object","required":["engine"],"discriminator":{"propertyName":"engine"},"oneOf":[{"$ref":"#/$defs/LlamacppPool"},{"$ref":"#/$defs/RemotePool"},{"$ref":"#/$defs/SyntheticPool"}]},"LlamacppPool":{"type":"object","additionalProperties":false,"required":["id","engine","model"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"llamacpp"},"model":{"type":"string","pattern":"\\S"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"tensor_split":{"type":"array","maxItems":64,"default":[],"items":{"type":"number","minimum":0,"maximum":1000000}},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"threads":{"type":"integer","minimum":1,"maximum":1024,"default":1},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/Provisioning","default":{}}}},"RemotePool":{"type":"object","additionalProperties":false,"required":["id","engine","model","provisioning"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","enum":["vllm","tgi","triton","openai"]},"model":{"type":"string","pattern":"\\S"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":8},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"provisioning":{"$ref":"#/$defs/RemoteProvisioning"}}},"SyntheticPool":{"type":"object","additionalProperties":false,"required":["id","engine"],"properties":{"id":{"$ref":"#/$defs/PoolId"},"engine":{"type":"string","const":"synthetic"},"model":{"type":"string","pattern":"\\S","default":"synthetic"},"ctx":{"$ref":"#/$defs/Ctx"},"slots":{"$ref":"#/$defs/Slots","default":1},"replicas":{"$ref":"#/$defs/Replicas","default":1},"devices":{"$ref":"#/$defs/Devices","default":[]},"memory_bytes":{"$ref":"#/$defs/MemoryBytes"},"pinned":{"$ref":"#/$defs/Pinned","default":false},"idle_ttl_ms":{"$ref":"#/$defs/IdleTtl"},"preload":{"$ref":"#/$defs/Preload","default":true},"max_tokens_out":{"$ref":"#/$defs/MaxTokensOut"},"queue":{"$ref":"#/$defs/PoolQueue","default":{}},"admission":{"$ref":"#/$defs/PoolAdmission","default":{}},"timeouts":{"$ref":"#/$defs/Timeouts","default":{}},"sampler_profile_version":{"type":"string","pattern":"\\S","default":"v1"},"synthetic":{"$ref":"#/$defs/SyntheticConfig","default":{}}}},"Provisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","binary","source","package","container","external","announced"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}},"binary":{"type":"object","additionalProperties":false,"properties":{"path":{"type":"string","pattern":"\\S"},"url":{"type":"string","pattern":"^https?://[^\\s/]+/\\S*[^\\s/]$"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"install_dir":{"type":"string","pattern":"\\S"}}},"package":{"type":"object","additionalProperties":false,"required":["name"],"properties":{"name":{"type":"string","pattern":"^[A-Za-z0-9@_+][A-Za-z0-9@._+-]*$"},"version":{"type":"string","pattern":"^[A-Za-z0-9][A-Za-z0-9._+:~-]*$"},"repo":{"type":"string","pattern":"^[A-Za-z0-9@_+][A-Za-z0-9@._+-]*$"}}},"allow_binary_downloads":{"type":"boolean","default":false},"allow_package_installs":{"type":"boolean","default":false},"source":{"$ref":"#/$defs/EngineSource"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]}}},"RemoteProvisioning":{"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["external","container","announced"],"default":"external"},"external":{"$ref":"#/$defs/ExternalServer"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}}}},"ExternalServer":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"model":{"type":"string","pattern":"\\S"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"AccessToken":{"type":"string","pattern":"^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$"},"ApiKey":{"type":"string","pattern":"^[\\x21-\\x7e]+$"},"SyntheticConfig":{"type":"object","additionalProperties":false,"properties":{"load_ms":{"type":"integer","minimum":0,"default":0},"first_token_ms":{"type":"integer","minimum":0,"default":0},"tokens_per_second":{"type":"number","minimum":0,"default":0},"memory_bytes":{"type":"integer","minimum":0,"default":0},"fail":{"default":"never","oneOf":[{"type":"string","enum":["never","load"]},{"type":"object","additionalProperties":false,"required":["at_token"],"properties":{"at_token":{"type":"integer","minimum":1}}}]}}},"PriorityRules":{"type":"object","required":["name"],"additionalProperties":false,"properties":{"name":{"type":"string","enum":["interactive","batch"]},"queue_capacity":{"type":"integer","minimum":1},"rate_limit_rps":{"type":"number","exclusiveMinimum":0},"weight":{"type":"integer","minimum":1,"maximum":1000}}},"PoolAdmission":{"type":"object","additionalProperties":false,"properties":{"priorities":{"type":"array","maxItems":2,"default":[],"items":{"$ref":"#/$defs/PriorityRules"}}}},"Timeouts":{"type":"object","additionalProperties":false,"properties":{"first_token_ms":{"type":"integer","minimum":1,"default":120000},"idle_ms":{"type":"integer","minimum":1,"default":30000},"wall_ms":{"type":"integer","minimum":1}}},"Replicas":{"type":"integer","minimum":1,"maximum":64},"Devices":{"type":"array","maxItems":64,"uniqueItems":true,"items":{"type":"integer","minimum":0,"maximum":1023}},"MemoryBytes":{"type":"integer","minimum":0},"Pinned":{"type":"boolean"},"IdleTtl":{"type":"integer","minimum":1},"EnginePorts":{"type":"array","maxItems":100,"items":{"type":"integer","minimum":1,"maximum":65535}},"EngineEnv":{"type":"object","propertyNames":{"pattern":"^[A-Za-z_][A-Za-z0-9_]*$"},"additionalProperties":{"type":"string"}},"EngineFlags":{"type":"array","maxItems":200,"items":{"type":"string","pattern":"^[^\\u0000]+$"}},"EngineContainer":{"type":"object","additionalProperties":false,"required":["image"],"properties":{"image":{"type":"string","pattern":"^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"},"tag":{"type":"string","pattern":"^[\\w][\\w.-]{0,127}$"},"digest":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"}}},"EngineSource":{"type":"object","additionalProperties":false,"properties":{"repo":{"type":"string","pattern":"^(https?://|file:///|/)\\S+$"},"ref":{"type":"string","pattern":"^[\\w][\\w./-]{0,254}$"},"submodules":{"type":"boolean","default":false},"build":{"$ref":"#/$defs/EngineBuild","default":{}}}},"EngineBuild":{"type":"object","additionalProperties":false,"properties":{"cmake_flags":{"type":"array","default":[],"maxItems":200,"items":{"type":"string","pattern":"^-D[A-Za-z_][A-Za-z0-9_]*(:[A-Z]+)?=.*$"}},"generator":{"type":"string","pattern":"\\S"},"cache_dir":{"type":"string","pattern":"\\S"}}}}};
 const schema56 = {"type":"string","pattern":"^(\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}|[\\x21-\\x7e]{16,4096})$"};
 const schema58 = {"type":"string","enum":["reject","drop-lru","shed-low-priority"]};
 const func1 = Object.prototype.hasOwnProperty;
@@ -2758,7 +2758,7 @@ return errors === 0;
 }
 validate35.evaluated = {"props":true,"dynamicProps":false,"dynamicItems":false};
 
-const schema76 = {"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","binary","source","container","external","announced"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}},"binary":{"type":"object","additionalProperties":false,"properties":{"path":{"type":"string","pattern":"\\S"}}},"source":{"$ref":"#/$defs/EngineSource"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]}}};
+const schema76 = {"type":"object","additionalProperties":false,"properties":{"mode":{"type":"string","enum":["embedded","binary","source","package","container","external","announced"],"default":"embedded"},"external":{"type":"object","additionalProperties":false,"required":["url"],"properties":{"url":{"type":"string","pattern":"^https?://[^\\s/]+"},"api_key":{"$ref":"#/$defs/ApiKey"}}},"model":{"type":"object","additionalProperties":false,"required":["ref"],"properties":{"ref":{"type":"string","pattern":"\\S"}}},"binary":{"type":"object","additionalProperties":false,"properties":{"path":{"type":"string","pattern":"\\S"},"url":{"type":"string","pattern":"^https?://[^\\s/]+/\\S*[^\\s/]$"},"checksum":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"},"install_dir":{"type":"string","pattern":"\\S"}}},"package":{"type":"object","additionalProperties":false,"required":["name"],"properties":{"name":{"type":"string","pattern":"^[A-Za-z0-9@_+][A-Za-z0-9@._+-]*$"},"version":{"type":"string","pattern":"^[A-Za-z0-9][A-Za-z0-9._+:~-]*$"},"repo":{"type":"string","pattern":"^[A-Za-z0-9@_+][A-Za-z0-9@._+-]*$"}}},"allow_binary_downloads":{"type":"boolean","default":false},"allow_package_installs":{"type":"boolean","default":false},"source":{"$ref":"#/$defs/EngineSource"},"container":{"$ref":"#/$defs/EngineContainer"},"ports":{"$ref":"#/$defs/EnginePorts","default":[8080]},"env":{"$ref":"#/$defs/EngineEnv","default":{}},"flags":{"$ref":"#/$defs/EngineFlags","default":[]}}};
 const schema77 = {"type":"string","pattern":"^[\\x21-\\x7e]+$"};
 const schema80 = {"type":"object","additionalProperties":false,"required":["image"],"properties":{"image":{"type":"string","pattern":"^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"},"tag":{"type":"string","pattern":"^[\\w][\\w.-]{0,127}$"},"digest":{"type":"string","pattern":"^sha256:[0-9a-f]{64}$"}}};
 const schema81 = {"type":"array","maxItems":100,"items":{"type":"integer","minimum":1,"maximum":65535}};
@@ -2766,15 +2766,18 @@ const schema82 = {"type":"object","propertyNames":{"pattern":"^[A-Za-z_][A-Za-z0
 const schema83 = {"type":"array","maxItems":200,"items":{"type":"string","pattern":"^[^\\u0000]+$"}};
 const pattern32 = new RegExp("^https?://[^\\s/]+", "u");
 const pattern33 = new RegExp("^[\\x21-\\x7e]+$", "u");
-const pattern41 = new RegExp("^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$", "u");
-const pattern42 = new RegExp("^[\\w][\\w.-]{0,127}$", "u");
-const pattern44 = new RegExp("^[A-Za-z_][A-Za-z0-9_]*$", "u");
-const pattern45 = new RegExp("^[^\\u0000]+$", "u");
+const pattern36 = new RegExp("^https?://[^\\s/]+/\\S*[^\\s/]$", "u");
+const pattern39 = new RegExp("^[A-Za-z0-9@_+][A-Za-z0-9@._+-]*$", "u");
+const pattern40 = new RegExp("^[A-Za-z0-9][A-Za-z0-9._+:~-]*$", "u");
+const pattern47 = new RegExp("^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$", "u");
+const pattern48 = new RegExp("^[\\w][\\w.-]{0,127}$", "u");
+const pattern50 = new RegExp("^[A-Za-z_][A-Za-z0-9_]*$", "u");
+const pattern51 = new RegExp("^[^\\u0000]+$", "u");
 const schema78 = {"type":"object","additionalProperties":false,"properties":{"repo":{"type":"string","pattern":"^(https?://|file:///|/)\\S+$"},"ref":{"type":"string","pattern":"^[\\w][\\w./-]{0,254}$"},"submodules":{"type":"boolean","default":false},"build":{"$ref":"#/$defs/EngineBuild","default":{}}}};
 const schema79 = {"type":"object","additionalProperties":false,"properties":{"cmake_flags":{"type":"array","default":[],"maxItems":200,"items":{"type":"string","pattern":"^-D[A-Za-z_][A-Za-z0-9_]*(:[A-Z]+)?=.*$"}},"generator":{"type":"string","pattern":"\\S"},"cache_dir":{"type":"string","pattern":"\\S"}}};
-const pattern36 = new RegExp("^(https?://|file:///|/)\\S+$", "u");
-const pattern37 = new RegExp("^[\\w][\\w./-]{0,254}$", "u");
-const pattern38 = new RegExp("^-D[A-Za-z_][A-Za-z0-9_]*(:[A-Z]+)?=.*$", "u");
+const pattern42 = new RegExp("^(https?://|file:///|/)\\S+$", "u");
+const pattern43 = new RegExp("^[\\w][\\w./-]{0,254}$", "u");
+const pattern44 = new RegExp("^-D[A-Za-z_][A-Za-z0-9_]*(:[A-Z]+)?=.*$", "u");
 
 function validate38(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){
 let vErrors = null;
@@ -2808,7 +2811,7 @@ let data0 = data.repo;
 const _errs2 = errors;
 if(errors === _errs2){
 if(typeof data0 === "string"){
-if(!pattern36.test(data0)){
+if(!pattern42.test(data0)){
 validate38.errors = [{instancePath:instancePath+"/repo",schemaPath:"#/properties/repo/pattern",keyword:"pattern",params:{pattern: "^(https?://|file:///|/)\\S+$"}}];
 return false;
 }
@@ -2829,7 +2832,7 @@ let data1 = data.ref;
 const _errs4 = errors;
 if(errors === _errs4){
 if(typeof data1 === "string"){
-if(!pattern37.test(data1)){
+if(!pattern43.test(data1)){
 validate38.errors = [{instancePath:instancePath+"/ref",schemaPath:"#/properties/ref/pattern",keyword:"pattern",params:{pattern: "^[\\w][\\w./-]{0,254}$"}}];
 return false;
 }
@@ -2885,7 +2888,7 @@ let data5 = data4[i0];
 const _errs14 = errors;
 if(errors === _errs14){
 if(typeof data5 === "string"){
-if(!pattern38.test(data5)){
+if(!pattern44.test(data5)){
 validate38.errors = [{instancePath:instancePath+"/build/cmake_flags/" + i0,schemaPath:"#/$defs/EngineBuild/properties/cmake_flags/items/pattern",keyword:"pattern",params:{pattern: "^-D[A-Za-z_][A-Za-z0-9_]*(:[A-Z]+)?=.*$"}}];
 return false;
 }
@@ -2991,6 +2994,12 @@ if(data && typeof data == "object" && !Array.isArray(data)){
 if(data.mode === undefined){
 data.mode = "embedded";
 }
+if(data.allow_binary_downloads === undefined){
+data.allow_binary_downloads = false;
+}
+if(data.allow_package_installs === undefined){
+data.allow_package_installs = false;
+}
 if(data.ports === undefined){
 data.ports = [8080];
 }
@@ -3015,7 +3024,7 @@ if(typeof data0 !== "string"){
 validate37.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
-if(!((((((data0 === "embedded") || (data0 === "binary")) || (data0 === "source")) || (data0 === "container")) || (data0 === "external")) || (data0 === "announced"))){
+if(!(((((((data0 === "embedded") || (data0 === "binary")) || (data0 === "source")) || (data0 === "package")) || (data0 === "container")) || (data0 === "external")) || (data0 === "announced"))){
 validate37.errors = [{instancePath:instancePath+"/mode",schemaPath:"#/properties/mode/enum",keyword:"enum",params:{allowedValues: schema76.properties.mode.enum}}];
 return false;
 }
@@ -3155,7 +3164,7 @@ if(errors === _errs17){
 if(data6 && typeof data6 == "object" && !Array.isArray(data6)){
 const _errs19 = errors;
 for(const key3 in data6){
-if(!(key3 === "path")){
+if(!((((key3 === "path") || (key3 === "url")) || (key3 === "checksum")) || (key3 === "install_dir"))){
 validate37.errors = [{instancePath:instancePath+"/binary",schemaPath:"#/properties/binary/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key3}}];
 return false;
 break;
@@ -3177,6 +3186,76 @@ validate37.errors = [{instancePath:instancePath+"/binary/path",schemaPath:"#/pro
 return false;
 }
 }
+var valid4 = _errs20 === errors;
+}
+else {
+var valid4 = true;
+}
+if(valid4){
+if(data6.url !== undefined){
+let data8 = data6.url;
+const _errs22 = errors;
+if(errors === _errs22){
+if(typeof data8 === "string"){
+if(!pattern36.test(data8)){
+validate37.errors = [{instancePath:instancePath+"/binary/url",schemaPath:"#/properties/binary/properties/url/pattern",keyword:"pattern",params:{pattern: "^https?://[^\\s/]+/\\S*[^\\s/]$"}}];
+return false;
+}
+}
+else {
+validate37.errors = [{instancePath:instancePath+"/binary/url",schemaPath:"#/properties/binary/properties/url/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid4 = _errs22 === errors;
+}
+else {
+var valid4 = true;
+}
+if(valid4){
+if(data6.checksum !== undefined){
+let data9 = data6.checksum;
+const _errs24 = errors;
+if(errors === _errs24){
+if(typeof data9 === "string"){
+if(!pattern16.test(data9)){
+validate37.errors = [{instancePath:instancePath+"/binary/checksum",schemaPath:"#/properties/binary/properties/checksum/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
+return false;
+}
+}
+else {
+validate37.errors = [{instancePath:instancePath+"/binary/checksum",schemaPath:"#/properties/binary/properties/checksum/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid4 = _errs24 === errors;
+}
+else {
+var valid4 = true;
+}
+if(valid4){
+if(data6.install_dir !== undefined){
+let data10 = data6.install_dir;
+const _errs26 = errors;
+if(errors === _errs26){
+if(typeof data10 === "string"){
+if(!pattern4.test(data10)){
+validate37.errors = [{instancePath:instancePath+"/binary/install_dir",schemaPath:"#/properties/binary/properties/install_dir/pattern",keyword:"pattern",params:{pattern: "\\S"}}];
+return false;
+}
+}
+else {
+validate37.errors = [{instancePath:instancePath+"/binary/install_dir",schemaPath:"#/properties/binary/properties/install_dir/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid4 = _errs26 === errors;
+}
+else {
+var valid4 = true;
+}
+}
+}
 }
 }
 }
@@ -3191,45 +3270,157 @@ else {
 var valid0 = true;
 }
 if(valid0){
+if(data.package !== undefined){
+let data11 = data.package;
+const _errs28 = errors;
+if(errors === _errs28){
+if(data11 && typeof data11 == "object" && !Array.isArray(data11)){
+let missing2;
+if((data11.name === undefined) && (missing2 = "name")){
+validate37.errors = [{instancePath:instancePath+"/package",schemaPath:"#/properties/package/required",keyword:"required",params:{missingProperty: missing2}}];
+return false;
+}
+else {
+const _errs30 = errors;
+for(const key4 in data11){
+if(!(((key4 === "name") || (key4 === "version")) || (key4 === "repo"))){
+validate37.errors = [{instancePath:instancePath+"/package",schemaPath:"#/properties/package/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key4}}];
+return false;
+break;
+}
+}
+if(_errs30 === errors){
+if(data11.name !== undefined){
+let data12 = data11.name;
+const _errs31 = errors;
+if(errors === _errs31){
+if(typeof data12 === "string"){
+if(!pattern39.test(data12)){
+validate37.errors = [{instancePath:instancePath+"/package/name",schemaPath:"#/properties/package/properties/name/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9@_+][A-Za-z0-9@._+-]*$"}}];
+return false;
+}
+}
+else {
+validate37.errors = [{instancePath:instancePath+"/package/name",schemaPath:"#/properties/package/properties/name/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid5 = _errs31 === errors;
+}
+else {
+var valid5 = true;
+}
+if(valid5){
+if(data11.version !== undefined){
+let data13 = data11.version;
+const _errs33 = errors;
+if(errors === _errs33){
+if(typeof data13 === "string"){
+if(!pattern40.test(data13)){
+validate37.errors = [{instancePath:instancePath+"/package/version",schemaPath:"#/properties/package/properties/version/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9][A-Za-z0-9._+:~-]*$"}}];
+return false;
+}
+}
+else {
+validate37.errors = [{instancePath:instancePath+"/package/version",schemaPath:"#/properties/package/properties/version/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid5 = _errs33 === errors;
+}
+else {
+var valid5 = true;
+}
+if(valid5){
+if(data11.repo !== undefined){
+let data14 = data11.repo;
+const _errs35 = errors;
+if(errors === _errs35){
+if(typeof data14 === "string"){
+if(!pattern39.test(data14)){
+validate37.errors = [{instancePath:instancePath+"/package/repo",schemaPath:"#/properties/package/properties/repo/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z0-9@_+][A-Za-z0-9@._+-]*$"}}];
+return false;
+}
+}
+else {
+validate37.errors = [{instancePath:instancePath+"/package/repo",schemaPath:"#/properties/package/properties/repo/type",keyword:"type",params:{type: "string"}}];
+return false;
+}
+}
+var valid5 = _errs35 === errors;
+}
+else {
+var valid5 = true;
+}
+}
+}
+}
+}
+}
+else {
+validate37.errors = [{instancePath:instancePath+"/package",schemaPath:"#/properties/package/type",keyword:"type",params:{type: "object"}}];
+return false;
+}
+}
+var valid0 = _errs28 === errors;
+}
+else {
+var valid0 = true;
+}
+if(valid0){
+const _errs37 = errors;
+if(typeof data.allow_binary_downloads !== "boolean"){
+validate37.errors = [{instancePath:instancePath+"/allow_binary_downloads",schemaPath:"#/properties/allow_binary_downloads/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+var valid0 = _errs37 === errors;
+if(valid0){
+const _errs39 = errors;
+if(typeof data.allow_package_installs !== "boolean"){
+validate37.errors = [{instancePath:instancePath+"/allow_package_installs",schemaPath:"#/properties/allow_package_installs/type",keyword:"type",params:{type: "boolean"}}];
+return false;
+}
+var valid0 = _errs39 === errors;
+if(valid0){
 if(data.source !== undefined){
-const _errs22 = errors;
+const _errs41 = errors;
 if(!(validate38(data.source, {instancePath:instancePath+"/source",parentData:data,parentDataProperty:"source",rootData,dynamicAnchors}))){
 vErrors = vErrors === null ? validate38.errors : vErrors.concat(validate38.errors);
 errors = vErrors.length;
 }
-var valid0 = _errs22 === errors;
+var valid0 = _errs41 === errors;
 }
 else {
 var valid0 = true;
 }
 if(valid0){
 if(data.container !== undefined){
-let data9 = data.container;
-const _errs23 = errors;
-const _errs24 = errors;
-if(errors === _errs24){
-if(data9 && typeof data9 == "object" && !Array.isArray(data9)){
-let missing2;
-if((data9.image === undefined) && (missing2 = "image")){
-validate37.errors = [{instancePath:instancePath+"/container",schemaPath:"#/$defs/EngineContainer/required",keyword:"required",params:{missingProperty: missing2}}];
+let data18 = data.container;
+const _errs42 = errors;
+const _errs43 = errors;
+if(errors === _errs43){
+if(data18 && typeof data18 == "object" && !Array.isArray(data18)){
+let missing3;
+if((data18.image === undefined) && (missing3 = "image")){
+validate37.errors = [{instancePath:instancePath+"/container",schemaPath:"#/$defs/EngineContainer/required",keyword:"required",params:{missingProperty: missing3}}];
 return false;
 }
 else {
-const _errs26 = errors;
-for(const key4 in data9){
-if(!(((key4 === "image") || (key4 === "tag")) || (key4 === "digest"))){
-validate37.errors = [{instancePath:instancePath+"/container",schemaPath:"#/$defs/EngineContainer/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key4}}];
+const _errs45 = errors;
+for(const key5 in data18){
+if(!(((key5 === "image") || (key5 === "tag")) || (key5 === "digest"))){
+validate37.errors = [{instancePath:instancePath+"/container",schemaPath:"#/$defs/EngineContainer/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key5}}];
 return false;
 break;
 }
 }
-if(_errs26 === errors){
-if(data9.image !== undefined){
-let data10 = data9.image;
-const _errs27 = errors;
-if(errors === _errs27){
-if(typeof data10 === "string"){
-if(!pattern41.test(data10)){
+if(_errs45 === errors){
+if(data18.image !== undefined){
+let data19 = data18.image;
+const _errs46 = errors;
+if(errors === _errs46){
+if(typeof data19 === "string"){
+if(!pattern47.test(data19)){
 validate37.errors = [{instancePath:instancePath+"/container/image",schemaPath:"#/$defs/EngineContainer/properties/image/pattern",keyword:"pattern",params:{pattern: "^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"}}];
 return false;
 }
@@ -3239,18 +3430,18 @@ validate37.errors = [{instancePath:instancePath+"/container/image",schemaPath:"#
 return false;
 }
 }
-var valid6 = _errs27 === errors;
+var valid7 = _errs46 === errors;
 }
 else {
-var valid6 = true;
+var valid7 = true;
 }
-if(valid6){
-if(data9.tag !== undefined){
-let data11 = data9.tag;
-const _errs29 = errors;
-if(errors === _errs29){
-if(typeof data11 === "string"){
-if(!pattern42.test(data11)){
+if(valid7){
+if(data18.tag !== undefined){
+let data20 = data18.tag;
+const _errs48 = errors;
+if(errors === _errs48){
+if(typeof data20 === "string"){
+if(!pattern48.test(data20)){
 validate37.errors = [{instancePath:instancePath+"/container/tag",schemaPath:"#/$defs/EngineContainer/properties/tag/pattern",keyword:"pattern",params:{pattern: "^[\\w][\\w.-]{0,127}$"}}];
 return false;
 }
@@ -3260,18 +3451,18 @@ validate37.errors = [{instancePath:instancePath+"/container/tag",schemaPath:"#/$
 return false;
 }
 }
-var valid6 = _errs29 === errors;
+var valid7 = _errs48 === errors;
 }
 else {
-var valid6 = true;
+var valid7 = true;
 }
-if(valid6){
-if(data9.digest !== undefined){
-let data12 = data9.digest;
-const _errs31 = errors;
-if(errors === _errs31){
-if(typeof data12 === "string"){
-if(!pattern16.test(data12)){
+if(valid7){
+if(data18.digest !== undefined){
+let data21 = data18.digest;
+const _errs50 = errors;
+if(errors === _errs50){
+if(typeof data21 === "string"){
+if(!pattern16.test(data21)){
 validate37.errors = [{instancePath:instancePath+"/container/digest",schemaPath:"#/$defs/EngineContainer/properties/digest/pattern",keyword:"pattern",params:{pattern: "^sha256:[0-9a-f]{64}$"}}];
 return false;
 }
@@ -3281,10 +3472,10 @@ validate37.errors = [{instancePath:instancePath+"/container/digest",schemaPath:"
 return false;
 }
 }
-var valid6 = _errs31 === errors;
+var valid7 = _errs50 === errors;
 }
 else {
-var valid6 = true;
+var valid7 = true;
 }
 }
 }
@@ -3296,47 +3487,47 @@ validate37.errors = [{instancePath:instancePath+"/container",schemaPath:"#/$defs
 return false;
 }
 }
-var valid0 = _errs23 === errors;
+var valid0 = _errs42 === errors;
 }
 else {
 var valid0 = true;
 }
 if(valid0){
-let data13 = data.ports;
-const _errs33 = errors;
-const _errs34 = errors;
-if(errors === _errs34){
-if(Array.isArray(data13)){
-if(data13.length > 100){
+let data22 = data.ports;
+const _errs52 = errors;
+const _errs53 = errors;
+if(errors === _errs53){
+if(Array.isArray(data22)){
+if(data22.length > 100){
 validate37.errors = [{instancePath:instancePath+"/ports",schemaPath:"#/$defs/EnginePorts/maxItems",keyword:"maxItems",params:{limit: 100}}];
 return false;
 }
 else {
-var valid8 = true;
-const len0 = data13.length;
+var valid9 = true;
+const len0 = data22.length;
 for(let i0=0; i0<len0; i0++){
-let data14 = data13[i0];
-const _errs36 = errors;
-if(!(((typeof data14 == "number") && (!(data14 % 1) && !isNaN(data14))) && (isFinite(data14)))){
+let data23 = data22[i0];
+const _errs55 = errors;
+if(!(((typeof data23 == "number") && (!(data23 % 1) && !isNaN(data23))) && (isFinite(data23)))){
 validate37.errors = [{instancePath:instancePath+"/ports/" + i0,schemaPath:"#/$defs/EnginePorts/items/type",keyword:"type",params:{type: "integer"}}];
 return false;
 }
-if(errors === _errs36){
-if((typeof data14 == "number") && (isFinite(data14))){
-if(data14 > 65535 || isNaN(data14)){
+if(errors === _errs55){
+if((typeof data23 == "number") && (isFinite(data23))){
+if(data23 > 65535 || isNaN(data23)){
 validate37.errors = [{instancePath:instancePath+"/ports/" + i0,schemaPath:"#/$defs/EnginePorts/items/maximum",keyword:"maximum",params:{comparison: "<=", limit: 65535}}];
 return false;
 }
 else {
-if(data14 < 1 || isNaN(data14)){
+if(data23 < 1 || isNaN(data23)){
 validate37.errors = [{instancePath:instancePath+"/ports/" + i0,schemaPath:"#/$defs/EnginePorts/items/minimum",keyword:"minimum",params:{comparison: ">=", limit: 1}}];
 return false;
 }
 }
 }
 }
-var valid8 = _errs36 === errors;
-if(!valid8){
+var valid9 = _errs55 === errors;
+if(!valid9){
 break;
 }
 }
@@ -3347,18 +3538,18 @@ validate37.errors = [{instancePath:instancePath+"/ports",schemaPath:"#/$defs/Eng
 return false;
 }
 }
-var valid0 = _errs33 === errors;
+var valid0 = _errs52 === errors;
 if(valid0){
-let data15 = data.env;
-const _errs38 = errors;
-const _errs39 = errors;
-if(errors === _errs39){
-if(data15 && typeof data15 == "object" && !Array.isArray(data15)){
-for(const key5 in data15){
-const _errs41 = errors;
-if(typeof key5 === "string"){
-if(!pattern44.test(key5)){
-const err0 = {instancePath:instancePath+"/env",schemaPath:"#/$defs/EngineEnv/propertyNames/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z_][A-Za-z0-9_]*$"},propertyName:key5};
+let data24 = data.env;
+const _errs57 = errors;
+const _errs58 = errors;
+if(errors === _errs58){
+if(data24 && typeof data24 == "object" && !Array.isArray(data24)){
+for(const key6 in data24){
+const _errs60 = errors;
+if(typeof key6 === "string"){
+if(!pattern50.test(key6)){
+const err0 = {instancePath:instancePath+"/env",schemaPath:"#/$defs/EngineEnv/propertyNames/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z_][A-Za-z0-9_]*$"},propertyName:key6};
 if(vErrors === null){
 vErrors = [err0];
 }
@@ -3368,9 +3559,9 @@ vErrors.push(err0);
 errors++;
 }
 }
-var valid10 = _errs41 === errors;
-if(!valid10){
-const err1 = {instancePath:instancePath+"/env",schemaPath:"#/$defs/EngineEnv/propertyNames",keyword:"propertyNames",params:{propertyName: key5}};
+var valid11 = _errs60 === errors;
+if(!valid11){
+const err1 = {instancePath:instancePath+"/env",schemaPath:"#/$defs/EngineEnv/propertyNames",keyword:"propertyNames",params:{propertyName: key6}};
 if(vErrors === null){
 vErrors = [err1];
 }
@@ -3383,15 +3574,15 @@ return false;
 break;
 }
 }
-if(valid10){
-for(const key6 in data15){
-const _errs43 = errors;
-if(typeof data15[key6] !== "string"){
-validate37.errors = [{instancePath:instancePath+"/env/" + key6.replace(/~/g, "~0").replace(/\//g, "~1"),schemaPath:"#/$defs/EngineEnv/additionalProperties/type",keyword:"type",params:{type: "string"}}];
+if(valid11){
+for(const key7 in data24){
+const _errs62 = errors;
+if(typeof data24[key7] !== "string"){
+validate37.errors = [{instancePath:instancePath+"/env/" + key7.replace(/~/g, "~0").replace(/\//g, "~1"),schemaPath:"#/$defs/EngineEnv/additionalProperties/type",keyword:"type",params:{type: "string"}}];
 return false;
 }
-var valid11 = _errs43 === errors;
-if(!valid11){
+var valid12 = _errs62 === errors;
+if(!valid12){
 break;
 }
 }
@@ -3402,26 +3593,26 @@ validate37.errors = [{instancePath:instancePath+"/env",schemaPath:"#/$defs/Engin
 return false;
 }
 }
-var valid0 = _errs38 === errors;
+var valid0 = _errs57 === errors;
 if(valid0){
-let data17 = data.flags;
-const _errs45 = errors;
-const _errs46 = errors;
-if(errors === _errs46){
-if(Array.isArray(data17)){
-if(data17.length > 200){
+let data26 = data.flags;
+const _errs64 = errors;
+const _errs65 = errors;
+if(errors === _errs65){
+if(Array.isArray(data26)){
+if(data26.length > 200){
 validate37.errors = [{instancePath:instancePath+"/flags",schemaPath:"#/$defs/EngineFlags/maxItems",keyword:"maxItems",params:{limit: 200}}];
 return false;
 }
 else {
-var valid13 = true;
-const len1 = data17.length;
+var valid14 = true;
+const len1 = data26.length;
 for(let i1=0; i1<len1; i1++){
-let data18 = data17[i1];
-const _errs48 = errors;
-if(errors === _errs48){
-if(typeof data18 === "string"){
-if(!pattern45.test(data18)){
+let data27 = data26[i1];
+const _errs67 = errors;
+if(errors === _errs67){
+if(typeof data27 === "string"){
+if(!pattern51.test(data27)){
 validate37.errors = [{instancePath:instancePath+"/flags/" + i1,schemaPath:"#/$defs/EngineFlags/items/pattern",keyword:"pattern",params:{pattern: "^[^\\u0000]+$"}}];
 return false;
 }
@@ -3431,8 +3622,8 @@ validate37.errors = [{instancePath:instancePath+"/flags/" + i1,schemaPath:"#/$de
 return false;
 }
 }
-var valid13 = _errs48 === errors;
-if(!valid13){
+var valid14 = _errs67 === errors;
+if(!valid14){
 break;
 }
 }
@@ -3443,7 +3634,10 @@ validate37.errors = [{instancePath:instancePath+"/flags",schemaPath:"#/$defs/Eng
 return false;
 }
 }
-var valid0 = _errs45 === errors;
+var valid0 = _errs64 === errors;
+}
+}
+}
 }
 }
 }
@@ -4248,7 +4442,7 @@ let data3 = data2.image;
 const _errs9 = errors;
 if(errors === _errs9){
 if(typeof data3 === "string"){
-if(!pattern41.test(data3)){
+if(!pattern47.test(data3)){
 validate44.errors = [{instancePath:instancePath+"/container/image",schemaPath:"#/$defs/EngineContainer/properties/image/pattern",keyword:"pattern",params:{pattern: "^([A-Za-z0-9][A-Za-z0-9.-]*(:\\d{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"}}];
 return false;
 }
@@ -4269,7 +4463,7 @@ let data4 = data2.tag;
 const _errs11 = errors;
 if(errors === _errs11){
 if(typeof data4 === "string"){
-if(!pattern42.test(data4)){
+if(!pattern48.test(data4)){
 validate44.errors = [{instancePath:instancePath+"/container/tag",schemaPath:"#/$defs/EngineContainer/properties/tag/pattern",keyword:"pattern",params:{pattern: "^[\\w][\\w.-]{0,127}$"}}];
 return false;
 }
@@ -4376,7 +4570,7 @@ if(data8 && typeof data8 == "object" && !Array.isArray(data8)){
 for(const key2 in data8){
 const _errs23 = errors;
 if(typeof key2 === "string"){
-if(!pattern44.test(key2)){
+if(!pattern50.test(key2)){
 const err0 = {instancePath:instancePath+"/env",schemaPath:"#/$defs/EngineEnv/propertyNames/pattern",keyword:"pattern",params:{pattern: "^[A-Za-z_][A-Za-z0-9_]*$"},propertyName:key2};
 if(vErrors === null){
 vErrors = [err0];
@@ -4440,7 +4634,7 @@ let data11 = data10[i1];
 const _errs30 = errors;
 if(errors === _errs30){
 if(typeof data11 === "string"){
-if(!pattern45.test(data11)){
+if(!pattern51.test(data11)){
 validate44.errors = [{instancePath:instancePath+"/flags/" + i1,schemaPath:"#/$defs/EngineFlags/items/pattern",keyword:"pattern",params:{pattern: "^[^\\u0000]+$"}}];
 return false;
 }

@@ -11,7 +11,7 @@ export interface ManagedLlamaOptions extends Omit<ManagedPlace, 'handoff'> {
   /** The llama-server: a path, or a name that is found on the PATH of `env`. */
   program: string;
   /** How it came here. */
-  mode: 'binary' | 'source';
+  mode: 'binary' | 'source' | 'package';
   model_path: string;
   model_id: string;
   model_digest?: string;
