@@ -15,6 +15,7 @@ import {
   type ProgramEnvironment,
 } from './engine-settings.ts';
 import { createEngine } from './engines/create-engine.ts';
+import { cacheScale } from './engines/llamacpp/cache-types.ts';
 import type { Engines } from './provisioning/engines.ts';
 import type { PreparedEngine } from './provisioning/step.ts';
 import type { TaskRules } from './machines/task-protocol.ts';
@@ -49,6 +50,7 @@ export function blueprintOf(
       model: pool.model,
       model_ref: modelRefOf(pool),
       ...placeOf(pool),
+      kv_scale: pool.engine === 'llamacpp' ? cacheScale(pool.provisioning.flags) : 1,
       slots: pool.slots,
       ctx: pool.ctx ?? (pool.engine === 'synthetic' ? SYNTHETIC_CTX : undefined),
       max_tokens_out: pool.max_tokens_out,

@@ -104,7 +104,7 @@ export function memoryOf({ spec, properties, engines }: Pool): Record<string, nu
   );
 }
 
-function estimateOf({ ctx, slots }: PoolSpec, model: PreparedModel): number {
+function estimateOf({ ctx, slots, kv_scale }: PoolSpec, model: PreparedModel): number {
   const { size_bytes, kv_bytes_per_token = 0, context_length = 0 } = model;
-  return size_bytes + PROCESS_BYTES + kv_bytes_per_token * (ctx ?? context_length) * slots;
+  return size_bytes + PROCESS_BYTES + kv_bytes_per_token * kv_scale * (ctx ?? context_length) * slots;
 }

@@ -29,6 +29,8 @@ export interface PoolSpec {
   shares: readonly number[];
   /** What one engine takes on the device with the largest share; undefined until it was measured. */
   memory_bytes: number | undefined;
+  /** What its KV cache takes, as a share of one in f16. */
+  kv_scale: number;
   /** Never unloaded to make room. */
   pinned: boolean;
   /** How long it stays loaded without work, in milliseconds; undefined: until its memory is wanted. */

@@ -50,6 +50,7 @@ function startStoryteller() {
           replicas: 1,
           devices: [],
           shares: [1],
+          kv_scale: 1,
           memory_bytes: undefined,
           pinned: false,
           idle_ttl_ms: undefined,

@@ -69,6 +69,7 @@ test('a model that was never measured takes its file, the context of all its slo
   };
   t.deepEqual(await taken({}), { host: 10 * GB + 150e6 + 4 * 8192 * 1e5 });
   t.deepEqual(await taken({ ctx: 1000 }), { host: 10 * GB + 150e6 + 4 * 1000 * 1e5 });
+  t.deepEqual(await taken({ ctx: 1000, kv_scale: 0.5 }), { host: 10 * GB + 150e6 + 4 * 1000 * 5e4 });
 });
 
 test('a replica that runs a task is not unloaded before the task is over', async (t) => {

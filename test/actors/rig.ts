@@ -96,6 +96,7 @@ export function createRig(options: RigOptions = {}): Rig {
     replicas: 1,
     devices: [],
     shares: [1],
+    kv_scale: 1,
     memory_bytes: undefined,
     pinned: false,
     idle_ttl_ms: undefined,
