@@ -14,6 +14,8 @@ import {
 } from '../src/index.ts';
 import { mountHttp } from '../src/mount.ts';
 import { parseSse, request } from './helpers/server.ts';
+import { SimulatedClock } from './helpers/simulated-clock.ts';
+import { until } from './helpers/until.ts';
 
 /** A service of somebody else, with taskchart under `/llm` and a page of its own under `/`. */
 interface Host {
@@ -305,15 +307,27 @@ for (const [name, start] of Object.entries(HOSTS)) {
   });
 
   test(`${name}: closing lets a running task finish and its reader have the end, and refuses new ones`, async (t) => {
-    const { host, orchestrator } = await started(t, start);
-    const streaming = observed(orchestrator, (seen) => seen.type === 'task.moved' && seen.to === 'streaming');
+    const clock = new SimulatedClock();
+    const { host, orchestrator } = await started(t, start, undefined, { clock });
+    let isStreaming = false;
+    orchestrator.observe((seen) => {
+      isStreaming ||= seen.type === 'task.moved' && seen.to === 'streaming';
+    });
+    const pass = (isIt: () => boolean): Promise<void> =>
+      until(() => {
+        if (!isIt()) clock.advance(10);
+        return isIt();
+      });
     const id = await taskId(host, { model_ref: 'slow', max_tokens: 80 });
     const stream = await fetch(`${host.origin}/llm/v1/tasks/${id}/stream`);
-    await streaming;
-    const closing = host.close();
+    await pass(() => isStreaming);
+    let isClosed = false;
+    const closing = host.close().then(() => (isClosed = true));
     t.is((await post(`${host.origin}/llm`)).status, 503);
-    t.like(parseSse(await stream.text()).at(-1), { event: 'end', data: { tokens_out: 80 } });
+    t.false(isClosed);
+    await pass(() => isClosed);
     await closing;
+    t.like(parseSse(await stream.text()).at(-1), { event: 'end', data: { tokens_out: 80 } });
     await t.throwsAsync(fetch(host.origin));
   });
 }
