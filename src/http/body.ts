@@ -4,7 +4,7 @@ import { failure, TaskchartError } from '../errors.ts';
 import { spread } from './gather.ts';
 
 /** A body up to this many bytes is read in the turn of the event loop in which it is complete, whatever else is. */
-const SMALL_BYTES = 64 * 1024;
+export const SMALL_BYTES = 64 * 1024;
 
 /**
  * Reads a JSON body, or takes what the host that this face is mounted in has made of it.

@@ -1,11 +1,12 @@
 import type { Context } from 'koa';
 import type { Sessions } from '../../actors/sessions.ts';
 import type { TaskRequest } from '../../contract/generated/types.ts';
+import { hashAhead } from '../../contract/request-digest.ts';
 import { parseTaskRequest, unknownFields } from '../../contract/validate.ts';
 import { failure, TaskchartError } from '../../errors.ts';
 import { decimal } from '../../scheduling/budget.ts';
-import { readJson } from '../body.ts';
-import { gather } from '../gather.ts';
+import { readJson, SMALL_BYTES } from '../body.ts';
+import { gather, spread } from '../gather.ts';
 import { mountPoint, type Handler, type HttpOptions } from '../handler.ts';
 
 const LONGEST_KEY = 128;
@@ -20,6 +21,10 @@ export function submissionRoutes({
     const body = await readJson(ctx.req, body_limit_bytes);
     await gather();
     const request = parseTaskRequest(body);
+    if ((request.prompt?.length ?? 0) > SMALL_BYTES) {
+      await spread();
+      hashAhead(request);
+    }
     const fields = unknownFields(body, request);
     if (fields.length > 0)
       orchestrator.observers.tell({
