@@ -15,7 +15,7 @@ const TICK_MS = 1;
  * @returns undefined where nothing can be said: the pool must not be loaded, never fits, or does not exist
  */
 export function predictLoad(view: SwapView, rules: SwapRules, pool_id: string): number | undefined {
-  let pools = view.pools.map((pool) => inOrderOfTime(pool, pool.id === pool_id ? view.now : undefined));
+  let pools = inOrderOfTime(view, pool_id);
   let now = view.now;
   for (let change = 0; change < MOST_CHANGES; change++) {
     const pool = pools.find(({ id }) => id === pool_id);
@@ -39,11 +39,19 @@ export function predictLoad(view: SwapView, rules: SwapRules, pool_id: string): 
   return undefined;
 }
 
+/** What keeps the order of tasks that were accepted in the same millisecond. */
+const BETWEEN_TICKS = 1e-6;
+
 /** Tasks in the middle of a queue have no known place in the order of admissions, but a time. */
-function inOrderOfTime(pool: SwapPool, newcomer_at: number | undefined): SwapPool {
-  const accepted_at = pool.oldest?.accepted_at ?? newcomer_at;
-  if (accepted_at === undefined) return pool;
-  return { ...pool, waiting: Math.max(1, pool.waiting), oldest: { sequence: accepted_at, accepted_at } };
+function inOrderOfTime({ pools, now }: SwapView, newcomer_of: string): SwapPool[] {
+  const first = pools.flatMap(({ oldest }) => oldest?.sequence ?? []).toSorted((a, b) => a - b);
+  return pools.map((pool) => {
+    const accepted_at = pool.oldest?.accepted_at ?? (pool.id === newcomer_of ? now : undefined);
+    if (accepted_at === undefined) return pool;
+    const place = pool.oldest ? first.indexOf(pool.oldest.sequence) : first.length;
+    const sequence = accepted_at + place * BETWEEN_TICKS;
+    return { ...pool, waiting: Math.max(1, pool.waiting), oldest: { sequence, accepted_at } };
+  });
 }
 
 function begin(pool: SwapPool, step: 'load' | 'unload' | undefined, now: number): SwapPool {
@@ -96,11 +104,12 @@ function worked(pool: SwapPool, passed_ms: number, now: number, asked_at: number
       idle_since: left.running_ms > 0 ? undefined : (pool.idle_since ?? now),
     };
   const own = oldest?.accepted_at ?? asked_at;
-  const accepted_at = own + ((asked_at - own) * spent_ms) / waiting_work_ms;
+  const moved_ms = ((asked_at - own) * spent_ms) / waiting_work_ms;
+  const accepted_at = own + moved_ms;
   return {
     ...left,
     waiting_work_ms: waiting_work_ms - spent_ms,
-    oldest: { sequence: accepted_at, accepted_at },
+    oldest: { sequence: (oldest?.sequence ?? own) + moved_ms, accepted_at },
     leases: Math.max(1, pool.leases),
   };
 }

@@ -5,6 +5,7 @@ import { systemClock } from '../../src/clock.ts';
 import type { EngineHost } from '../../src/engines/engine.ts';
 import { createManagedLlamaEngine, type ManagedLlamaOptions } from '../../src/engines/llamacpp/managed.ts';
 import { PROGRAM_ENV, realLlamaServer } from '../helpers/real-llama-server.ts';
+import { runInSlices } from '../helpers/slices.ts';
 import {
   conformance,
   errorOf,
@@ -84,11 +85,17 @@ test('a real server is started, tells a story, and is gone without a trace', asy
 test('kill -9 in the middle of a stream is a crash by that signal', async (t) => {
   t.timeout(60_000);
   const said = listening();
-  const { engine, folder } = real(said.host);
+  const { engine, folder } = real(said.host, { ctx: 1024 });
   await engine.load(never);
-  const run = await record(engine, promptCall('Once upon a time', { max_tokens: 200 }), {
-    onDelta: (count) => count === 3 && process.kill(engine.pid ?? 0, 'SIGKILL'),
+  const pid = engine.pid as number;
+  process.kill(pid, 'SIGSTOP');
+  let deltas = 0;
+  const running = record(engine, promptCall('Once upon a time', { max_tokens: 1000 }), {
+    onDelta: (count) => (deltas = count),
   });
+  await runInSlices(pid, () => deltas >= 3);
+  process.kill(pid, 'SIGKILL');
+  const run = await running;
   t.is(run.outcome.kind === 'failed' && run.outcome.failure.code, 'WORKER_RESET');
   t.like(await said.firstLoss, { cause: 'crash', signal: 'SIGKILL' });
   t.deepEqual(readdirSync(folder), []);
