@@ -46,6 +46,7 @@ const AT_ONCE = 2000;
  */
 export async function recover(options: RecoveryOptions): Promise<{ finished: number; unfinished: number }> {
   const { store, clock, sessions, tasks, registry } = options;
+  const epoch_at = clock.now() - clock.wall();
   const unfinished: { record: TaskRecord; pool: Pool | undefined }[] = [];
   const finished: { record: TaskRecord; ended_at: number }[] = [];
   const laterKeys: LaterKeyFact[] = [];
@@ -63,7 +64,7 @@ export async function recover(options: RecoveryOptions): Promise<{ finished: num
       }
       const stored = fact.data;
       const pool = stored.over ? undefined : poolFor(stored, options);
-      const draft = draftOf(stored, pool?.spec.id ?? stored.pool_id, clock);
+      const draft = draftOf(stored, pool?.spec.id ?? stored.pool_id, epoch_at);
       const record = tasks.restore(draft, stored);
       if (stored.over) {
         Object.assign(record, endOf(record.context, stored.over));
@@ -75,7 +76,7 @@ export async function recover(options: RecoveryOptions): Promise<{ finished: num
   }
   for (const { key, data } of laterKeys) {
     const idempotency_key = keyOf(key);
-    const used_at = clock.now() - (clock.wall() - data.used_wall_ms);
+    const used_at = epoch_at + data.used_wall_ms;
     const isFree = registry.byKey(idempotency_key) === undefined;
     if (isFree && registry.get(data.task_id)) registry.addKey(idempotency_key, data.task_id, used_at);
     else stale.push({ key, data: undefined });
@@ -98,7 +99,7 @@ export async function recover(options: RecoveryOptions): Promise<{ finished: num
     sessions.readopt(record.session_id, record.id, mostTokensOut(record.request));
     const tail = options.log.tail(record.id);
     if ((tail instanceof Promise ? await tail : tail) > 0) await resume(record, options);
-    else await tasks.reopen(record);
+    else tasks.reopen(record);
     if (isOver(record.state)) continue;
     const refusal =
       options.catalog?.refusalOf(record.request.model_ref) ??

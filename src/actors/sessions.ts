@@ -357,6 +357,8 @@ export class Sessions {
   }
 
   #evictExpired(): void {
+    // With nobody idle there is nothing to look at the clock for.
+    if (this.#due === Infinity) return;
     const { clock, ttl_ms } = this.#options;
     const now = clock.now();
     if (now < this.#due) return;

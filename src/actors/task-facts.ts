@@ -1,4 +1,3 @@
-import type { Clock } from '../clock.ts';
 import type { TaskRequest, TaskUsage } from '../contract/generated/types.ts';
 import type { TaskContext, TaskOutcome } from '../machines/task-protocol.ts';
 import type { Fact } from '../store/store.ts';
@@ -109,9 +108,10 @@ export function endFact(record: TaskRecord): Fact {
 /**
  * What a stored task was, as a draft of this process: its monotonic times begin in the past.
  * @param pool_id of the pool that it has now
+ * @param epoch_at the beginning of wall time, in monotonic milliseconds
  */
-export function draftOf(stored: StoredTask, pool_id: string, clock: Clock): TaskDraft {
-  const admitted = clock.now() - (clock.wall() - stored.admitted_wall_ms);
+export function draftOf(stored: StoredTask, pool_id: string, epoch_at: number): TaskDraft {
+  const admitted = epoch_at + stored.admitted_wall_ms;
   const { request } = stored;
   return {
     id: stored.id,

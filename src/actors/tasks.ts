@@ -234,15 +234,15 @@ export class Tasks {
     await this.#lone.settled(record.id);
   }
 
-  /** The log of a task that was admitted before this process: begun again where nothing of it was kept. */
-  async reopen(record: TaskRecord): Promise<void> {
-    if ((await this.#options.log.tail(record.id)) === 0) this.#do(record, { type: 'log.started' });
+  /** Begins the log of a task that was admitted before this process, where nothing of it was kept. */
+  reopen(record: TaskRecord): void {
+    this.#do(record, { type: 'log.started' });
   }
 
   /** The log of a task that was over before this process: it gets its end where that was lost. */
   async close(record: TaskRecord): Promise<void> {
     if (await this.#options.log.isClosed(record.id)) return;
-    await this.reopen(record);
+    if ((await this.#options.log.tail(record.id)) === 0) this.reopen(record);
     this.#lone.seal(record.id, record.context.usage.tokens_out, terminalEvent(record));
     await this.#lone.settled(record.id);
   }
