@@ -126,7 +126,7 @@ function placeOf(
 ): Pick<PoolSpec, 'replicas' | 'devices' | 'shares' | 'memory_bytes' | 'pinned' | 'idle_ttl_ms'> {
   const { replicas, devices, memory_bytes, pinned, idle_ttl_ms } = pool;
   const mode = pool.engine === 'synthetic' ? 'synthetic' : pool.provisioning.mode;
-  const shares = sharesOf(devices, pool.engine === 'llamacpp' ? pool.tensor_split : []);
+  const shares = sharesOf(pool);
   if (!isElsewhere(mode)) return { replicas, devices, shares, memory_bytes, pinned, idle_ttl_ms };
   const own = mode === 'announced' ? 0 : 1;
   return { replicas: own, devices: [], shares: [1], memory_bytes: 0, pinned: true, idle_ttl_ms: undefined };

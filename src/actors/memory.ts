@@ -61,9 +61,14 @@ export class Memory {
 
   /** Whether anybody may ever have to wait for memory, or to give it back. */
   get isShared(): boolean {
-    const { budget, pools } = this.#options;
-    if (budget.host_bytes !== undefined || budget.devices.length > 0) return true;
-    return [...pools.values()].some(({ spec }) => spec.idle_ttl_ms !== undefined);
+    if (this.#isLimited) return true;
+    return [...this.#options.pools.values()].some(({ spec }) => spec.idle_ttl_ms !== undefined);
+  }
+
+  /** Whether any memory has a budget. */
+  get #isLimited(): boolean {
+    const { host_bytes, devices } = this.#options.budget;
+    return host_bytes !== undefined || devices.length > 0;
   }
 
   /** Why this pool is not loaded, where it waits for that. */
@@ -76,9 +81,8 @@ export class Memory {
    * Undefined where a device has no budget.
    */
   roomOf(pool: Pool): { free_bytes: number; total_bytes: number } | undefined {
-    const { host_bytes, devices: limited } = this.#options.budget;
     // Asked at each admission: mostly nothing has a limit.
-    if (host_bytes === undefined && limited.length === 0) return undefined;
+    if (!this.#isLimited) return undefined;
     const { pools } = this.#view();
     const devices = Object.keys(memoryOf(pool)).map((id) => this.#devices.find((device) => device.id === id));
     const rooms = devices.map((device) => {

@@ -75,7 +75,7 @@ function checkMemory({ memory, pools }: Config): Mistake | undefined {
   for (const [index, pool] of pools.entries()) {
     if (!('memory_bytes' in pool) || pool.memory_bytes === undefined) continue;
     const places = pool.devices.length === 0 ? ['host'] : pool.devices.map(String);
-    const shares = sharesOf(pool.devices, pool.engine === 'llamacpp' ? pool.tensor_split : []);
+    const shares = sharesOf(pool);
     for (const [turn, place] of places.entries()) {
       const budget =
         place === 'host' ? memory.host_bytes : memory.devices.find(({ id }) => String(id) === place)?.bytes;

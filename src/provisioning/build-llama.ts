@@ -1,21 +1,18 @@
 import { createWriteStream, existsSync } from 'node:fs';
-import { appendFile, mkdir, rename, rm } from 'node:fs/promises';
+import { appendFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Clock } from '../clock.ts';
-import { digestOf } from '../models/download.ts';
 import { unavailable, unobtainable } from '../models/failures.ts';
-import { type FileLock, tryLock } from '../models/lock.ts';
 import { written } from './cmake-flags.ts';
 import type { EngineIndex } from './engine-index.ts';
+import { keepEngine } from './keep-engine.ts';
 import { buildSteps, type LlamaBuild } from './llama-build.ts';
+import { versionOf } from './llama-server.ts';
 import { otherCompiler, preflight } from './preflight.ts';
 import { CommandError, runCommand } from './run-command.ts';
 import type { PreparedEngine, Step, TellEngineProgress } from './step.ts';
 import type { Toolbox } from './toolbox.ts';
 
-/** How often to look whether another process has finished the same build, in milliseconds. */
-const LOOK_MS = 250;
 /** Progress in one phase is told four times a second at most. */
 const PERIOD_MS = 250;
 
@@ -39,78 +36,32 @@ export interface BuildPorts {
  * earlier try has left is gone on with.
  * @throws TaskchartError; the signal's reason
  */
-export async function buildLlama(
+export function buildLlama(
   build: LlamaBuild,
   { index, tools, clock }: BuildPorts,
   signal: AbortSignal,
   tell: TellEngineProgress,
 ): Promise<PreparedEngine> {
-  const before = await built(build, index);
-  if (before) return before;
-  // Before anything else: what is missing is missing for whoever holds the lock as well.
-  const extra = preflight(build, tools);
-  const lock = await waitForLock(`${build.folder}.lock`, signal, tell);
-  try {
-    const meanwhile = await built(build, index);
-    if (meanwhile) return meanwhile;
-    await mkdir(join(build.folder, 'work'), { recursive: true });
-    await new Build(build, tools, signal, tell, clock).run(extra);
-    const version = await versionOf(build.program, tools, signal);
-    const build_ref = await runCommand(
-      ['git', '-C', join(build.folder, 'work', 'src'), 'rev-parse', 'HEAD'],
-      {
-        env: tools.env,
-        signal,
+  const { id, folder, program } = build;
+  return keepEngine(
+    { id, mode: 'source', folder, program },
+    {
+      index,
+      clock,
+      prepare: () => preflight(build, tools),
+      async bring(extra, work) {
+        await new Build(build, tools, signal, tell, clock).run(extra);
+        const version = await versionOf(program, tools, signal);
+        const build_ref = await runCommand(['git', '-C', join(work, 'src'), 'rev-parse', 'HEAD'], {
+          env: tools.env,
+          signal,
+        });
+        return { version, build_ref: build_ref.trim(), build_flags: written(build.flags) };
       },
-    );
-    await index.add({
-      id: build.id,
-      engine: 'llamacpp',
-      version,
-      build_ref: build_ref.trim(),
-      digest: await digestOf(build.program, signal, () => undefined),
-      build_flags: written(build.flags),
-      artifacts: [join('llamacpp', build.id)],
-      created_ms: clock.wall(),
-    });
-    await rm(join(build.folder, 'work'), { recursive: true, force: true });
-    return { mode: 'source', program: build.program, version };
-  } finally {
-    lock.release();
-  }
-}
-
-async function built(build: LlamaBuild, index: EngineIndex): Promise<PreparedEngine | undefined> {
-  const entry = await index.find(build.id);
-  return entry && existsSync(build.program)
-    ? { mode: 'source', program: build.program, version: entry.version }
-    : undefined;
-}
-
-/** Waits until no other process is at it. @throws the signal's reason */
-export async function waitForLock(
-  path: string,
-  signal: AbortSignal,
-  tell: TellEngineProgress,
-): Promise<FileLock> {
-  for (let isFirst = true; ; isFirst = false) {
-    signal.throwIfAborted();
-    const lock = tryLock(path, 'alone');
-    if (lock) return lock;
-    if (isFirst) tell({ phase: 'waiting' });
-    await sleep(LOOK_MS);
-  }
-}
-
-/** What a llama-server says of itself, in one line. @throws CommandError where it does not run */
-export async function versionOf(program: string, tools: Toolbox, signal: AbortSignal): Promise<string> {
-  let said = '';
-  await runCommand([program, '--version'], {
-    env: tools.env,
+    },
     signal,
-    line: (line) => (said = /^version: *(.+)$/.exec(line)?.[1] ?? said),
-  });
-  return said === '' ? 'unknown' : said;
+    tell,
+  );
 }
 
 class Build {

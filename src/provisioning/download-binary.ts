@@ -1,14 +1,15 @@
-import { existsSync } from 'node:fs';
 import { chmod, mkdir, readdir, rename, rm, symlink } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import type { Clock } from '../clock.ts';
-import { digestOf, download, diskFailure } from '../models/download.ts';
+import { download, diskFailure } from '../models/download.ts';
 import { unobtainable } from '../models/failures.ts';
+import { fileNameOf } from '../models/origins/https.ts';
 import { FETCH_RETRY } from '../models/retry.ts';
 import { openOverWeb } from '../models/web-body.ts';
 import { Web } from '../models/web.ts';
-import { versionOf, waitForLock } from './build-llama.ts';
 import type { EngineIndex } from './engine-index.ts';
+import { keepEngine } from './keep-engine.ts';
+import { LLAMA_SERVER, versionOf } from './llama-server.ts';
 import { CommandError, runCommand } from './run-command.ts';
 import type { PreparedEngine, Step, TellEngineProgress } from './step.ts';
 import type { Toolbox } from './toolbox.ts';
@@ -28,7 +29,6 @@ export interface DownloadRequest {
 const STALL_MS = 30_000;
 /** Progress is told four times a second at most. */
 const PERIOD_MS = 250;
-const PROGRAM = 'llama-server';
 const PLACE = 'provisioning.binary.install_dir';
 
 /** What unpacks a kind of archive, by the end of its name; everything else is taken for the program itself. */
@@ -53,7 +53,7 @@ export function downloadedEngine({ checksum, cache_dir }: DownloadRequest): {
 } {
   const id = checksum.slice('sha256:'.length).slice(0, 16);
   const folder = join(cache_dir, 'llamacpp', id);
-  return { id, folder, program: join(folder, PROGRAM) };
+  return { id, folder, program: join(folder, LLAMA_SERVER) };
 }
 
 /** What would be done, unless it was done before. */
@@ -68,7 +68,7 @@ export function downloadSteps(request: DownloadRequest): Step[] {
       : [
           {
             kind: 'binary-unpack' as const,
-            human: `Unpack it, and look for ${PROGRAM} in it.`,
+            human: `Unpack it, and look for ${LLAMA_SERVER} in it.`,
             command: [unpacker.tool, ...unpacker.command(file, join(folder, 'files'))],
           },
         ]),
@@ -90,60 +90,54 @@ export interface DownloadPorts {
  * earlier try has left of the file is gone on with.
  * @throws TaskchartError UNTRUSTED_ARTIFACT where it has another checksum; the signal's reason
  */
-export async function downloadBinary(
+export function downloadBinary(
   request: DownloadRequest,
   ports: DownloadPorts,
   signal: AbortSignal,
   tell: TellEngineProgress,
 ): Promise<PreparedEngine> {
-  const { id, folder, program } = downloadedEngine(request);
-  const here = async (): Promise<PreparedEngine | undefined> => {
-    const entry = await ports.index.find(id);
-    return entry && existsSync(program) ? { mode: 'binary', program, version: entry.version } : undefined;
-  };
-  const before = await here();
-  if (before) return before;
-  ports.permit();
-  const unpack = unpackerOf(request, ports.tools);
-  await mkdir(join(folder, 'work'), { recursive: true }).catch((error: unknown) => {
-    throw diskFailure(error, PLACE);
-  });
-  const lock = await waitForLock(`${folder}.lock`, signal, tell);
-  try {
-    const meanwhile = await here();
-    if (meanwhile) return meanwhile;
-    const file = join(folder, 'work', fileOf(request.url));
-    await fetchFile(request, file, ports, signal, tell);
-    const files = join(folder, 'files');
-    await rm(files, { recursive: true, force: true });
-    await mkdir(files, { recursive: true });
-    tell({ phase: 'unpacking' });
-    if (unpack === undefined) await rename(file, join(files, PROGRAM));
-    else await unpacked(unpack(file, files), request.url, ports.tools, signal);
-    const found = await programIn(files, request.url);
-    await chmod(found, 0o755);
-    await rm(program, { force: true });
-    // Its libraries are looked for beside it, where the link leads.
-    await symlink(relative(folder, found), program);
-    const version = await versionOf(program, ports.tools, signal).catch((error: unknown) => {
-      throw error instanceof CommandError
-        ? unobtainable(`what ${request.url} has does not run here: ${error.message}`)
-        : error;
-    });
-    await ports.index.add({
-      id,
-      engine: 'llamacpp',
-      version,
-      digest: await digestOf(found, signal),
-      build_flags: [],
-      artifacts: [join('llamacpp', id)],
-      created_ms: ports.clock.wall(),
-    });
-    await rm(join(folder, 'work'), { recursive: true, force: true });
-    return { mode: 'binary', program, version };
-  } finally {
-    lock.release();
-  }
+  const { url } = request;
+  const { index, tools, clock } = ports;
+  const engine = downloadedEngine(request);
+  const { folder, program } = engine;
+  return keepEngine(
+    { ...engine, mode: 'binary' },
+    {
+      index,
+      clock,
+      async prepare() {
+        ports.permit();
+        const unpack = unpackerOf(request, tools);
+        await mkdir(folder, { recursive: true }).catch((error: unknown) => {
+          throw diskFailure(error, PLACE);
+        });
+        return unpack;
+      },
+      async bring(unpack, work) {
+        const file = join(work, fileOf(url));
+        await fetchFile(request, file, ports, signal, tell);
+        const files = join(folder, 'files');
+        await rm(files, { recursive: true, force: true });
+        await mkdir(files, { recursive: true });
+        tell({ phase: 'unpacking' });
+        if (unpack === undefined) await rename(file, join(files, LLAMA_SERVER));
+        else await unpacked(unpack(file, files), url, tools, signal);
+        const found = await programIn(files, url);
+        await chmod(found, 0o755);
+        await rm(program, { force: true });
+        // Its libraries are looked for beside it, where the link leads.
+        await symlink(relative(folder, found), program);
+        const version = await versionOf(program, tools, signal).catch((error: unknown) => {
+          throw error instanceof CommandError
+            ? unobtainable(`what ${url} has does not run here: ${error.message}`)
+            : error;
+        });
+        return { version, build_flags: [] };
+      },
+    },
+    signal,
+    tell,
+  );
 }
 
 async function fetchFile(
@@ -219,14 +213,13 @@ async function unpacked(
 async function programIn(folder: string, url: string): Promise<string> {
   const entries = await readdir(folder, { recursive: true, withFileTypes: true });
   const [found] = entries
-    .filter((entry) => entry.isFile() && entry.name === PROGRAM)
+    .filter((entry) => entry.isFile() && entry.name === LLAMA_SERVER)
     .map((entry) => join(entry.parentPath, entry.name))
     .toSorted((a, b) => a.split('/').length - b.split('/').length || (a < b ? -1 : 1));
-  if (found === undefined) throw unobtainable(`${url} has no ${PROGRAM} in it`);
+  if (found === undefined) throw unobtainable(`${url} has no ${LLAMA_SERVER} in it`);
   return found;
 }
 
 function fileOf(url: string): string {
-  const last = new URL(url).pathname.split('/').at(-1) ?? '';
-  return /^[\w.+-]*\w$/.test(last) ? last : PROGRAM;
+  return fileNameOf(new URL(url), LLAMA_SERVER);
 }

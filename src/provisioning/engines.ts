@@ -5,14 +5,14 @@ import type { Clock } from '../clock.ts';
 import { TaskchartError, toFailure } from '../errors.ts';
 import { forbidden, unobtainable } from '../models/failures.ts';
 import { Flights } from '../models/flights.ts';
-import { buildLlama, versionOf } from './build-llama.ts';
+import { buildLlama } from './build-llama.ts';
 import { llamaBundle } from './bundle.ts';
 import { downloadBinary, downloadedEngine, type DownloadRequest, downloadSteps } from './download-binary.ts';
 import { type EngineEntry, EngineIndex } from './engine-index.ts';
 import { type ImageRequest, ensureImage, imageName, imageSteps } from './image.ts';
 import { installPackage, type PackageRequest, packageSteps } from './install-package.ts';
 import { type BuildRequest, type LlamaBuild, buildSteps, decideBuild } from './llama-build.ts';
-import { CommandError } from './run-command.ts';
+import { installedServer, LLAMA_SERVER } from './llama-server.ts';
 import type { EngineProgress, PreparedEngine, Step, TellEngineProgress } from './step.ts';
 import { Toolbox } from './toolbox.ts';
 
@@ -35,8 +35,6 @@ export interface EnginesOptions {
   env: Readonly<Record<string, string>>;
   clock: Clock;
 }
-
-const LLAMA_SERVER = 'llama-server';
 
 /** Every engine of this process that is not a part of it: found, downloaded, built, installed or pulled, once for all who need the same. */
 export class Engines {
@@ -191,13 +189,7 @@ export class Engines {
           ? `there is no ${LLAMA_SERVER} on PATH; install llama.cpp, name it as provisioning.binary.path, or use provisioning.mode source, which builds it`
           : `${path} is no program that can be started; provisioning.binary.path has to be the path of a ${LLAMA_SERVER}`,
       );
-    try {
-      return { mode: 'binary', program, version: await versionOf(program, this.#tools, signal) };
-    } catch (error) {
-      if (error instanceof CommandError)
-        throw unobtainable(`${program} does not tell its version: ${error.message}`);
-      throw error;
-    }
+    return installedServer('binary', program, this.#tools, signal);
   }
 
   /** @throws TaskchartError naming the key that forbids it */

@@ -1,5 +1,5 @@
 import { forbidden, unobtainable } from '../models/failures.ts';
-import { versionOf } from './build-llama.ts';
+import { installedServer, LLAMA_SERVER } from './llama-server.ts';
 import { CommandError, runCommand } from './run-command.ts';
 import type { PreparedEngine, Step, TellEngineProgress } from './step.ts';
 import type { Toolbox } from './toolbox.ts';
@@ -13,14 +13,12 @@ export interface PackageRequest {
   is_allowed: boolean;
 }
 
-const PROGRAM = 'llama-server';
-
 /** What would be done, unless there is a llama-server already. */
 export function packageSteps(request: PackageRequest): Step[] {
   return [
     {
       kind: 'preflight-tools',
-      human: `Look for ${PROGRAM} on PATH; nothing is installed where it is there.`,
+      human: `Look for ${LLAMA_SERVER} on PATH; nothing is installed where it is there.`,
     },
     {
       kind: 'package-install',
@@ -42,11 +40,11 @@ export async function installPackage(
   tell: TellEngineProgress,
 ): Promise<PreparedEngine> {
   const { name, is_allowed } = request;
-  const before = tools.find(PROGRAM);
-  if (before !== undefined) return preparedOf(before, tools, signal);
+  const before = tools.find(LLAMA_SERVER);
+  if (before !== undefined) return installedServer('package', before, tools, signal);
   if (!is_allowed)
     throw forbidden(
-      `there is no ${PROGRAM} on PATH, and provisioning.allow_package_installs is false; install the package ${name}, or set it to true`,
+      `there is no ${LLAMA_SERVER} on PATH, and provisioning.allow_package_installs is false; install the package ${name}, or set it to true`,
     );
   if (offline) throw forbidden(`policy.offline forbids to install the package ${name}`);
   const pacman = tools.find('pacman');
@@ -68,19 +66,9 @@ export async function installPackage(
       throw unobtainable(`package ${name} could not be installed: ${error.message}`);
     throw error;
   }
-  const program = tools.find(PROGRAM);
-  if (program === undefined) throw unobtainable(`package ${name} is installed, and has no ${PROGRAM}`);
-  return preparedOf(program, tools, signal);
-}
-
-async function preparedOf(program: string, tools: Toolbox, signal: AbortSignal): Promise<PreparedEngine> {
-  try {
-    return { mode: 'package', program, version: await versionOf(program, tools, signal) };
-  } catch (error) {
-    if (error instanceof CommandError)
-      throw unobtainable(`${program} does not tell its version: ${error.message}`);
-    throw error;
-  }
+  const program = tools.find(LLAMA_SERVER);
+  if (program === undefined) throw unobtainable(`package ${name} is installed, and has no ${LLAMA_SERVER}`);
+  return installedServer('package', program, tools, signal);
 }
 
 /** What nobody can answer is not asked: sudo fails at once where it would want a password. */

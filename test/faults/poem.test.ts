@@ -1,10 +1,9 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
-import { stringify } from 'yaml';
 import type { Capabilities, TaskInfo } from '../../src/contract/generated/types.ts';
-import { taskchart } from '../helpers/cli.ts';
+import { startDaemon } from '../helpers/cli.ts';
 import { parseSse, request } from '../helpers/server.ts';
 
 /** Path or reference of an instruct model: `TASKCHART_POEM_MODEL=/path/model.gguf npx ava test/faults/poem.test.ts`. */
@@ -68,30 +67,18 @@ test('a real model writes a poem about the minute it is asked in', async (t) => 
   const folder = mkdtempSync(join(tmpdir(), 'taskchart-poem-'));
   const evidence = EVIDENCE ?? join(folder, 'evidence');
   mkdirSync(evidence, { recursive: true });
-  const config = join(folder, 'taskchart.yaml');
-  writeFileSync(
-    config,
-    stringify({
-      runtime: { dir: join(folder, 'run') },
-      pools: [
-        {
-          id: 'poet',
-          engine: 'llamacpp',
-          model: 'poet',
-          ctx: 1024,
-          threads: 2,
-          provisioning: { mode: 'embedded', model: { ref: MODEL } },
-        },
-      ],
-    }),
-  );
-  const daemon = taskchart(['serve', '--config', config, '--port', '0']);
-  t.teardown(async () => {
-    daemon.child.kill('SIGTERM');
-    await daemon.exit;
-    rmSync(folder, { recursive: true, force: true });
+  const { daemon, url } = await startDaemon(t, folder, {
+    pools: [
+      {
+        id: 'poet',
+        engine: 'llamacpp',
+        model: 'poet',
+        ctx: 1024,
+        threads: 2,
+        provisioning: { mode: 'embedded', model: { ref: MODEL } },
+      },
+    ],
   });
-  const url = (await daemon.printed(/"url":"([^"]+)"/))[1] as string;
   const counter = async (): Promise<number> =>
     Number(/^tokens_out_total\{[^}]*\} (\d+)/m.exec(await (await fetch(`${url}/metrics`)).text())?.[1] ?? 0);
   const save = (name: string, what: unknown): void =>

@@ -1,18 +1,9 @@
-import {
-  appendFileSync,
-  copyFileSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { appendFileSync, copyFileSync, mkdtempSync, readdirSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
-import { stringify } from 'yaml';
 import type { PoolHealth, TaskInfo } from '../../src/contract/generated/types.ts';
-import { taskchart } from '../helpers/cli.ts';
+import { startDaemon } from '../helpers/cli.ts';
 import { realLlamaServer } from '../helpers/real-llama-server.ts';
 import { request } from '../helpers/server.ts';
 import { runInSlices } from '../helpers/slices.ts';
@@ -61,23 +52,11 @@ async function start(t: ExecutionContext, mode: (typeof MODES)[number]): Promise
     memory_bytes: GB,
     provisioning: { mode, model: { ref }, ...(mode === 'binary' ? { binary: { path: program } } : {}) },
   });
-  const config = join(folder, 'taskchart.yaml');
-  writeFileSync(
-    config,
-    stringify({
-      runtime: { dir: join(folder, 'run') },
-      memory: { host_bytes: GB, min_residency_ms: 0 },
-      supervision: { initial_ms: 50 },
-      pools: [pool('one', 'storyteller'), pool('two', other)],
-    }),
-  );
-  const daemon = taskchart(['serve', '--config', config, '--port', '0']);
-  t.teardown(async () => {
-    daemon.child.kill('SIGTERM');
-    await daemon.exit;
-    rmSync(folder, { recursive: true, force: true });
+  const { daemon, url } = await startDaemon(t, folder, {
+    memory: { host_bytes: GB, min_residency_ms: 0 },
+    supervision: { initial_ms: 50 },
+    pools: [pool('one', 'storyteller'), pool('two', other)],
   });
-  const url = (await daemon.printed(/"url":"([^"]+)"/))[1] as string;
   const ask = (path: string, init?: RequestInit): Promise<Response> => fetch(url + path, init);
   const post: Daemon['post'] = (path, body) => ask(path, { method: 'POST', body: JSON.stringify(body) });
   const info: Daemon['info'] = async (id) => (await (await ask(`/v1/tasks/${id}`)).json()) as TaskInfo;

@@ -1,9 +1,11 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { ExecutionContext } from 'ava';
+import { stringify } from 'yaml';
 
 const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
 
@@ -22,6 +24,28 @@ export interface Program {
 /** Runs the command line as a user would: a process of its own. */
 export function taskchart(args: readonly string[], env: NodeJS.ProcessEnv = {}): Program {
   return program([MAIN, ...args], env);
+}
+
+/**
+ * Runs a daemon for the length of a test, on a port of its own.
+ * @param folder what the daemon keeps goes there, and the folder goes with the test
+ * @param settings its configuration
+ */
+export async function startDaemon(
+  t: ExecutionContext,
+  folder: string,
+  settings: object,
+): Promise<{ daemon: Program; url: string }> {
+  const config = join(folder, 'taskchart.yaml');
+  writeFileSync(config, stringify({ runtime: { dir: join(folder, 'run') }, ...settings }));
+  const daemon = taskchart(['serve', '--config', config, '--port', '0']);
+  t.teardown(async () => {
+    daemon.child.kill('SIGTERM');
+    await daemon.exit;
+    rmSync(folder, { recursive: true, force: true });
+  });
+  const [, url = ''] = await daemon.printed(/"url":"([^"]+)"/);
+  return { daemon, url };
 }
 
 export function program(args: readonly string[], env: NodeJS.ProcessEnv = {}): Program {

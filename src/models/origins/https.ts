@@ -23,7 +23,7 @@ export async function resolveUrl(
     discard(answer.body);
     throw refusal(answer, url);
   });
-  const last = fileNameOf(url);
+  const last = fileNameOf(url, 'model.gguf');
   const hash = createHash('sha256')
     .update(`${url.href}\n${facts.validator ?? ''}`)
     .digest('hex')
@@ -44,11 +44,12 @@ export async function resolveUrl(
   };
 }
 
-function fileNameOf(url: URL): string {
+/** The last part of an address, where a file here may be called that. */
+export function fileNameOf(url: URL, otherwise: string): string {
   try {
     const name = decodeURIComponent(url.pathname.slice(url.pathname.lastIndexOf('/') + 1));
-    return isPlainPath(name) && !name.includes('/') ? name : 'model.gguf';
+    return isPlainPath(name) && !name.includes('/') ? name : otherwise;
   } catch {
-    return 'model.gguf';
+    return otherwise;
   }
 }
