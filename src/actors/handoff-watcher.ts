@@ -121,12 +121,13 @@ export class HandoffWatcher {
     if (size_bytes > LARGEST_BYTES)
       throw invalid(`must have at most ${LARGEST_BYTES} bytes, has ${size_bytes}`);
     const payload = jsonOf(await this.#options.folder.read(name));
-    const worker = parseWorker(payload);
-    const { owner_pid } = payload as { owner_pid?: unknown };
-    if (owner_pid === undefined) return { worker, owner_pid };
+    const owner_pid = (payload as { owner_pid?: unknown } | null)?.owner_pid;
+    if (owner_pid === undefined) return { worker: parseWorker(payload), owner_pid };
     if (typeof owner_pid !== 'number' || !Number.isInteger(owner_pid) || owner_pid < 1)
       throw invalid('owner_pid: must be the id of a process');
-    return { worker, owner_pid };
+    // What nobody else announces is not looked at: of our own engines we know more than a file says.
+    const isAnnounced = this.#options.isElsewhere(owner_pid);
+    return { worker: isAnnounced ? parseWorker(payload) : undefined, owner_pid };
   }
 
   /** By place: the announcement that was written last. */

@@ -241,6 +241,13 @@ test('what this process starts itself is not bound, nor what a dead one has left
   t.deepEqual(bound, ['parent', 'init']);
 });
 
+test('nothing is said of a file that tells of an engine of this process, as its pool calls it', async (t) => {
+  const { write, look, rejected } = await rig(t);
+  await write('own.json', { ...PAYLOAD, replica_id: 'big/r0', owner_pid: process.pid });
+  await look();
+  t.deepEqual(rejected(), []);
+});
+
 test('only files are read, and only those that are called .json', async (t) => {
   const { dir, write, look, workers, rejected } = await rig(t);
   await write('r1.log', 'no JSON');
